@@ -1,18 +1,19 @@
 """From files to a baseline: a first look at all of them decides, a second one counts, and where
-rows have a time a third one finds their cycles."""
+rows have a time two more find their cycles, and what is left without these."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from understudy.monitor.baseline.builder import SAMPLE, Builder
 from understudy.monitor.baseline.calibration.regions import MOST_ROWS
-from understudy.monitor.baseline.cycles import Cycles
+from understudy.monitor.baseline.cycles import Rows, learn_cycles
 from understudy.monitor.baseline.files import Reader, Table
+from understudy.monitor.baseline.identifiers import MOST_DISTINCT
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.baseline.labelled import THRESHOLD
 from understudy.monitor.baseline.model import Baseline, Role
@@ -32,6 +33,10 @@ class BuildOptions:
     time: str | None = None
     ignore: frozenset[str] = frozenset()
     categorical: frozenset[str] = frozenset()
+    declared: frozenset[str] = frozenset()
+    """Features to watch although they look like an identifier, a timestamp or a counter."""
+    most_categories: int = MOST_DISTINCT
+    """A column with more categories is taken for an identifier."""
     regions: bool = False
     """Whether the features are asked what a score means where; takes minutes."""
     threshold: float = THRESHOLD
@@ -57,7 +62,7 @@ def build(
     BaselineError for files that cannot be used, naming file and line.
     """
     readers = [Reader(path, skip_broken) for path in paths]
-    looks = 2 if wanted.time is None else 3
+    looks = 2 if wanted.time is None else 4
     total = looks * sum(reader.size for reader in readers)
     read = 0
 
@@ -79,6 +84,8 @@ def build(
         wanted.categorical,
         regions=wanted.regions,
         threshold=wanted.threshold,
+        declared=wanted.declared,
+        most_categories=wanted.most_categories,
     )
     features = _kept(wanted, sample)
     builder.begin(list(features), list(features.values()), _times(wanted, sample))
@@ -89,14 +96,15 @@ def build(
     baseline = builder.finish()
     skipped = sum(reader.skipped for reader in readers)
     if wanted.time is not None:
-        cycles = Cycles(baseline)
-        for reader in readers:
-            for table in reader.tables():
-                columns = _kept(wanted, table)
-                times = _times(wanted, table) or []
-                cycles.add(list(columns), list(columns.values()), times)
-        baseline.seasons = cycles.finish()
+        baseline.seasons = learn_cycles(baseline, lambda: _rows(readers, wanted))
     return baseline, skipped
+
+
+def _rows(readers: Sequence[Reader], wanted: BuildOptions) -> Iterator[Rows]:
+    for reader in readers:
+        for table in reader.tables():
+            columns = _kept(wanted, table)
+            yield list(columns), list(columns.values()), _times(wanted, table) or []
 
 
 def _kept(wanted: BuildOptions, table: Table) -> dict[str, list[Any]]:
@@ -140,6 +148,7 @@ def _check(wanted: BuildOptions, columns: Mapping[str, Any], paths: Sequence[Pat
         ("--time", [wanted.time] if wanted.time else []),
         ("--ignore", wanted.ignore),
         ("--categorical", wanted.categorical),
+        ("--declare", wanted.declared),
     ]
     for option, names in named:
         for name in names:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.baseline.counting import Categories, Correlation, Numbers
-from understudy.monitor.baseline.kinds import expand, infer, prepare
+from understudy.monitor.baseline.identifiers import MOST_DISTINCT, looks_like
+from understudy.monitor.baseline.kinds import expand, infer, instant, prepare
 from understudy.monitor.baseline.labelled import THRESHOLD, Labelled
 from understudy.monitor.baseline.model import Baseline, Column, Kind, Role
 from understudy.monitor.baseline.profiles import NumericProfile, edges_of
@@ -44,7 +45,10 @@ class Builder:
 
     ``model`` and ``model_version`` are what the baseline is for (empty: any), ``source`` is shown
     with it, ``sample`` is the number of rows that decide kinds and edges, ``threshold`` the score
-    above which a prediction is positive. Raises BaselineError for rows that cannot be used.
+    above which a prediction is positive. ``declared`` names features that are watched although they
+    look like an identifier, a timestamp or a counter, as those in ``categorical`` are; a column
+    with more than ``most_categories`` is taken for an identifier. Raises BaselineError for rows
+    that cannot be used.
 
     >>> builder = Builder(model="delays", roles={"late": "prediction"})
     >>> builder.add(["carrier", "late"], [["AA", "DL"] * 500, [0.2, 0.7] * 500])
@@ -63,6 +67,8 @@ class Builder:
         sample: int = SAMPLE,
         regions: bool = False,
         threshold: float = THRESHOLD,
+        declared: Collection[str] = (),
+        most_categories: int = MOST_DISTINCT,
     ) -> None:
         self.model = model
         self.model_version = model_version
@@ -73,12 +79,18 @@ class Builder:
         self._sample = sample
         self._regions = regions
         self._threshold = threshold
+        self._declared = frozenset(declared) | self.categorical
+        self._most_categories = most_categories
         self._asked: dict[str, list[Any]] = {}
         self._held: list[tuple[dict[str, list[Any]], list[float] | None]] = []
         self._columns: dict[str, Column] | None = None
         self._series: dict[str, Numbers | Categories] = {}
         self._runs: dict[str, Runs] = {}
         self._longest: dict[str, int] = {}
+        self._equal: dict[str, int] = {}
+        """Rows with the value of the row before, by column."""
+        self._instants: dict[str, Numbers] = {}
+        """Of datetimes."""
         self._repeats = Repeats()
         self._repeated = 0
         self._correlation = Correlation()
@@ -155,6 +167,8 @@ class Builder:
                 column.series[series] = self._series[series].profile()
             if name in self._longest:
                 column.extra["longest_run"] = self._longest[name]
+                column.extra["repeated"] = round(self._equal[name] / max(column.rows, 1), 9)
+            self._look(name, column)
         labelled = self._labelled
         correlation = self._correlation.dump_state()
         together = JointProfile.learn(
@@ -180,6 +194,18 @@ class Builder:
             labelled.performance() if labelled is not None else None,
             together.to_dict() if together is not None else None,
         )
+
+    def _look(self, name: str, column: Column) -> None:
+        """Say what a feature looks like that is not worth comparing."""
+        counter = self._instants.get(name) or self._series.get(name)
+        moves = (counter.rose, counter.fell) if isinstance(counter, Numbers) else (0, 0)
+        column.extra.pop("looks_like", None)
+        if name in self._declared:
+            column.extra["declared"] = True
+        elif column.role == "feature":
+            looks = looks_like(column, self._most_categories, *moves)
+            if looks is not None:
+                column.extra["looks_like"] = looks
 
     def _calibration(self) -> dict[str, Any] | None:
         labelled = self._labelled
@@ -226,7 +252,7 @@ class Builder:
             for series, values in expand(described, column, moments).items():
                 counter: Numbers | Categories
                 if isinstance(values, list):
-                    counter = Categories()
+                    counter = Categories(values)
                 else:
                     counter = _numbers(values[np.isfinite(values)])
                     if described.role == "feature" and kind in ("numeric", "vector"):
@@ -237,6 +263,9 @@ class Builder:
             if kind in ("numeric", "boolean", "categorical"):
                 self._runs[name] = Runs(1)
                 self._longest[name] = 0
+                self._equal[name] = 0
+            elif kind == "datetime":
+                self._instants[name] = Numbers(np.zeros(0), np.zeros((2, 1)))
         self._sampled = dict(list(sampled.items())[:MOST_CORRELATED])
         self._correlation = Correlation.of(
             {name: (self._edges(name), values) for name, values in self._sampled.items()}
@@ -273,12 +302,19 @@ class Builder:
                     numbers[series] = values
                 elif isinstance(counter, Categories) and isinstance(values, list):
                     counter.add(values)
+            if name in self._instants:
+                moments_of = (instant(cell) for cell in have)
+                self._instants[name].add(
+                    np.array([math.nan if m is None else m for m in moments_of], np.float64)
+                )
             if name in self._runs:
                 if column.kind == "numeric":
                     keys = plain
                 else:
                     keys = np.array([math.nan if c is None else _key(c) for c in have])
-                self._longest[name] = max(self._longest[name], _longest(self._runs[name], keys))
+                longest, equal = _runs(self._runs[name], keys)
+                self._longest[name] = max(self._longest[name], longest)
+                self._equal[name] += equal
                 if column.role == "feature":
                     codes.append(keys)
         if codes:
@@ -307,8 +343,9 @@ def _key(cell: Any) -> float:
     return float(hash(str(cell)) & 0xFFFFFFFFFFFF)
 
 
-def _longest(runs: Runs, keys: Floats) -> int:
-    """The longest run that ends in this batch; ``runs`` knows how the last one ended."""
+def _runs(runs: Runs, keys: Floats) -> tuple[int, int]:
+    """The longest run that ends in this batch, and the rows that equal the one before; ``runs``
+    knows how the last one ended."""
     before, last = int(runs.length[0]), float(runs.last[0])
     runs.update(keys[:, None])
     changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
@@ -317,7 +354,8 @@ def _longest(runs: Runs, keys: Floats) -> int:
     lengths = np.where(np.isnan(keys[starts]), 0, lengths)
     if keys[0] == last:
         lengths[0] += before
-    return int(lengths.max())
+    equal = int((keys[1:] == keys[:-1]).sum()) + int(keys[0] == last)
+    return int(lengths.max()), equal
 
 
 def tally(

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.baseline.profiles import CategoryCounter, NumericProfile, Profile
-from understudy.monitor.baseline.scores import normal_scores
+from understudy.monitor.baseline.profiles import (
+    MOST_CATEGORIES,
+    CategoryCounter,
+    CategoryProfile,
+    NumericProfile,
+    heavy,
+)
+from understudy.monitor.baseline.scores import normal_scores, spread_scores
+from understudy.monitor.detectors.dependence import Dependence
 
 Floats = NDArray[np.float64]
 
@@ -29,11 +37,11 @@ class Numbers:
         self.low = math.inf
         self.high = -math.inf
         self.whole = True
-        self._last: Floats = np.zeros((2, 0))
-        self._pairs = 0
-        self._products: Floats = np.zeros(2)
-        self._sums: Floats = np.zeros((2, 2))
-        """Of the scores and their squares."""
+        self._dependence = Dependence(2)
+        self._newest = math.nan
+        self.rose = 0
+        """Values that are above the one before."""
+        self.fell = 0
 
     def add(self, values: Floats) -> None:
         """Count values; what is not finite counts for nothing."""
@@ -53,76 +61,57 @@ class Numbers:
         self.count = total
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self.whole = self.whole and bool((x == np.floor(x)).all())
-        line = np.concatenate([self._last, self._scores[:, indices]], axis=1)
-        self._products += np.einsum("kn,kn->k", line[:, 1:], line[:, :-1])
-        self._pairs += line.shape[1] - 1
-        new = line[:, self._last.shape[1] :]
-        self._sums += np.stack([new.sum(axis=1), (new**2).sum(axis=1)])
-        self._last = line[:, -1:]
+        with np.errstate(over="ignore"):
+            moved = np.diff(x, prepend=self._newest)
+        self.rose += int((moved > 0.0).sum())
+        self.fell += int((moved < 0.0).sum())
+        self._newest = float(x[-1])
+        self._dependence.update(self._scores[:, indices].T)
 
-    def profile(self) -> Profile:
+    def profile(self) -> NumericProfile:
         """What was counted so far."""
-        lag1, spread = self._lags()
         squares = self.squares if math.isfinite(self.squares) else 0.0
         mean = self.mean if math.isfinite(self.mean) else 0.0
         whole = self.whole and self.count > 0
         return NumericProfile(
-            self.edges, self.counts.copy(), self.count, mean, squares, self.low, self.high, lag1,
-            whole, spread,
+            self.edges, self.counts.copy(), self.count, mean, squares, self.low, self.high, whole,
+            *self._dependence.memories(),
         )  # fmt: skip
-
-    def _lags(self) -> tuple[float | None, float | None]:
-        """Correlation of each row's score with that of the one before, of location and spread."""
-        if self._pairs < 3:
-            return None, None
-        mean, square = self._sums / self.count
-        variance = square - mean**2
-        result = [
-            min(1.0, max(-1.0, (p / self._pairs - m * m) / v)) if v > 1e-9 else None
-            for p, m, v in zip(
-                self._products.tolist(), mean.tolist(), variance.tolist(), strict=True
-            )
-        ]
-        return result[0], result[1]
 
 
 class Categories:
-    """A categorical series while it is counted."""
+    """A categorical series while it is counted. The ``sample`` says which categories keep their
+    names when there are too many, and by which scores the memory of the series is measured."""
 
-    def __init__(self) -> None:
-        self._counter = CategoryCounter()
-        self._last: str | None = None
-        self._both: dict[str, int] = {}
-        self._pairs = 0
+    def __init__(self, sample: Sequence[str | None]) -> None:
+        tallied = Counter(value for value in sample if value is not None)
+        total = sum(tallied.values())
+        ranked = sorted(tallied.items(), key=lambda item: (-item[1], item[0]))
+        frequent = [name for name, count in ranked if heavy(count, total)]
+        self._counter = CategoryCounter(frequent[:MOST_CATEGORIES])
+        named = [name for name, _ in ranked[:MOST_CATEGORIES]]
+        counts = np.array([*(tallied[name] for name in named), 0.0], np.float64)
+        counts[-1] = max(total - counts.sum(), 0.0)
+        self._codes = {name: code for code, name in enumerate(named)}
+        self._scores = np.zeros((2, len(counts)))
+        if total:
+            shares = counts / total
+            self._scores[0] = normal_scores(shares)
+            self._scores[1] = spread_scores(self._scores[0], shares)
+        self._dependence = Dependence(2)
 
     def add(self, values: Sequence[str | None]) -> None:
         """Count categories; None counts for nothing."""
-        last, both = self._last, self._both
-        tallied: dict[str, int] = {}
-        for value in values:
-            if value is None:
-                continue
-            tallied[value] = tallied.get(value, 0) + 1
-            if last is not None:
-                self._pairs += 1
-                if value == last and (value in both or len(both) < 256):
-                    both[value] = both.get(value, 0) + 1
-            last = value
-        for value, count in tallied.items():
+        present = [value for value in values if value is not None]
+        for value, count in Counter(present).items():
             self._counter.add(value, count)
-        self._last = last
+        rest, codes = len(self._codes), self._codes
+        indices = np.array([codes.get(value, rest) for value in present], np.intp)
+        self._dependence.update(self._scores[:, indices].T)
 
-    def profile(self) -> Profile:
+    def profile(self) -> CategoryProfile:
         """What was counted so far."""
-        counts = self._counter.counts
-        lag1 = None
-        if counts and self._pairs > 2:
-            commonest = max(counts, key=counts.__getitem__)
-            p = counts[commonest] / max(self._counter.total, 1)
-            if 0.0 < p < 1.0:
-                result = (self._both.get(commonest, 0) / self._pairs - p * p) / (p * (1.0 - p))
-                lag1 = min(1.0, max(-1.0, result))
-        return self._counter.profile(lag1)
+        return self._counter.profile(*self._dependence.memories())
 
 
 class Correlation:

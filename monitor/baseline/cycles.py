@@ -3,55 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Batch, Encoder
 from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.detectors.dependence import Dependence
 from understudy.monitor.detectors.seasons import Profile, ProfileBuilder
 
 _AT_ONCE = 4096
 
+Floats = NDArray[np.float64]
+Rows = tuple[Sequence[str], Sequence[Sequence[Any]], Sequence[float]]
+"""Names, columns of cells, and unix times, NaN where these are not known."""
 
-class Cycles:
-    """Takes the rows of the baseline once more, in their order, with their times."""
 
-    def __init__(self, baseline: Baseline) -> None:
-        self._encoder = Encoder(baseline)
-        self._builder = ProfileBuilder(2 * len(self._encoder.series))
+def learn_cycles(baseline: Baseline, passes: Callable[[], Iterable[Rows]]) -> dict[str, Any] | None:
+    """Those series that have a cycle, as JSON; None where none has, or where too little has come
+    twice. ``passes`` gives the rows of the baseline in their order; they are read twice, for the
+    hours, and for how rows depend on each other without these."""
+    encoder = Encoder(baseline)
+    count = len(encoder.series)
+    builder = ProfileBuilder(2 * count)
+    for x, times in _scores(encoder, passes()):
+        builder.add(x, times)
+    whole = builder.finish()
+    moves = np.ptp(whole.means, axis=0) > 0.0
+    indices = np.flatnonzero(moves[:count] | moves[count:])
+    if not len(indices):
+        return None
+    both = np.concatenate([indices, indices + count]).tolist()
+    profile = whole.of(both)
+    dependence = Dependence(len(both))
+    for x, times in _scores(encoder, passes()):
+        dependence.update(profile.subtract(x[:, both], times))
+    # The means were fitted to these very rows: of others more is left, at the scale of the hours.
+    mistaken = min(builder.mistaken, 0.5)
+    factor = (1.0 + mistaken) / (1.0 - mistaken)
+    measured = [memory.scaled(factor) for memory in dependence.memories()]
+    kept = Profile(profile.means, profile.scale, profile.errors, measured)
+    return {"series": [encoder.series[index] for index in indices], **kept.to_dict()}
 
-    def add(
-        self, names: Sequence[str], columns: Sequence[Sequence[Any]], times: Sequence[float]
-    ) -> None:
-        """Rows as columns of cells; ``times`` in unix seconds, NaN where that is not known."""
-        known = [index for index, name in enumerate(names) if name in self._encoder.names]
+
+def _scores(encoder: Encoder, rows: Iterable[Rows]) -> Iterator[tuple[Floats, Floats]]:
+    """Scores (n, 2 S) of rows with known times, and these."""
+    for names, columns, times in rows:
+        known = [index for index, name in enumerate(names) if name in encoder.names]
         kept = tuple(names[index] for index in known)
         for start in range(0, len(times), _AT_ONCE):
-            rows = [
+            chosen = [
                 row
                 for row in range(start, min(start + _AT_ONCE, len(times)))
                 if math.isfinite(times[row])
             ]
-            if not rows:
+            if not chosen:
                 continue
-            cells = [[columns[index][row] for row in rows] for index in known]
-            moments = [times[row] for row in rows]
-            result = self._encoder.encode(Batch(kept, cells, [b""] * len(rows), moments))
-            self._builder.add(self._encoder.scores(result.codes), np.array(moments))
-
-    def finish(self) -> dict[str, Any] | None:
-        """Those series that have a cycle, as JSON; None where none has, or where too little of the
-        day was seen twice."""
-        if not self._builder.enough():
-            return None
-        profile = self._builder.finish()
-        count = len(self._encoder.series)
-        moves = np.ptp(profile.means, axis=0) > 0.0
-        indices = np.flatnonzero(moves[:count] | moves[count:])
-        if not len(indices):
-            return None
-        both = np.concatenate([indices, indices + count])
-        part = Profile(profile.means[:, both], profile.scale[both], profile.inflation[both])
-        return {"series": [self._encoder.series[index] for index in indices], **part.to_dict()}
+            cells = [[columns[index][row] for row in chosen] for index in known]
+            moments = np.array([times[row] for row in chosen], np.float64)
+            batch = Batch(kept, cells, [b""] * len(chosen), moments)
+            yield encoder.scores(encoder.encode(batch).codes), moments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -12,9 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.buckets import Buckets
-from understudy.monitor.baseline.kinds import expand
-from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
-from understudy.monitor.baseline.profiles import discount
+from understudy.monitor.baseline.identifiers import ignored
+from understudy.monitor.baseline.kinds import category, expand, instant
+from understudy.monitor.baseline.model import (
+    Baseline,
+    CategoryProfile,
+    Column,
+    Kind,
+    NumericProfile,
+)
+from understudy.monitor.baseline.profiles import discount, group_of
 from understudy.monitor.baseline.rules import Rule
 from understudy.monitor.baseline.scores import normal_scores, spread_scores
 from understudy.monitor.evidence.columns import Column as Cells
@@ -27,6 +34,9 @@ _WIDENED = 0.1
 """By this part of its range a feature may go beyond what the baseline has seen."""
 _MOST_MEMORY = 4096
 _MOST_LAYOUTS = 64
+_LOOKED_AT = 32
+_NAMED = 5
+"""Values that are named as examples."""
 PLAIN = ("numeric", "boolean", "categorical")
 """Kinds of columns with a single series, of the values themselves."""
 
@@ -57,14 +67,15 @@ class Batch:
 @dataclass(slots=True)
 class Encoded:
     """``codes`` (n, S) of the series; ``broken`` by rule (n, C) of the raw columns; ``raw`` (n, C)
-    numbers, or codes, by which equal values are known; ``added`` are columns that the baseline does
-    not know."""
+    numbers by which equal values are known; ``unseen`` by raw column some values that the baseline
+    does not know; ``added`` are columns that the baseline does not know."""
 
     rows: int
     codes: NDArray[np.int64]
     raw: NDArray[np.float64]
     broken: dict[Rule, Mask] = field(default_factory=dict)
     added: tuple[str, ...] = ()
+    unseen: dict[int, list[str]] = field(default_factory=dict)
 
     def mark(self, rule: Rule, column: int, mask: Mask | bool, columns: int) -> None:
         """Say that a rule is broken in some rows of a column."""
@@ -79,13 +90,15 @@ class Encoded:
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """``numeric`` and ``others`` are pairs of our column and its place in the batch; ``gathered``
-    are vectors whose elements have a column each there, with the places of these; ``indices``,
+    are vectors whose elements have a column each there, with the places of these; ``unwatched``
+    are those of which only missing and equal values are looked for; ``indices``,
     ``numbers``, ``firsts`` (series), ``low``, ``high`` and ``buckets`` are those of the numeric
     ones; ``absent`` are ours that are not there."""
 
     numeric: list[tuple[int, int]]
     others: list[tuple[int, int]]
     gathered: list[tuple[int, list[int]]]
+    unwatched: list[tuple[int, int]]
     absent: list[int]
     added: tuple[str, ...]
     indices: NDArray[np.intp]
@@ -97,14 +110,20 @@ class _Layout:
 
 
 class Encoder:
-    """Everything that is needed of a baseline to read live rows. Targets are left out."""
+    """Everything that is needed of a baseline to read live rows. Targets are left out.
 
-    def __init__(self, baseline: Baseline) -> None:
+    A feature that looks like an identifier, a timestamp or a counter has no series, unless
+    ``declared`` names it.
+    """
+
+    def __init__(self, baseline: Baseline, declared: Collection[str] = ()) -> None:
         self.columns: list[Column] = [
             c for c in baseline.columns.values() if c.role != "target" and c.series
         ]
         self.names = [column.name for column in self.columns]
         self.is_feature = np.array([c.role == "feature" for c in self.columns], np.bool_)
+        self.unwatched = np.array([ignored(c, declared) for c in self.columns], np.bool_)
+        """Columns without series."""
         self.series: list[str] = []
         self.column_of: list[int] = []
         self.first: list[int] = []
@@ -112,6 +131,8 @@ class Encoder:
         profiles: list[NumericProfile | CategoryProfile] = []
         for number, column in enumerate(self.columns):
             self.first.append(len(self.series))
+            if self.unwatched[number]:
+                continue
             for name, profile in column.series.items():
                 self.series.append(name)
                 self.column_of.append(number)
@@ -121,6 +142,7 @@ class Encoder:
         self.location: NDArray[np.float64] = np.full((len(profiles), WIDTH), np.nan)
         self.spread: NDArray[np.float64] = np.full((len(profiles), WIDTH), np.nan)
         self._codes: list[dict[str, int] | None] = []
+        self._groups = [len(p.groups) if isinstance(p, CategoryProfile) else 0 for p in profiles]
         self._low: list[float] = []
         self._high: list[float] = []
         for number, profile in enumerate(profiles):
@@ -142,14 +164,13 @@ class Encoder:
             self._high.append(profile.maximum + margin if profile.count else math.inf)
         else:
             ranked = sorted(profile.counts.items(), key=lambda item: (-item[1], item[0]))
-            ranked = ranked[: MISSING - 1]
-            held = sum(count for _, count in ranked)
-            rest = sum(profile.counts.values()) - held + profile.other
-            counts = np.array([count for _, count in ranked] + [rest], np.float64)
+            # Behind the names the groups of all others, or a place for what was not seen.
+            rest = profile.groups or (0,)
+            counts = np.array([*(count for _, count in ranked), *rest], np.float64)
             # What was seen so seldom will come less often, and others instead, not seen before.
-            less = np.minimum(discount(profile), counts[:-1])
-            counts[:-1] -= less
-            counts[-1] += less.sum()
+            less = np.minimum(discount(profile), counts[: len(ranked)])
+            counts[: len(ranked)] -= less
+            counts[len(ranked)] += less.sum()
             self._codes.append({name: code for code, (name, _) in enumerate(ranked)})
             self._low.append(-math.inf)
             self._high.append(math.inf)
@@ -223,6 +244,8 @@ class Encoder:
             parts = [listed(batch.columns[index]) for index in elements]
             vectors = [list(vector) for vector in zip(*parts, strict=True)]
             self._expanded(result, number, vectors, batch.times)
+        for number, index in layout.unwatched:
+            self._presence(result, number, listed(batch.columns[index]))
         return result
 
     def _numeric(
@@ -247,7 +270,7 @@ class Encoder:
                 codes[row] = -2
         if len(memory) > _MOST_MEMORY:
             memory.clear()
-        self._take_codes(result, series, column, np.array(codes, np.int64))
+        self._take_codes(result, series, column, np.array(codes, np.int64), cells)
 
     def _code(self, series: int, column: int, cell: Any) -> int:
         """Of one cell: its code, MISSING, -1 for an unseen category, -2 for the wrong type."""
@@ -259,27 +282,62 @@ class Encoder:
         texts: Any = expand(self.columns[column], [cell], None)[name]
         if texts[0] is None:
             return -2
+        return self._code_of(series, texts[0])
+
+    def _code_of(self, series: int, text: str) -> int:
+        """Of a category; -1 for one that is known to be unseen."""
         known = self._codes[series]
         assert known is not None
-        return known.get(texts[0], -1)
+        code = known.get(text)
+        if code is not None:
+            return code
+        groups = self._groups[series]
+        return len(known) + group_of(text, groups) if groups else -1
 
     def _take_codes(
-        self, result: Encoded, series: int, column: int, codes: NDArray[np.int64]
+        self,
+        result: Encoded,
+        series: int,
+        column: int,
+        codes: NDArray[np.int64],
+        cells: Sequence[Any],
     ) -> None:
         columns = len(self.columns)
         known = self._codes[series]
         assert known is not None
-        profile = self.profiles[series]
         result.mark(Rule.MISSING, column, codes == MISSING, columns)
         result.mark(Rule.TYPE, column, codes == -2, columns)
-        # Where the baseline itself has more categories than it keeps, the rest is not unusual.
-        complete = isinstance(profile, CategoryProfile) and profile.other == 0
-        if complete:
-            result.mark(Rule.UNSEEN, column, codes == -1, columns)
-        codes[codes == -1] = len(known)
+        unseen = codes == -1
+        if unseen.any():
+            result.mark(Rule.UNSEEN, column, unseen, columns)
+            result.unseen[column] = self._named(cells, np.flatnonzero(unseen))
+        codes[unseen] = len(known)
         codes[codes == -2] = MISSING
         result.codes[:, series] = codes
-        result.raw[:, column] = np.where(codes == MISSING, np.nan, codes)
+        raw = np.where(codes == MISSING, np.nan, codes)
+        # Categories that share a code are not equal.
+        for row in np.flatnonzero((codes >= len(known)) & (codes < MISSING)).tolist():
+            raw[row] = _key(cells[row])
+        result.raw[:, column] = raw
+
+    @staticmethod
+    def _named(cells: Sequence[Any], rows: NDArray[np.intp]) -> list[str]:
+        """The newest values in some rows, each once."""
+        texts = (category(cells[row]) for row in rows[::-1][:_LOOKED_AT].tolist())
+        return list(dict.fromkeys(text for text in texts if text is not None))[:_NAMED]
+
+    def _presence(self, result: Encoded, column: int, cells: Sequence[Any]) -> None:
+        """A column without series: whether its values are there and of its type, and whether they
+        change."""
+        kind, columns = self.columns[column].kind, len(self.columns)
+        missing = np.array([_nothing(cell) for cell in cells], np.bool_)
+        wrong = np.array([not _fits(cell, kind) for cell in cells], np.bool_) & ~missing
+        gone = missing | wrong
+        result.raw[:, column] = [
+            math.nan if no else _key(cell) for cell, no in zip(cells, gone.tolist(), strict=True)
+        ]
+        result.mark(Rule.MISSING, column, missing, columns)
+        result.mark(Rule.TYPE, column, wrong, columns)
 
     def _expanded(
         self,
@@ -290,19 +348,17 @@ class Encoder:
     ) -> None:
         described = self.columns[column]
         columns = len(self.columns)
-        empty = np.array(
-            [c is None or (isinstance(c, float) and math.isnan(c)) for c in cells], np.bool_
-        )
+        empty = np.array([_nothing(cell) for cell in cells], np.bool_)
         result.mark(Rule.MISSING, column, empty, columns)
         wrong = np.ones(len(cells), np.bool_)
         series = expand(described, cells, np.array(times, np.float64))
         for offset, (_, values) in enumerate((name, series[name]) for name in described.series):
             number = self.first[column] + offset
             if isinstance(values, list):
-                known = self._codes[number] or {}
                 codes = np.array(
-                    [MISSING if v is None else known.get(v, len(known)) for v in values], np.int64
+                    [MISSING if v is None else self._code_of(number, v) for v in values], np.int64
                 )
+                codes[codes == -1] = len(self._codes[number] or ())
                 result.codes[:, number] = codes
                 wrong &= codes == MISSING
             else:
@@ -313,8 +369,7 @@ class Encoder:
                 wrong &= nan
         result.mark(Rule.TYPE, column, wrong & ~empty, columns)
         result.raw[:, column] = [
-            math.nan if e else float(crc32(str(c).encode()))
-            for c, e in zip(cells, empty, strict=True)
+            math.nan if e else _key(c) for c, e in zip(cells, empty, strict=True)
         ]
 
     def _layout(self, names: tuple[str, ...]) -> _Layout:
@@ -325,6 +380,7 @@ class Encoder:
             numeric: list[tuple[int, int]] = []
             others: list[tuple[int, int]] = []
             gathered: list[tuple[int, list[int]]] = []
+            unwatched: list[tuple[int, int]] = []
             absent: list[int] = []
             known = set(self._index)
             for number, column in enumerate(self.columns):
@@ -335,6 +391,8 @@ class Encoder:
                     known.update(names[element] for element in elements)
                 elif index is None:
                     absent.append(number)
+                elif self.unwatched[number]:
+                    unwatched.append((number, index))
                 else:
                     (numeric if column.kind == "numeric" else others).append((number, index))
             firsts = [self.first[number] for number, _ in numeric]
@@ -342,6 +400,7 @@ class Encoder:
                 numeric,
                 others,
                 gathered,
+                unwatched,
                 absent,
                 tuple(name for name in names if name not in known),
                 np.array([index for _, index in numeric], np.intp),
@@ -355,6 +414,24 @@ class Encoder:
                 self._layouts.clear()
             self._layouts[names] = layout
         return layout
+
+
+def _nothing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _fits(cell: Any, kind: Kind) -> bool:
+    """Whether a cell is of the type of a column's kind."""
+    if kind == "numeric":
+        return isinstance(cell, (int, float))
+    if kind == "datetime":
+        return instant(cell) is not None
+    return not isinstance(cell, (list, dict))
+
+
+def _key(cell: Any) -> float:
+    """A number by which equal values are known, above those of codes."""
+    return float(WIDTH + crc32(str(cell).encode("utf-8", "replace")))
 
 
 def _elements(name: str, where: dict[str, int]) -> list[int]:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.detectors.dependence import Memory
+
 Floats = NDArray[np.float64]
 MOST_EDGES = 255
-MOST_CATEGORIES = 256
-_CAPACITY = 4 * MOST_CATEGORIES
-"""Categories that are counted while a profile is built; the surest of them are kept."""
+HASHED = 16
+"""Groups of the categories that are not counted by name."""
+MOST_CATEGORIES = 255 - HASHED
+"""Categories that are counted by name."""
+_MOST_NAMES = 256
+"""In a file of an earlier version."""
+_HEAVY_ROWS = 100
+_HEAVY_SHARE = 0.005
 
 
 @dataclass
 class NumericProfile:
     """``edges`` rise strictly; bucket i holds edges[i-1] < x <= edges[i], so there is one bucket
     more than edges. ``count``, ``mean``, ``squares`` (the sum of squared deviations), ``minimum``
-    and ``maximum`` are of finite values. ``lag1`` is the correlation of a value's score (by rank)
-    with that of the one before it, in the order of the rows, ``lag1_spread`` the same of how far
-    out they lie; None where it is not known. ``whole``: only whole numbers."""
+    and ``maximum`` are of finite values. ``location`` and ``spread`` say how the scores (by rank)
+    of rows depend on those of the rows before them. ``whole``: only whole numbers."""
 
     edges: Floats
     counts: NDArray[np.int64]
@@ -33,9 +39,9 @@ class NumericProfile:
     squares: float = 0.0
     minimum: float = math.inf
     maximum: float = -math.inf
-    lag1: float | None = None
     whole: bool = False
-    lag1_spread: float | None = None
+    location: Memory = field(default_factory=Memory)
+    spread: Memory = field(default_factory=Memory)
 
     @property
     def deviation(self) -> float:
@@ -44,7 +50,8 @@ class NumericProfile:
 
     def merge(self, other: NumericProfile) -> NumericProfile:
         """Of the rows of both. Counts by bucket are exact for equal edges, and otherwise spread
-        evenly within their old buckets; all else is exact, but for ``lag1``, which is weighted."""
+        evenly within their old buckets; all else is exact, but for the dependence, of which the
+        stronger one counts."""
         count = self.count + other.count
         if not self.count or not other.count:
             return self if self.count else other
@@ -59,11 +66,17 @@ class NumericProfile:
             edges, counts = self.edges, self.counts + other.counts
         else:
             edges, counts = _rebinned(self, other, maximum)
-        lag1 = _weighted((self.lag1, self.count), (other.lag1, other.count))
-        spread = _weighted((self.lag1_spread, self.count), (other.lag1_spread, other.count))
-        whole = self.whole and other.whole
         return NumericProfile(
-            edges, counts, count, mean, squares, minimum, maximum, lag1, whole, spread
+            edges,
+            counts,
+            count,
+            mean,
+            squares,
+            minimum,
+            maximum,
+            self.whole and other.whole,
+            self.location.merge(other.location),
+            self.spread.merge(other.spread),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,9 +89,9 @@ class NumericProfile:
             "squares": self.squares,
             "minimum": _finite(self.minimum),
             "maximum": _finite(self.maximum),
-            "lag1": None if self.lag1 is None else round(self.lag1, 6),
-            "lag1_spread": None if self.lag1_spread is None else round(self.lag1_spread, 6),
             "whole": self.whole,
+            "location": self.location.to_dict(),
+            "spread": self.spread.to_dict(),
         }
 
     @classmethod
@@ -101,22 +114,36 @@ class NumericProfile:
             float(data["squares"]),
             math.inf if low is None else float(low),
             -math.inf if high is None else float(high),
-            None if data.get("lag1") is None else float(data["lag1"]),
             bool(data.get("whole", False)),
-            None if data.get("lag1_spread") is None else float(data["lag1_spread"]),
+            *_memories(data, int(data["count"])),
         )
 
 
 @dataclass
 class CategoryProfile:
-    """``counts`` are of the heaviest categories, ``other`` of all the rest, ``distinct`` how many
-    there were, as far as that was counted. ``lag1`` is that of the commonest category's
-    indicator."""
+    """``counts`` are of the categories that are counted by name, all of them while these are few;
+    ``groups`` of the others, by a hash of the name (:func:`group_of`), so that a category is
+    counted in the same place whenever and wherever it comes. ``distinct`` is how many categories
+    there were, ``once`` how many of these came once; both are estimates beyond
+    :data:`~CategoryCounter.SAMPLED`. ``location`` and ``spread`` say how the scores (by rank of the
+    category) of rows depend on those of the rows before them."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    other: int = 0
+    groups: tuple[int, ...] = ()
     distinct: int = 0
-    lag1: float | None = None
+    once: int = 0
+    location: Memory = field(default_factory=Memory)
+    spread: Memory = field(default_factory=Memory)
+
+    @property
+    def other(self) -> int:
+        """Values of categories that are not counted by name."""
+        return sum(self.groups)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every category is counted by name, so that another one is known as unseen."""
+        return not self.groups
 
     @property
     def count(self) -> int:
@@ -124,108 +151,161 @@ class CategoryProfile:
         return sum(self.counts.values()) + self.other
 
     def merge(self, other: CategoryProfile) -> CategoryProfile:
-        """Of the rows of both: exact, where none of the two has an ``other``."""
-        counts = dict(self.counts)
-        for name, count in other.counts.items():
-            counts[name] = counts.get(name, 0) + count
-        distinct = max(len(counts), self.distinct, other.distinct)
-        lag1 = _weighted((self.lag1, self.count), (other.lag1, other.count))
-        return CategoryProfile(counts, self.other + other.other, distinct, lag1).kept()
+        """Of the rows of both: exact. A category keeps its name where both know its count."""
+        names = [
+            name
+            for name in dict.fromkeys((*self.counts, *other.counts))
+            if all(name in one.counts or one.complete for one in (self, other))
+        ]
+        counts = {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in names}
+        rest: dict[str, int] = {}
+        for one in (self, other):
+            for name, count in one.counts.items():
+                if name not in counts:
+                    rest[name] = rest.get(name, 0) + count
+        widths = {len(one.groups) for one in (self, other) if one.groups}
+        groups: list[int] = []
+        if len(widths) == 1 and widths != {1}:
+            groups = [0] * widths.pop()
+            for one in (self, other):
+                for index, count in enumerate(one.groups):
+                    groups[index] += count
+        elif widths:
+            groups = [self.other + other.other]
+        for name, count in rest.items():
+            groups[group_of(name, len(groups))] += count
+        merged = CategoryProfile(
+            counts,
+            tuple(groups),
+            max(len(counts), self.distinct, other.distinct),
+            max(self.once, other.once) if groups else sum(n == 1 for n in counts.values()),
+            self.location.merge(other.location),
+            self.spread.merge(other.spread),
+        )
+        return merged.folded()
 
-    def kept(self) -> CategoryProfile:
-        """With the heaviest categories only."""
+    def folded(self) -> CategoryProfile:
+        """With no more names than a file may have: beyond that, only heavy ones keep theirs."""
         if len(self.counts) <= MOST_CATEGORIES:
             return self
-        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        rest = sum(count for _, count in ranked[MOST_CATEGORIES:])
-        return CategoryProfile(
-            dict(ranked[:MOST_CATEGORIES]), self.other + rest, self.distinct, self.lag1
-        )
+        total = self.count
+        counts, groups = {}, list(self.groups) or [0] * HASHED
+        for name, count in self.counts.items():
+            if heavy(count, total):
+                counts[name] = count
+            else:
+                groups[group_of(name, len(groups))] += count
+        return replace(self, counts=counts, groups=tuple(groups))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, the heaviest first."""
         ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
         return {
             "counts": dict(ranked),
-            "other": self.other,
+            "groups": list(self.groups),
             "distinct": self.distinct,
-            "lag1": None if self.lag1 is None else round(self.lag1, 6),
+            "once": self.once,
+            "location": self.location.to_dict(),
+            "spread": self.spread.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CategoryProfile:
         """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
         counts = {str(name): int(count) for name, count in data["counts"].items()}
-        if len(counts) > MOST_CATEGORIES or any(count < 0 for count in counts.values()):
-            raise ValueError(f"at most {MOST_CATEGORIES} categories, with counts of at least 0")
-        lag1 = data.get("lag1")
-        return cls(
-            counts,
-            int(data["other"]),
-            int(data["distinct"]),
-            None if lag1 is None else float(lag1),
-        )
+        if len(counts) > _MOST_NAMES or any(count < 0 for count in counts.values()):
+            raise ValueError(f"at most {_MOST_NAMES} categories, with counts of at least 0")
+        # Files of an earlier version have one group, and no number of categories that came once.
+        given = data["groups"] if "groups" in data else [int(data["other"])]
+        groups = tuple(int(count) for count in given) if any(given) else ()
+        if len(groups) > HASHED or any(count < 0 for count in groups):
+            raise ValueError(f"at most {HASHED} groups, with counts of at least 0")
+        once = data.get("once", sum(count == 1 for count in counts.values()))
+        memories = _memories(data, sum(counts.values()) + sum(groups))
+        profile = cls(counts, groups, int(data["distinct"]), int(once), *memories)
+        return profile.folded()
 
 
 Profile = NumericProfile | CategoryProfile
 
 
-def singles(profile: CategoryProfile) -> int:
-    """Categories that were seen once: about as many of as many rows to come will have one that was
-    not seen (Good 1953)."""
-    return sum(count == 1 for count in profile.counts.values())
+def group_of(name: str, groups: int) -> int:
+    """The group that a category without a count by name is counted in."""
+    return crc32(name.encode("utf-8", "replace")) % groups
+
+
+def heavy(count: int, total: int) -> bool:
+    """Whether a category is so frequent that its share is known well although it was chosen for
+    being frequent."""
+    return count >= max(_HEAVY_ROWS, _HEAVY_SHARE * total)
 
 
 def discount(profile: CategoryProfile) -> float:
     """How much to subtract from the count of each category in favour of unseen ones: absolute
     discounting (Ney, Essen & Kneser 1994), in total at most the number of categories that were seen
-    once. 1 where rare categories were counted together."""
-    if profile.other:
-        return 1.0
-    once = singles(profile)
+    once, which is how many of as many rows to come will have one that was not seen (Good 1953). 0
+    where rare categories are counted in groups, which hold unseen ones as well."""
+    if not profile.complete:
+        return 0.0
     twice = sum(count == 2 for count in profile.counts.values())
+    once = profile.once
     return min(once / max(once + 2 * twice, 1), once / max(len(profile.counts), 1))
 
 
 class CategoryCounter:
-    """Counts categories in bounded memory: exact for up to a thousand different ones, and then by
-    SpaceSaving (Metwally, Agrawal & El Abbadi 2005), which never misses a heavy one."""
+    """Counts categories in bounded memory. All have their names while they are few; when they
+    become too many, only the ``heavy`` ones of a sample keep theirs, and all others are counted by
+    a hash. So each count is exact, and of the same rows as it will be live. How many there are, and
+    how many came once, is counted among those whose hash ends in so many zeros that they are few
+    (adaptive sampling; Flajolet, Computing 43, 1990)."""
 
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._lightest: list[tuple[int, str]] = []
+    SAMPLED = 1024
+    """Categories that are counted to estimate how many there are."""
+
+    def __init__(self, heavy: Collection[str] = ()) -> None:
+        self.counts: dict[str, int] = dict.fromkeys(heavy, 0)
+        self.groups: list[int] = []
         self.total = 0
-        self.replaced = 0
-        """Number of categories that were evicted."""
+        self._heavy = frozenset(heavy)
+        self._sampled: dict[str, int] = {}
+        self._depth = 0
 
     def add(self, name: str, count: int = 1) -> None:
         """Count a category."""
         self.total += count
-        if name in self.counts or len(self.counts) < _CAPACITY:
-            self.counts[name] = self.counts.get(name, 0) + count
-            return
-        # Counts only grow, so one in the heap that is out of date is too small: it is put back.
-        heap = self._lightest
-        if not heap:
-            heap.extend((held, key) for key, held in self.counts.items())
-            heapq.heapify(heap)
-        while self.counts[heap[0][1]] != heap[0][0]:
-            heapq.heapreplace(heap, (self.counts[heap[0][1]], heap[0][1]))
-        lightest = heap[0][1]
-        self.counts[name] = self.counts.pop(lightest) + count
-        heapq.heapreplace(heap, (self.counts[name], name))
-        self.replaced += 1
+        hashed = crc32(name.encode("utf-8", "replace"))
+        if name in self._sampled:
+            self._sampled[name] += count
+        elif not hashed >> 4 & ((1 << self._depth) - 1):
+            self._sampled[name] = count
+            while len(self._sampled) > self.SAMPLED:
+                self._depth += 1
+                mask = (1 << self._depth) - 1
+                self._sampled = {
+                    key: held
+                    for key, held in self._sampled.items()
+                    if not crc32(key.encode("utf-8", "replace")) >> 4 & mask
+                }
+        if name in self.counts:
+            self.counts[name] += count
+        elif self.groups:
+            self.groups[hashed % HASHED] += count
+        else:
+            self.counts[name] = count
+            if len(self.counts) > MOST_CATEGORIES:
+                self._fold()
 
-    def profile(self, lag1: float | None) -> CategoryProfile:
-        """What was counted; where categories made room for others, only the sure part of a count
-        is given to its category, and the rest is ``other``."""
-        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        least = ranked[-1][1] if self.replaced and ranked else 0
-        # A count may contain at most the lightest one's, of those that had its place before.
-        sure = {name: count - least for name, count in ranked if count > least or not least}
-        kept = dict(list(sure.items())[:MOST_CATEGORIES])
-        other = self.total - sum(kept.values())
-        return CategoryProfile(kept, other, len(self.counts) + self.replaced, lag1)
+    def _fold(self) -> None:
+        self.groups = [0] * HASHED
+        for name in [name for name in self.counts if name not in self._heavy]:
+            self.groups[group_of(name, HASHED)] += self.counts.pop(name)
+
+    def profile(self, location: Memory, spread: Memory) -> CategoryProfile:
+        """What was counted."""
+        counts = {name: count for name, count in self.counts.items() if count}
+        distinct = len(self._sampled) << self._depth
+        once = sum(count == 1 for count in self._sampled.values()) << self._depth
+        return CategoryProfile(counts, tuple(self.groups), distinct, once, location, spread)
 
 
 def edges_of(sample: Floats) -> Floats:
@@ -271,10 +351,15 @@ def below(profile: NumericProfile, at: Floats) -> Floats:
     return below
 
 
-def _weighted(*lags: tuple[float | None, int]) -> float | None:
-    """Mean of the values that are known, each by its number of rows."""
-    known = [(value, rows) for value, rows in lags if value is not None and rows]
-    return sum(v * n for v, n in known) / sum(n for _, n in known) if known else None
+def _memories(data: Mapping[str, Any], rows: int) -> tuple[Memory, Memory]:
+    """Of location and spread; of files without them, by the lag-1 correlations."""
+    if "location" in data:
+        return Memory.from_dict(data["location"]), Memory.from_dict(data["spread"])
+    lags = [data.get("lag1"), data.get("lag1_spread", data.get("lag1"))]
+    first, second = (
+        Memory.of_correlation(None if lag is None else float(lag), rows) for lag in lags
+    )
+    return first, second
 
 
 def _plain(value: float) -> float | int:

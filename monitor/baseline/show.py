@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.baseline.identifiers import ignored
 from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
-from understudy.monitor.baseline.profiles import Profile, below
+from understudy.monitor.baseline.profiles import CategoryCounter, Profile, below
+from understudy.monitor.detectors import seasons
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24
+_SLOWEST = 0.125
+"""Slack of the slowest chart by default."""
+_NOTABLE = 1.2
 _GROUPS = 20
 _FLOOR = 1e-4
 """Smallest share that a group counts with in the PSI, where it would otherwise be infinite."""
@@ -41,7 +46,8 @@ def describe(profile: Profile) -> str:
         ranked = sorted(profile.counts.items(), key=lambda item: -item[1])[:3]
         total = max(profile.count, 1)
         shown = ", ".join(f"{name} {count / total:.0%}" for name, count in ranked)
-        return f"{profile.distinct} categories: {shown}"
+        about = "about " if profile.distinct > CategoryCounter.SAMPLED else ""
+        return f"{about}{profile.distinct:,} categories: {shown}"
     if not profile.count:
         return "no values"
     return (
@@ -72,17 +78,34 @@ def notes(baseline: Baseline) -> list[str]:
     result = []
     if baseline.rows < 1000:
         result.append(f"only {baseline.rows:,} rows: small changes are within its own error")
-    correlated = [
-        name
+    for column in baseline.columns.values():
+        if ignored(column):
+            result.append(
+                f"{column.name} looks like {column.extra['looks_like']}, so its values are not "
+                f"compared: leave it out (--ignore {column.name}), or watch it (--declare "
+                f"{column.name})"
+            )
+    dependent = {
+        name: max(profile.location.inflation(_SLOWEST), profile.spread.inflation(_SLOWEST))
         for column in baseline.columns.values()
+        if not ignored(column)
         for name, profile in column.series.items()
-        if profile.lag1 is not None and abs(profile.lag1) > 0.2
-    ]
-    if correlated:
+    }
+    if baseline.seasons is not None:
+        # Thresholds know what is left without the cycle.
+        names = baseline.seasons["series"]
+        memories = seasons.Profile.from_dict(baseline.seasons).memories
+        for index, name in enumerate(names):
+            both = (memories[index], memories[index + len(names)])
+            dependent[name] = max(memory.inflation(_SLOWEST) for memory in both)
+    notable = sorted((n for n in dependent if dependent[n] > _NOTABLE), key=lambda n: -dependent[n])
+    if notable:
         result.append(
-            f"rows follow the ones before them in {', '.join(correlated[:6])}"
-            + (f" and {len(correlated) - 6} more" if len(correlated) > 6 else "")
-            + ": thresholds are raised there"
+            "rows depend on the ones before them in "
+            + ", ".join(f"{name} ({dependent[name]:.2g} times)" for name in notable[:6])
+            + (f" and {len(notable) - 6} more" if len(notable) > 6 else "")
+            + ": thresholds are raised by that factor, and a small change is found about as many "
+            "times later"
         )
     constant = [
         name

@@ -42,6 +42,14 @@ def baseline() -> None:
 @click.option("--time", help="The column of the row's time: ISO 8601, or unix seconds.")
 @click.option("--ignore", "--id", "ignore", multiple=True, help="A column to leave out, as an id.")
 @click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
+@click.option(
+    "--declare", "declared", multiple=True,
+    help="A feature to watch although it looks like an identifier, a timestamp or a counter.",
+)  # fmt: skip
+@click.option(
+    "--most-categories", type=click.IntRange(1), default=1024, show_default=True,
+    help="A column with more categories is taken for an identifier.",
+)  # fmt: skip
 @click.option("--regions", is_flag=True, help="Learn what a score means where; takes minutes.")
 @click.option(
     "--threshold", type=float, default=0.5, show_default=True,
@@ -60,6 +68,8 @@ def build_command(
     time: str | None,
     ignore: tuple[str, ...],
     categorical: tuple[str, ...],
+    declared: tuple[str, ...],
+    most_categories: int,
     regions: bool,
     threshold: float,
     model: str,
@@ -76,7 +86,8 @@ def build_command(
 
     With --time, daily and weekly cycles become a part of it, so a normal morning is not drift. With
     --regions and labels, the accuracy without labels is estimated better when the mix of the inputs
-    changes.
+    changes. A feature that looks like an identifier, a timestamp or a counter is proposed to be
+    left out; until it is declared, its values are not compared with the baseline.
 
     \b
     Examples:
@@ -100,6 +111,8 @@ def build_command(
             time,
             frozenset(ignore),
             frozenset(categorical),
+            frozenset(declared),
+            most_categories,
             regions,
             threshold,
         )

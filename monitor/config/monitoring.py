@@ -33,6 +33,9 @@ class Monitoring(Section):
     """Features whose values define segments, which are also monitored separately."""
     max_segments: int = Field(default=20, ge=1, le=200)
     """Maximum number of segments; all others are combined into one."""
+    declared: Columns = Field(default=[], examples=[["tail_number"]])
+    """Features that are compared with the baseline although they look like an identifier, a
+    timestamp or a counter."""
     kernel: bool = False
     """Compare all numeric features jointly by maximum mean discrepancy. It detects any change in
     their joint distribution and costs about two microseconds per row."""

@@ -24,7 +24,8 @@ _STRONGEST = 0.98
 """Beyond this, rows are as good as one: no threshold would be honest and finite."""
 _LEFT = 0.1
 _LONGEST = 4096
-_NOTABLE = 0.05
+_NOTABLE = 1.2
+_SHOWN = 5
 
 
 def lag1(x: Floats) -> Floats:
@@ -159,40 +160,56 @@ class BatchMeans(Stateful):
 
 
 def assumptions(
-    correlations: Mapping[str, float | None], *, allowed_for: bool, seasonal: bool
+    factors: Mapping[str, float],
+    *,
+    seasonal: bool = False,
+    learned: Sequence[str] = (),
+    unwatched: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """The assumptions of a run length, as texts, for the lag-1 correlations of series by name.
+    """The assumptions of a run length, as texts.
 
-    ``allowed_for``: thresholds or batches know them; ``seasonal``: a profile of hours and weekdays
-    is subtracted.
+    ``factors``, by name of a series, are those by which long sums vary more than sums of
+    independent rows; ``seasonal``: a profile of hours and weekdays is subtracted; ``learned``:
+    series of which live rows told the cycle; ``unwatched``: what features look like that are not
+    tested.
     """
-    notable = {
-        name: value
-        for name, value in correlations.items()
-        if value is not None and value > _NOTABLE
-    }
-    strongest = sorted(notable, key=lambda name: -notable[name])[:5]
-    listed = ", ".join(f"{name} ({notable[name]:.2g})" for name in strongest)
-    more = f" and {len(notable) - 5} more" if len(notable) > 5 else ""
+    notable = {name: value for name, value in factors.items() if value > _NOTABLE}
+    strongest = sorted(notable, key=lambda name: -notable[name])
+    listed = _listed([f"{name} ({notable[name]:.2g} times)" for name in strongest])
     result = []
-    if notable and allowed_for:
+    if notable:
         result.append(
-            f"{listed}{more}: autocorrelated; thresholds assume that the memory decays at a "
-            "constant rate per row, so a longer memory makes false alarms more frequent"
-        )
-    elif notable:
-        result.append(
-            f"{listed}{more}: autocorrelated; thresholds ignore it, so false alarms may be far "
-            "more frequent than stated"
-        )
-    if seasonal:
-        result.append(
-            "the weekly cycle (UTC) is that of the baseline; a cycle of another length, a holiday "
-            "or a daylight saving change can raise a false alarm"
+            "rows depend on each other: sums of many rows vary more than those of independent "
+            f"rows in {listed}; thresholds are raised by that factor, and a small change is found "
+            "about as many times later; a memory that is longer than the baseline and live blocks "
+            "of 8,192 rows show makes false alarms more frequent"
         )
     else:
         result.append(
-            "the data have neither a daily nor a weekly cycle; with one, the run length is not "
-            "guaranteed"
+            "rows look independent of each other in the baseline and so far; a memory that shows "
+            "only later can raise a false alarm before thresholds are raised"
+        )
+    if seasonal or learned:
+        known = "that of the baseline" if seasonal else ""
+        live = f"learned from live rows for {_listed(list(learned))}" if learned else ""
+        result.append(
+            f"the weekly cycle (UTC) is {' and '.join(text for text in (known, live) if text)}; a "
+            "cycle of another length, a holiday or a daylight saving change can raise a false alarm"
+        )
+    else:
+        result.append(
+            "no daily or weekly cycle is known; live rows show one after a week, and until then "
+            "thresholds are raised for it as for any other dependence"
+        )
+    if unwatched:
+        texts = [f"{name} (looks like {looks})" for name, looks in unwatched.items()]
+        result.append(
+            f"not tested for drift: {_listed(texts)}; leave these features out of the baseline, or "
+            "name them in monitoring.declared"
         )
     return tuple(result)
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more

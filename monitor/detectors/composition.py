@@ -102,6 +102,11 @@ class Composition(Stateful):
         table[:, : self.groups] = ratio.transpose(0, 2, 1)
         self._table = table.reshape(-1, len(SPANS))
 
+    def widen(self, inflation: Floats) -> None:
+        """Set the inflation (C,), as above."""
+        self._inflation = np.maximum(inflation, 1.0)
+        self._refresh()
+
     def update(self, groups: NDArray[np.int64], times: Floats) -> Evidence:
         """Take the rows of a batch, (n, C), with their unix times (n,), in their order."""
         crossed = np.full(self.series, -1, np.intp)

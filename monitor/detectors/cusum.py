@@ -35,10 +35,12 @@ class CusumUnion(Stateful):
     """``run_length`` is that of a whole series with all its charts, in rows; ``baseline_rows`` is
     what its mean was estimated from; each is one number or one for each series. ``refine``: live
     rows make up for a small baseline (:mod:`understudy.monitor.detectors.refinement`). ``factors``
-    (S, slacks) raise the thresholds of scores that are not normal. ``inflation``, one number or one
-    for each series, is the variance of long sums over that of independent rows
-    (:func:`understudy.monitor.detectors.autocorrelation.inflation`): a chart of dependent rows
-    behaves as one of independent rows whose standard deviation is its square root.
+    (S, slacks) raise the thresholds of scores that are not normal. ``inflation``, one number, one
+    for each series or (S, slacks), is the variance of long sums over that of independent rows as a
+    chart sees it (:mod:`understudy.monitor.detectors.dependence`): a chart of dependent rows
+    behaves as one of independent rows whose standard deviation is its square root. ``long_run``,
+    one number or (S,), is that variance for the whole baseline, and so for the error of its mean;
+    by default the largest inflation of the series.
 
     Batches are (n, S); NaN and infinities add nothing. Raises ValueError for another number of
     series.
@@ -54,6 +56,14 @@ class CusumUnion(Stateful):
     _across: Config[Floats]
     _high: Config[Floats]
     _prepared: Transient[tuple[int, Floats]]
+    _rows: Config[Floats]
+    _lengths: Config[Floats]
+    _shares: Config[Floats]
+    _slacks: Config[tuple[float, ...]]
+    _factors: Config[Floats]
+    _inflation: Config[Floats]
+    _long_run: Config[Floats]
+    _refine: Config[bool]
     _sums: Saved[Packed]
     """Up, then down."""
     _refinement: Saved[Annotated[Refinement | None, IF_BOTH]]
@@ -66,38 +76,62 @@ class CusumUnion(Stateful):
         slacks: Sequence[float] = SLACKS,
         factors: Floats | None = None,
         inflation: float | Floats = 1.0,
+        long_run: float | Floats | None = None,
         *,
         refine: bool = False,
     ) -> None:
         self.series = series
-        rows = np.broadcast_to(np.asarray(baseline_rows, np.float64), (series,))
-        inflated = np.broadcast_to(np.asarray(inflation, np.float64), (series,))
-        stated = np.broadcast_to(np.asarray(run_length, np.float64), (series,))
-        shares = _shares(slacks)
         shape = (series, len(slacks))
+        self._rows = np.broadcast_to(np.asarray(baseline_rows, np.float64), (series,))
+        self._lengths = np.broadcast_to(np.asarray(run_length, np.float64), (series,))
+        self._shares = _shares(slacks)
+        self._slacks = tuple(slacks)
+        self._factors = np.ones(shape) if factors is None else factors
+        self._inflation = _across(inflation, shape)
+        widest = self._inflation.max(axis=1, initial=1.0) if long_run is None else long_run
+        self._long_run = np.maximum(np.broadcast_to(np.asarray(widest, np.float64), (series,)), 1.0)
+        self._refine = refine
         self.slack = np.empty(shape)
         self.threshold = np.empty(shape)
         for number in range(series):
-            # Rounded, so that series of about the same baseline share a computation.
-            wide = math.sqrt(_raised(inflated[number]))
-            known = _rounded(rows[number] / wide**2)
-            of_mean = max(known, _rounded(ENOUGH / wide**2)) if refine else known
-            length = float(stated[number])
-            length *= counted_once([k / wide for k in slacks], length)
-            for index, k in enumerate(slacks):
-                each = 2.0 * length / float(shares[index])
-                slack, threshold = chart(k / wide, each, known, of_mean)
-                self.slack[number, index] = slack * wide
-                self.threshold[number, index] = threshold * wide
-        if factors is not None:
-            self.threshold *= factors
+            self._set_charts(number, self._inflation[number])
         self._prepare()
         self._sums = np.zeros((2, *shape))
         self._refinement = (
-            Refinement(rows, np.maximum(inflated, 1.0))
-            if refine and (rows < ENOUGH).any()
+            Refinement(self._rows, self._long_run)
+            if refine and (self._rows < ENOUGH).any()
             else None
         )
+
+    def _set_charts(self, number: int, inflation: Floats) -> None:
+        """Slacks and thresholds of one series."""
+        # Rounded, so that series of about the same baseline share a computation.
+        raised = [_raised(one) for one in inflation]
+        wide = [math.sqrt(one) for one in raised]
+        long_run = max(_raised(self._long_run[number]), 1.0)
+        length = float(self._lengths[number])
+        length *= counted_once([k / w for k, w in zip(self._slacks, wide, strict=True)], length)
+        for index, k in enumerate(self._slacks):
+            # The error of the mean, in the units of rows that are scaled to look independent.
+            part = raised[index] / long_run
+            known = _rounded(self._rows[number] * part)
+            of_mean = max(known, _rounded(ENOUGH * part / long_run)) if self._refine else known
+            each = 2.0 * length / float(self._shares[index])
+            slack, threshold = chart(k / wide[index], each, known, of_mean)
+            self.slack[number, index] = slack * wide[index]
+            self.threshold[number, index] = threshold * wide[index] * self._factors[number, index]
+
+    def widen(self, inflation: float | Floats) -> None:
+        """Raise the thresholds for rows that depend on each other more than the baseline's:
+        ``inflation``, as above, counts where it is larger than the one given at first."""
+        wanted = np.maximum(_across(inflation, self.slack.shape), self._inflation)
+        self.set_inflation(wanted)
+
+    def set_inflation(self, inflation: Floats) -> None:
+        """Set the inflation (S, slacks) of all charts."""
+        for number in range(self.series):
+            self._set_charts(number, inflation[number])
+        self._prepare()
 
     def _prepare(self) -> None:
         # Sums are kept as (2, S, slacks), up and then down; for batches as (2, slacks, S), flat.
@@ -231,6 +265,14 @@ class CusumUnion(Stateful):
     def reset(self, series: NDArray[np.bool_]) -> None:
         """Restart some of the series, a mask (S,)."""
         self._sums[:, series] = 0.0
+
+
+def _across(inflation: float | Floats, shape: tuple[int, int]) -> Floats:
+    """An inflation for each chart."""
+    given = np.asarray(inflation, np.float64)
+    if given.ndim == 1:
+        given = given[:, None]
+    return np.broadcast_to(given, shape)
 
 
 def _extremes(moved: Floats) -> tuple[Floats, Floats]:

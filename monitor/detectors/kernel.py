@@ -110,6 +110,8 @@ class KernelBlocks(Stateful):
     features: Config[FourierFeatures]
     mean: Config[Floats]
     thresholds: Config[Floats]
+    _inflation: Config[float]
+    _least: Config[float]
     statistics: Saved[Floats]
     """Of the last full block of each size, over its threshold."""
     _sums: Saved[Packed]
@@ -128,12 +130,13 @@ class KernelBlocks(Stateful):
             raise ValueError("the mean of the features has another shape, or nothing varies")
         self.features = features
         self.mean = mean
+        self._inflation = self._least = max(inflation, 1.0)
         weights = spectrum[spectrum > 1e-9 * spectrum.max()]
         self.thresholds = np.array(
             [
                 weighted_chi2_isf(
                     min(0.5, size / run_length / len(BLOCKS)),
-                    weights * inflation * (1.0 + size / rows),
+                    weights * self._inflation * (1.0 + size / rows),
                 )
                 for size in BLOCKS
             ]
@@ -141,6 +144,13 @@ class KernelBlocks(Stateful):
         self.statistics = np.zeros(len(BLOCKS))
         self._sums = np.zeros((len(BLOCKS), len(mean)))
         self._rows = np.zeros(len(BLOCKS), np.int64)
+
+    def widen(self, inflation: float) -> None:
+        """Raise the thresholds to those of another ``inflation``, or of the one given at first
+        where that is larger."""
+        wanted = max(inflation, self._least)
+        self.thresholds = self.thresholds * (wanted / self._inflation)
+        self._inflation = wanted
 
     @staticmethod
     def reference(features: FourierFeatures, x: Floats) -> tuple[Floats, Floats]:

@@ -36,11 +36,12 @@ def exact() -> bool:
     return bool(_exact)
 
 
-def pack(array: NDArray[Any]) -> str:
-    """Seven digits of each number are kept, or all of them; infinities and NaN too."""
+def pack(array: NDArray[Any], small: type[np.floating[Any]] = np.float32) -> str:
+    """Seven digits of each number are kept, or as many as ``small`` has, or all of them; infinities
+    and NaN too."""
     if not array.size:
         return ""
-    kind = np.float64 if _exact else np.float32
+    kind = np.float64 if _exact else small
     data = np.ascontiguousarray(array, kind).tobytes()
     return base64.b64encode(zlib.compress(data, 6)).decode()
 
@@ -53,8 +54,9 @@ def unpack(text: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _MOST)
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"a packed array is damaged: {error}") from error
-    exact = len(data) == 8 * math.prod(shape) > 0
-    result = np.frombuffer(data, np.float64 if exact else np.float32).astype(np.float64)
+    kinds = {8: np.float64, 2: np.float16}
+    kind = kinds.get(len(data) // max(math.prod(shape), 1), np.float32)
+    result = np.frombuffer(data, kind).astype(np.float64)
     return result.reshape(shape)
 
 

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 _NODES = 32
 _NODES_PER_UNIT = 3.0
 _MOST_NODES = 600
+_CLOSED = 40.0
+"""Thresholds beyond this are those of the closed form, which is within a thousandth there."""
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
 _LOWEST = 1e-3
 _HIGHEST = 1e6
@@ -107,9 +109,11 @@ def threshold_known(slack: float, run_length: float) -> float:
     if run_length < 2.0:
         raise ValueError(f"a run length is at least 2 rows, not {run_length}")
 
+    h = _closed_threshold(slack, run_length)
+    if h > _CLOSED:
+        return h
     # The integral equation corrects the approximation: log L is nearly straight in h, with slope
     # 2k.
-    h = _closed_threshold(slack, run_length)
     for _ in range(4):
         off = math.log(average_run_length(h, slack)) - math.log(run_length)
         h = max(h - off / max(2.0 * slack, 0.05), _LOWEST)

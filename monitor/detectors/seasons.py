@@ -1,20 +1,27 @@
 """The time of the day and of the week as a part of the baseline.
 
 A series that is higher by day than by night is not drifting each morning. A profile holds the mean
-of each hour, and of each hour of each weekday, and is subtracted before the charts. Means of few
-rows are drawn towards the next coarser one by as much as chance explains them (James & Stein 1961;
-Morris, JASA 78, 1983), so that a series without a cycle loses nothing.
+of each hour, and of each hour of each weekday, over the hours that exist: an office has nine of
+them. It is subtracted before the charts. What counts is how often an hour has come, not how many
+rows it had: rows of one hour are alike. Means of few visits are drawn towards the next coarser one
+by as much as chance explains them (James & Stein 1961; Morris, JASA 78, 1983), so that a series
+without a cycle loses nothing.
+
+Live rows go on learning the shape of the week (:class:`LiveSeasons`), in such a way that a drift
+does not become a part of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.detectors.packed import pack, unpack
+from understudy.monitor.detectors.dependence import Memory
+from understudy.monitor.detectors.packed import Packed, exact, pack, unpack
+from understudy.shadow.state import Config, Converter, Count, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
 HOURS = 24
@@ -23,33 +30,59 @@ _HOUR_SECONDS = 3600.0
 _EPOCH_WEEKDAY = 3
 """1 January 1970 was a Thursday; Monday is 0."""
 _LEAST_VARIANCE = 1e-9
-_STRONGEST = 0.98
-_MOST_HOURS = 20
+_MOST_HOURS = 0.8
+"""Share of the hours of a day, among those that exist, which have to come twice."""
+_PLAUSIBLE = 3.0
+"""Standard errors of the baseline's means by which live rows may move them."""
+_EVERY = 1024
+"""Live rows after which the shape of the week is worked out again."""
+_DAY = 24
+"""Hours by which a row is so late that time has begun again."""
 
 
 def hour_of_week(times: Floats) -> NDArray[np.int64]:
     """Cells 0 … 167, Monday at 0:00 UTC is 0, of unix times (n,)."""
-    hours = np.floor_divide(times, _HOUR_SECONDS).astype(np.int64)
+    return _cells(_hours(times))
+
+
+def _hours(times: Floats) -> NDArray[np.int64]:
+    return np.floor_divide(times, _HOUR_SECONDS).astype(np.int64)
+
+
+def _cells(hours: NDArray[np.int64]) -> NDArray[np.int64]:
     cells: NDArray[np.int64] = (hours + _EPOCH_WEEKDAY * HOURS) % CELLS
     return cells
 
 
 class Profile:
-    """``means`` (168, S) are subtracted, and the rest divided by ``scale`` (S,); ``inflation`` (S,)
-    is that of what remains: its memory, and the error of the means, which stay the same for each
-    hour. It belongs into ``CusumUnion(inflation=...)``."""
+    """``means`` (168, S) are subtracted, and the rest divided by ``scale`` (S,). ``errors``
+    (168, S) are the standard errors of the means, infinite for an hour that did not exist;
+    ``memories`` say how the rows of each series depend on each other without the cycle."""
 
-    def __init__(self, means: Floats, scale: Floats, inflation: Floats) -> None:
+    def __init__(
+        self,
+        means: Floats,
+        scale: Floats,
+        errors: Floats | None = None,
+        memories: Sequence[Memory] = (),
+    ) -> None:
         if means.ndim != 2 or len(means) != CELLS:
             raise ValueError(f"a profile has shape ({CELLS}, series), not {means.shape}")
         self.means = means
         self.scale = scale
-        self.inflation = inflation
+        self.errors = np.zeros_like(means) if errors is None else errors
+        self.memories = list(memories) or [Memory()] * means.shape[1]
 
     def subtract(self, x: Floats, times: Floats) -> Floats:
         """Rows (n, S) at unix times (n,), without what their hour explains; NaN stays NaN."""
         result: Floats = (x - self.means[hour_of_week(times)]) / self.scale
         return result
+
+    def of(self, series: Sequence[int]) -> Profile:
+        """Of some of the series."""
+        chosen = list(series)
+        memories = [self.memories[number] for number in chosen]
+        return Profile(self.means[:, chosen], self.scale[chosen], self.errors[:, chosen], memories)
 
     @property
     def strength(self) -> Floats:
@@ -63,15 +96,66 @@ class Profile:
         return {
             "means": pack(self.means),
             "scale": self.scale.tolist(),
-            "inflation": self.inflation.tolist(),
+            "errors": pack(self.errors),
+            "memories": [memory.to_dict() for memory in self.memories],
         }
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Profile:
         """Undo :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
         scale = np.array(state["scale"], np.float64)
-        inflation = np.array(state["inflation"], np.float64).reshape(scale.shape)
-        return cls(unpack(state["means"], (CELLS, len(scale))), scale, inflation)
+        shape = (CELLS, len(scale))
+        means = unpack(state["means"], shape)
+        if "memories" not in state:  # of an earlier version
+            wide = [max(1.0, float(one)) for one in state["inflation"]]
+            return cls(means, scale, None, [Memory(long_run=one) for one in wide])
+        memories = [Memory.from_dict(one) for one in state["memories"]]
+        if len(memories) != len(scale):
+            raise ValueError(f"memories must be of {len(scale)} series")
+        return cls(means, scale, unpack(state["errors"], shape), memories)
+
+
+def _shape(
+    raw: Floats, counts: Floats, visits: Floats, within: Floats
+) -> tuple[Floats, Floats, float]:
+    """Means (168, S) of hours of the week less that of all rows, and their standard errors.
+
+    Of the ``raw`` means (168, S) of ``counts`` rows in so many ``visits`` (168,) of each hour;
+    ``within`` (S,) are the squared deviations of visits from the mean of their hour, times their
+    rows, summed. Also the mean of 1 / visits, of the hours that are told apart. All 0 where too
+    little has come twice.
+    """
+    flat = np.zeros_like(raw)
+    counts = np.broadcast_to(counts, raw.shape)
+    by_hour = visits.reshape(7, HOURS).sum(axis=0)
+    existing = by_hour > 0.0
+    twice = int((by_hour >= 2.0).sum())
+    if twice < 2 or twice < _MOST_HOURS * int(existing.sum()):
+        return flat, np.full_like(raw, np.inf), 0.0
+    sums = raw * counts
+    grand = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1.0)
+    hour_counts = counts.reshape(7, HOURS, -1).sum(axis=0)
+    of_hours = sums.reshape(7, HOURS, -1).sum(axis=0) / np.maximum(hour_counts, 1.0)
+    weekdays = (counts * (raw - np.tile(of_hours, (7, 1))) ** 2).sum(axis=0)
+    noise = _noise(within + weekdays, by_hour)
+    means = np.tile(_drawn(of_hours - grand, hour_counts, noise), (7, 1))
+    seen, rows = by_hour[existing], np.tile(hour_counts, (7, 1))
+    # Weekdays tell themselves apart only from a second week on.
+    cells = visits[visits > 0.0]
+    if float(np.median(cells)) >= 2.0:
+        noise = _noise(within, visits)
+        means = means + _drawn(np.where(counts > 0.0, raw - grand - means, 0.0), counts, noise)
+        seen, rows = cells, counts
+    errors = np.where(rows > 0.0, np.sqrt(noise / np.maximum(rows, 1.0)), np.inf)
+    return means, errors, float(np.mean(1.0 / seen))
+
+
+def _noise(within: Floats, visits: Floats) -> Floats:
+    """Variance of a row, (S,), as that of the visits of the same hour says it: with it the mean of
+    an hour is as uncertain as it is, however alike the rows of a visit are."""
+    free = float(np.maximum(visits - 1.0, 0.0).sum())
+    noise: Floats = within / max(free, 1.0)
+    return np.where(noise > _LEAST_VARIANCE, noise, 1.0)
 
 
 class ProfileBuilder:
@@ -82,82 +166,177 @@ class ProfileBuilder:
         shape = (CELLS, series)
         self._counts: Floats = np.zeros(shape)
         self._sums: Floats = np.zeros(shape)
-        self._squares: Floats = np.zeros(shape)
-        self._pairs: Floats = np.zeros(shape)
-        """Of neighbours in the same cell: how many, sums of both, and of their products."""
-        self._both: Floats = np.zeros(shape)
-        self._products: Floats = np.zeros(shape)
+        self._total: Floats = np.zeros(series)
+        """Of squares."""
         self._visits: Floats = np.zeros(CELLS)
         """How often the hour has come, each time with some rows."""
-        self._last: Floats | None = None
-        self._last_hour = -1
+        self._within: Floats = np.zeros(series)
+        self._open: Floats = np.zeros((2, series))
+        """Sums and counts of the visit that has not ended."""
+        self._hour: int | None = None
+        self.mistaken = 0.0
+        """Mean of 1 / visits of the hours that the profile tells apart."""
 
     def add(self, x: Floats, times: Floats) -> None:
         """Rows (n, S) at unix times (n,); NaN and infinities say nothing."""
         if not len(x):
             return
-        cells = hour_of_week(times)
-        x = np.where(np.isfinite(x), x, np.nan)
-        gone = np.isnan(x)
-        values = np.where(gone, 0.0, x)
-        np.add.at(self._counts, cells, ~gone)
-        np.add.at(self._sums, cells, values)
-        np.add.at(self._squares, cells, values**2)
-        hours = np.floor_divide(times, _HOUR_SECONDS).astype(np.int64)
-        if self._last is not None:
-            x = np.vstack([self._last, x])
-            hours = np.concatenate([[self._last_hour], hours])
-        else:
-            self._visits[cells[0]] += 1.0
-        fresh = np.flatnonzero(np.diff(hours) != 0) + 1
-        np.add.at(self._visits, cells[fresh - (len(hours) - len(cells))], 1.0)
-        same = np.flatnonzero(np.diff(hours) == 0)
-        of = (hours[same] + _EPOCH_WEEKDAY * HOURS) % CELLS
-        products = x[same] * x[same + 1]
-        held = ~np.isnan(products)
-        np.add.at(self._pairs, of, held)
-        np.add.at(self._both, of, np.where(held, x[same] + x[same + 1], 0.0))
-        np.add.at(self._products, of, np.where(held, products, 0.0))
-        self._last, self._last_hour = x[-1:].copy(), int(hours[-1])
+        hours = _hours(times)
+        here = np.isfinite(x)
+        values = np.where(here, x, 0.0)
+        self._total += (values**2).sum(axis=0)
+        cuts = np.concatenate([[0], np.flatnonzero(np.diff(hours) != 0) + 1])
+        sums = np.add.reduceat(values, cuts, axis=0)
+        counts = np.add.reduceat(here, cuts, axis=0, dtype=np.float64)
+        for index, cut in enumerate(cuts.tolist()):
+            hour = int(hours[cut])
+            if hour != self._hour:
+                self._close()
+                self._hour = hour
+            self._open += np.stack([sums[index], counts[index]])
 
-    def enough(self) -> bool:
-        """Whether most hours of the day have come at least twice, without which a cycle cannot be
-        told from a drift."""
-        visits = self._visits.reshape(7, HOURS).sum(axis=0)
-        return int(np.count_nonzero(visits >= 2.0)) >= _MOST_HOURS
+    def _close(self) -> None:
+        if self._hour is None:
+            return
+        cell = (self._hour + _EPOCH_WEEKDAY * HOURS) % CELLS
+        sums, counts = self._open
+        before = self._sums[cell] / np.maximum(self._counts[cell], 1.0)
+        apart = sums / np.maximum(counts, 1.0) - before
+        both = np.maximum(self._counts[cell] + counts, 1.0)
+        self._within += apart**2 * self._counts[cell] * counts / both
+        self._sums[cell] += sums
+        self._counts[cell] += counts
+        self._visits[cell] += 1.0
+        self._open = np.zeros_like(self._open)
+        self._hour = None
 
     def finish(self) -> Profile:
-        """The profile. Series without a value have means of 0 and a scale of 1."""
+        """The profile. Series without a value have means of 0 and a scale of 1; all have means of 0
+        where most hours of the day, among those that exist, have come only once."""
+        self._close()
         counts, sums = self._counts, self._sums
         total = np.maximum(counts.sum(axis=0), 1.0)
         grand = sums.sum(axis=0) / total
         raw = sums / np.maximum(counts, 1.0)
-        within = (self._squares.sum(axis=0) - (sums * raw).sum(axis=0)) / total
-        noise = np.where(within > _LEAST_VARIANCE, within, 1.0)
-        # What is left of memory, once each cell has its own mean.
-        centred = self._products - raw * self._both + self._pairs * raw**2
-        pairs = np.maximum(self._pairs.sum(axis=0), 1.0)
-        phi = centred.sum(axis=0) / pairs / noise
-        error = np.sqrt(np.clip(1.0 - phi**2, 0.0, 1.0) / pairs)
-        phi = np.where(phi > 1.645 / np.sqrt(pairs), np.minimum(phi + error, _STRONGEST), 0.0)
-        memory = (1.0 + phi) / (1.0 - phi)
-        per_hour = counts.reshape(7, HOURS, self.series)
-        hour_counts = per_hour.sum(axis=0)
-        hour_means = sums.reshape(7, HOURS, self.series).sum(axis=0) / np.maximum(hour_counts, 1.0)
-        of_hours = grand + _drawn(hour_means - grand, hour_counts, noise * memory)
-        # Weekdays tell themselves apart only from a second week on.
-        means = np.tile(of_hours, (7, 1))
-        seen = self._visits[self._visits > 0.0]
-        if len(seen) and float(np.median(seen)) >= 2.0:
-            means = means + _drawn(raw - means, counts, noise * memory)
-        spread = np.where(counts > 0.0, raw - means, 0.0)
-        remaining = within + (counts * spread**2).sum(axis=0) / total
+        shape, errors, self.mistaken = _shape(raw, counts, self._visits, self._within)
+        means = grand + shape
+        remaining = (self._total - (2.0 * means * sums - counts * means**2).sum(axis=0)) / total
         scale = np.sqrt(np.where(remaining > _LEAST_VARIANCE, remaining, 1.0))
-        used = np.abs(means - grand).max(axis=0, initial=0.0) > 0.0
-        visits = self._visits.reshape(7, HOURS).sum(axis=0)
-        known = visits[visits > 0.0]
-        mistaken = float(np.mean(1.0 / known)) if len(known) else 0.0
-        return Profile(means, scale, memory * np.where(used, 1.0 + mistaken, 1.0))
+        return Profile(means, scale, errors / scale)
+
+
+def _dump_sums(sums: Floats) -> str:
+    """In half precision, which is far below the error of a mean; with all digits where asked."""
+    return pack(sums) if exact() else pack(sums, np.float16)
+
+
+def _load_sums(name: str, value: Any, now: Floats) -> Floats:
+    return unpack(value, now.shape)
+
+
+class LiveSeasons(Stateful):
+    """The shape of the week of S series, learned from live rows that a baseline's profile, if there
+    is one, has been subtracted from.
+
+    Only the shape is learned: the offsets of all hours add up to 0, weighted by their rows, so that
+    a change of the level is not a part of it. An hour counts once it has ended, and is drawn
+    towards the mean of all by as much as chance explains it. Where the baseline knows an hour, its
+    mean moves by three standard errors at most: ``errors`` (168, S) are those of the baseline,
+    infinite where it does not know the hour."""
+
+    series: Config[int]
+    _most: Config[Floats]
+    _means: Saved[Annotated[Floats, Converter(_dump_sums, _load_sums)]]
+    _counts: Saved[Packed]
+    _visits: Saved[Packed]
+    _within: Saved[Packed]
+    _open: Saved[Packed]
+    _rows: Saved[Count]
+    """Of the hour that has not ended."""
+    _hour: Saved[int]
+    """Hours since 1970; -1 before the first row."""
+    _since: Saved[Count]
+    """Rows since the shape was worked out."""
+    offsets: Derived[Floats]
+    """What is subtracted, (168, S)."""
+
+    def __init__(self, errors: Floats) -> None:
+        self.series = errors.shape[1]
+        self._most = _PLAUSIBLE * errors
+        self._means = np.zeros((CELLS, self.series))
+        self._counts = np.zeros(CELLS)
+        self._visits = np.zeros(CELLS)
+        self._within = np.zeros(self.series)
+        self._open = np.zeros(self.series)
+        self._rows = 0
+        self._hour = -1
+        self._since = 0
+        self.offsets = np.zeros((CELLS, self.series))
+
+    def _restored(self) -> None:
+        self._refresh()
+
+    @property
+    def learned(self) -> NDArray[np.bool_]:
+        """Series with a shape, (S,)."""
+        result: NDArray[np.bool_] = (self.offsets != 0.0).any(axis=0)
+        return result
+
+    def update(self, x: Floats, times: Floats) -> Floats:
+        """Rows (n, S) at unix times (n,) less what was learned before them; NaN stays NaN."""
+        hours = _hours(times)
+        cells = _cells(hours)
+        result: Floats = x - self.offsets[cells] if self.learned.any() else x
+        self._learn(x, hours)
+        return result
+
+    def _learn(self, x: Floats, hours: NDArray[np.int64]) -> None:
+        last = self._hour
+        # Rows that are late, but not by a day, belong to an hour that has ended.
+        late = (hours < last) & (hours > last - _DAY)
+        if late.any():
+            x, hours = x[~late], hours[~late]
+            if not len(x):
+                return
+        cuts = np.concatenate([[0], np.flatnonzero(np.diff(hours) != 0) + 1])
+        sums = np.add.reduceat(x, cuts, axis=0)
+        if not np.isfinite(sums).all():
+            sums = np.add.reduceat(np.where(np.isfinite(x), x, 0.0), cuts, axis=0)
+        lengths = np.diff([*cuts.tolist(), len(x)]).tolist()
+        for index, cut in enumerate(cuts.tolist()):
+            hour = int(hours[cut])
+            if hour != self._hour:
+                self._close()
+                self._hour = hour
+            self._open = self._open + sums[index]
+            self._rows += lengths[index]
+        self._since += len(x)
+
+    def _close(self) -> None:
+        if not self._rows:
+            return
+        cell = (self._hour + _EPOCH_WEEKDAY * HOURS) % CELLS
+        apart = self._open / self._rows - self._means[cell]
+        share = self._rows / (self._counts[cell] + self._rows)
+        self._within += apart**2 * self._counts[cell] * share
+        self._means[cell] += apart * share
+        self._counts[cell] += self._rows
+        self._visits[cell] += 1.0
+        self._open = np.zeros(self.series)
+        self._rows = 0
+        if self._since >= _EVERY:
+            self._since = 0
+            self._refresh()
+
+    def _refresh(self) -> None:
+        counts = self._counts[:, None]
+        total = float(self._counts.sum())
+        if not total:
+            return
+        means, _, _ = _shape(self._means, counts, self._visits, self._within)
+        means = np.clip(means, -self._most, self._most)
+        means = np.where(means.any(axis=0), means - (means * counts).sum(axis=0) / total, 0.0)
+        self.offsets = np.where(counts > 0.0, means, 0.0)
 
 
 def _drawn(deviations: Floats, counts: Floats, noise: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ MOST = 5
 
 class Examples:
     """Request ids, the newest last: ``broken`` by rule and column; ``furthest`` by number of a
-    drifted series, of rows that are extreme in the direction of the drift."""
+    drifted series, of rows that are extreme in the direction of the drift. ``unseen`` are the
+    newest values of a column that the baseline does not know."""
 
     def __init__(self) -> None:
         self.broken: dict[Rule, dict[str, list[str]]] = {}
         self.furthest: dict[int, list[str]] = {}
+        self.unseen: dict[str, list[str]] = {}
 
     def add_broken(
         self, masks: dict[Rule, NDArray[np.bool_]], names: Sequence[str], ids: Sequence[bytes]
@@ -29,6 +31,13 @@ class Examples:
             for column in np.flatnonzero(mask.any(0)).tolist():
                 newest_ids = of_rule.setdefault(names[column], [])
                 add(newest_ids, ids[int(np.flatnonzero(mask[:, column])[-1])])
+
+    def add_unseen(self, values: Mapping[int, Sequence[str]], names: Sequence[str]) -> None:
+        """Add values that the baseline does not know, by number of the column."""
+        for column, unseen in values.items():
+            kept = self.unseen.setdefault(names[column], [])
+            kept += [value for value in unseen if value not in kept]
+            del kept[:-MOST]
 
     def add_furthest(
         self,

@@ -10,7 +10,9 @@ from understudy.monitor.config.detectors import Detector
 @dataclass(frozen=True, slots=True)
 class Options:
     """``run_length`` in rows, of all tests together; ``smallest_shift`` in standard deviations of
-    the ranks; ``window`` in rows; ``segments`` are names of features; ``stale`` in seconds."""
+    the ranks; ``window`` in rows; ``segments`` are names of features; ``stale`` in seconds;
+    ``declared`` names features that are watched although they look like an identifier, a timestamp
+    or a counter."""
 
     run_length: float = 1_000_000.0
     smallest_shift: float = 0.25
@@ -21,6 +23,7 @@ class Options:
     stale: float | None = None
     kernel: bool = False
     detectors: tuple[Detector, ...] = ()
+    declared: tuple[str, ...] = ()
 
     @property
     def slacks(self) -> tuple[float, ...]:

@@ -75,6 +75,7 @@ class Watches:
             monitoring.stale,
             monitoring.kernel,
             tuple(monitoring.detectors),
+            tuple(monitoring.declared),
         )
         self._learn = monitoring.learn
         self._horizon = config.feedback.horizon

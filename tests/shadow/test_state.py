@@ -77,6 +77,7 @@ BY_HAND = {
             "monitor.baseline.profiles.CategoryProfile",
             "monitor.baseline.profiles.NumericProfile",
             "monitor.baseline.together.JointProfile",
+            "monitor.detectors.dependence.Memory",
             "monitor.detectors.seasons.Profile",
         ),
         _FILE,

@@ -15,7 +15,7 @@ from understudy.monitor.baseline.encoder import Encoder
 from understudy.monitor.baseline.model import CategoryProfile
 from understudy.monitor.detectors.composition import Composition
 from understudy.monitor.detectors.packed import PackedMask, PackedWhole
-from understudy.monitor.health.drift.window import GROUPS, Window
+from understudy.monitor.health.drift.window import Window
 from understudy.monitor.health.examples import add
 from understudy.shadow.state import Config, Saved, Stateful, Transient
 
@@ -39,11 +39,11 @@ def of_categories(encoder: Encoder) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Shifted:
-    """A series whose shares have changed: ``label`` is the category that changed most, with its
-    share ``before`` and ``now``, from ``rows`` rows."""
+    """A series whose shares have changed: ``group`` is the group of categories that changed most,
+    with its share ``before`` and ``now``, from ``rows`` rows."""
 
     series: int
-    label: str
+    group: int
     before: float
     now: float
     rows: float
@@ -68,7 +68,6 @@ class Categories(Stateful):
     indices: Config[NDArray[np.intp]]
     """Numbers of the series."""
     _groups: Config[NDArray[np.int64]]
-    _labels: Config[list[list[str]]]
     _rows_of: Config[NDArray[np.intp]]
     detector: Saved[Composition]
     alarmed: Saved[PackedMask]
@@ -81,7 +80,6 @@ class Categories(Stateful):
     ) -> None:
         self.indices = np.flatnonzero(of_categories(encoder))
         self._groups = window.groups[self.indices]
-        self._labels = [window.labels[index] for index in self.indices.tolist()]
         self._rows_of = np.arange(len(self.indices))[None, :]
         self.detector = Composition(
             window.baseline[self.indices], run_length[self.indices], inflated[self.indices]
@@ -114,6 +112,11 @@ class Categories(Stateful):
                 add(self._examples.setdefault(number, []), ids[int(rows[-1])])
         self._let_go()
 
+    def widen(self, inflation: Floats) -> None:
+        """``inflation`` (S,) of all series, for rows that depend on each other more than it seemed
+        at first."""
+        self.detector.widen(inflation[self.indices])
+
     def _off(self, number: int) -> Floats:
         result: Floats = self.detector.now(number)[0] - self.detector.shares[number]
         return result
@@ -141,12 +144,11 @@ class Categories(Stateful):
         for number in np.flatnonzero(self.alarmed).tolist():
             off = self._off(number)
             group = int(np.argmax(np.abs(off)))
-            labels = self._labels[number]
             shares, rows = self.detector.now(number)
             result.append(
                 Shifted(
                     int(self.indices[number]),
-                    labels[group] if group < len(labels) and group < GROUPS - 1 else "other",
+                    group,
                     float(self.detector.shares[number, group]),
                     float(shares[group]),
                     rows,

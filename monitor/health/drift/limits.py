@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import MISSING, Encoder
-from understudy.monitor.baseline.model import Baseline, CategoryProfile, NumericProfile
-from understudy.monitor.baseline.profiles import singles
+from understudy.monitor.baseline.model import Baseline, CategoryProfile
 from understudy.monitor.baseline.repeats import longest_by_chance
 from understudy.monitor.baseline.rules import BY_FEATURE, BY_ROW, RateRule, Rule
 from understudy.monitor.baseline.scores import tail_factor
-from understudy.monitor.detectors.autocorrelation import assumptions, inflation
+from understudy.monitor.detectors.dependence import Memory
 from understudy.monitor.detectors.edetector import null_rate
-from understudy.monitor.detectors.seasons import Profile
+from understudy.monitor.detectors.seasons import CELLS, Profile
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -50,18 +49,20 @@ def tail_factors(encoder: Encoder, slacks: Sequence[float]) -> Floats:
     return np.array(result, np.float64).reshape(2 * len(encoder.series), len(slacks))
 
 
-def inflations(encoder: Encoder, cycle: Profile | None, indices: Sequence[int]) -> Floats:
-    """Variance of long sums over that of independent rows, (2 S,); of the ``indices`` that have a
-    cycle, what is left without it."""
-    location = [(p.lag1, p.count) for p in encoder.profiles]
-    spread = [
-        (p.lag1_spread if isinstance(p, NumericProfile) else p.lag1, p.count)
-        for p in encoder.profiles
-    ]
-    result = np.array([inflation(lag, float(rows)) for lag, rows in (*location, *spread)])
+def memories(encoder: Encoder, cycle: Profile | None, indices: Sequence[int]) -> list[Memory]:
+    """How the rows of each location and spread depend on each other, 2 S; of the ``indices`` that
+    have a cycle, without it."""
+    result = [p.location for p in encoder.profiles] + [p.spread for p in encoder.profiles]
     if cycle is not None:
-        result[list(indices)] = np.maximum(cycle.inflation, 1.0)
+        for index, memory in zip(indices, cycle.memories, strict=True):
+            result[index] = memory
     return result
+
+
+def inflations(of: Sequence[Memory], slacks: Sequence[float]) -> Floats:
+    """Variance of long sums over that of independent rows, as each chart sees it, (2 S, slacks)."""
+    result = [[memory.inflation(k) for k in slacks] for memory in of]
+    return np.array(result, np.float64).reshape(len(of), len(slacks))
 
 
 def cycle_of(encoder: Encoder, baseline: Baseline) -> tuple[Profile | None, list[int]]:
@@ -72,22 +73,26 @@ def cycle_of(encoder: Encoder, baseline: Baseline) -> tuple[Profile | None, list
     if baseline.seasons is None or not known:
         return None, []
     whole = Profile.from_dict(baseline.seasons)
-    kept = [*known, *(number + len(names) for number in known)]
-    profile = Profile(whole.means[:, kept], whole.scale[kept], whole.inflation[kept])
+    profile = whole.of([*known, *(number + len(names) for number in known)])
     located = [indices[names[number]] for number in known]
     return profile, [*located, *(index + len(indices) for index in located)]
+
+
+def errors_of(series: int, cycle: Profile | None, indices: Sequence[int]) -> Floats:
+    """Standard errors of the hours' means of each location, (168, S); infinite where the baseline
+    knows no hours."""
+    result = np.full((CELLS, series), np.inf)
+    if cycle is not None:
+        for number, index in enumerate(indices):
+            if index < series:
+                result[:, index] = cycle.errors[:, number]
+    return result
 
 
 def baseline_rows(encoder: Encoder) -> Floats:
     """Baseline rows behind the location and spread of each series, (2 S,)."""
     result: Floats = np.maximum(np.tile(encoder.counts.sum(axis=1), 2), 1.0)
     return result
-
-
-def assumptions_of(encoder: Encoder, cycle: Profile | None) -> tuple[str, ...]:
-    """The assumptions of the run length, as texts."""
-    correlations = {n: p.lag1 for n, p in zip(encoder.series, encoder.profiles, strict=True)}
-    return assumptions(correlations, allowed_for=True, seasonal=cycle is not None)
 
 
 def shares_of(counts: Floats) -> Floats:
@@ -104,19 +109,19 @@ def shares_of(counts: Floats) -> Floats:
 def rate_rules(baseline: Baseline, encoder: Encoder, smallest: float) -> list[RateRule]:
     """Every rule with its usual rate; ``smallest`` is the smallest rise that matters."""
     rules: list[RateRule] = []
-    for column in encoder.columns:
+    for column, unwatched in zip(encoder.columns, encoder.unwatched.tolist(), strict=True):
         seen = {
             Rule.MISSING: column.missing + column.nan,
             Rule.TYPE: column.mistyped,
             Rule.INFINITE: column.infinite,
             Rule.RANGE: 0,
             Rule.UNSEEN: sum(
-                singles(profile)
+                profile.once
                 for profile in column.series.values()
                 if isinstance(profile, CategoryProfile)
             ),
         }
-        for rule in BY_FEATURE:
+        for rule in (Rule.MISSING, Rule.TYPE) if unwatched else BY_FEATURE:
             if (rule is Rule.UNSEEN) == (column.kind in ("boolean", "categorical")) or rule in (
                 Rule.MISSING,
                 Rule.TYPE,
@@ -136,9 +141,23 @@ def rate_rules(baseline: Baseline, encoder: Encoder, smallest: float) -> list[Ra
 def longest_run(encoder: Encoder, number: int, rows: float) -> int:
     """Longest normal run of column ``number`` in ``rows`` rows."""
     column = encoder.columns[number]
-    first = encoder.first[number]
-    shares = shares_of(encoder.counts[first])
-    if np.count_nonzero(shares) <= 1:
+    distinct = [
+        profile.distinct
+        if isinstance(profile, CategoryProfile)
+        else np.count_nonzero(profile.counts)
+        for profile in column.series.values()
+    ]
+    if max(distinct, default=0) <= 1:
         return 2**62  # it never changed
-    chance = longest_by_chance(float(shares @ shares), rows)
+    repeated = column.extra.get("repeated")
+    if repeated is None:
+        # As for values that are drawn independently; rare categories are hardly drawn twice.
+        profile = next(iter(column.series.values()))
+        if isinstance(profile, CategoryProfile):
+            counts, rare = np.array([*profile.counts.values()], np.float64), profile.other
+        else:
+            counts, rare = profile.counts.astype(np.float64), 0
+        repeated = (float(counts @ counts) + rare) / max(profile.count, 1) ** 2
+    # Three more than were seen: those that a baseline of this size may not have had.
+    chance = longest_by_chance(min(repeated + 3.0 / max(column.rows, 1), 1.0), rows)
     return max(chance, 3 * int(column.extra.get("longest_run", 0)))

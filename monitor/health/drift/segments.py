@@ -52,7 +52,8 @@ def _same_names(name: str, value: Any, now: list[tuple[str, str]]) -> list[tuple
 
 class Segments(Stateful):
     """``run_length`` is that of all segments and series together, in rows of the model;
-    ``inflated`` (2 S,) is the variance of long sums of each location and spread."""
+    ``inflated`` (2 S, slacks) is the variance of long sums of each location and spread, as the
+    charts of all rows see it."""
 
     names: Saved[Annotated[list[tuple[str, str]], Converter(_dump_names, _same_names)]]
     """(feature, value) of each segment."""
@@ -86,7 +87,10 @@ class Segments(Stateful):
         for feature in options.segments:
             if feature not in encoder.names:
                 continue
-            number = encoder.first[encoder.names.index(feature)]
+            column = encoder.names.index(feature)
+            if encoder.unwatched[column]:
+                continue
+            number = encoder.first[column]
             labels = encoder.labels(number)[: max(0, room)]
             if not labels:
                 continue
@@ -105,7 +109,7 @@ class Segments(Stateful):
                 run_length * count * width,
                 baseline_rows=np.full(count * width, float(REFERENCE)),
                 slacks=options.slacks,
-                inflation=np.tile(inflated, count),
+                inflation=np.tile(inflated, (count, 1)),
             )
             if count
             else None
@@ -115,6 +119,12 @@ class Segments(Stateful):
         self.examples = {}
         self._since = np.full(self._shape, np.nan)
         self._seen = np.zeros((2, *self._shape))
+
+    def widen(self, inflated: NDArray[np.float64]) -> None:
+        """Set ``inflated`` (2 S,), for rows that depend on each other more than it seemed at
+        first."""
+        if self.cusum is not None:
+            self.cusum.widen(np.tile(inflated, len(self.names)))
 
     def update(
         self,

@@ -55,7 +55,7 @@ def signals_of(
     watch.flush_joint()
     result = [
         _stale(watch, model, version, now),
-        _quality(watch, model, version),
+        _quality(watch, model, version, hides),
         _drift(watch, model, version, hides),
     ]
     result += _joint(watch, model, version)
@@ -111,7 +111,7 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
             columns[column] = item
     for one in watch.categories.shifted():
         column = encoder.column_of[one.series]
-        item = _composed(one, encoder.names[column], encoder.series[one.series], hides)
+        item = _composed(watch, one, encoder.names[column], encoder.series[one.series], hides)
         if column not in columns or columns[column].weight < item.weight:
             columns[column] = item
     if not columns:
@@ -141,10 +141,9 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
     )
 
 
-def _composed(one: Shifted, name: str, series: str, hides: Hides) -> _Problem:
+def _composed(watch: ModelWatch, one: Shifted, name: str, series: str, hides: Hides) -> _Problem:
     """A categorical column whose shares have changed."""
-    hidden = hides(name)
-    label = "a category" if hidden else repr(one.label)
+    label = watch.window.phrase(one.series, one.group, hidden=hides(name))
     low, high = one.interval
     size = Size(f"{series}: share of {label}", "", one.before, one.now, low, high)
     words = f"share of {label} is {one.now * 100:.3g} %, was {one.before * 100:.3g} %"
@@ -154,8 +153,9 @@ def _composed(one: Shifted, name: str, series: str, hides: Hides) -> _Problem:
 def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
     common = watch.window.commonest(series)
     if common is not None:
-        label, before, now = common
-        return f"share of {label!r} is {now * 100:.3g} %, was {before * 100:.3g} %"
+        group, before, now = common
+        label = watch.window.phrase(series, group)
+        return f"share of {label} is {now * 100:.3g} %, was {before * 100:.3g} %"
     if spread:
         return f"varies {'more' if size > 0 else 'less'} than before"
     middle = watch.window.middle(series)
@@ -167,7 +167,7 @@ def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
     return f"median {now:.4g}, was {before:.4g}"
 
 
-def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
+def _quality(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal | None:
     result: list[_Problem] = []
     rules: list[Rule] = []
     for index in np.flatnonzero(watch.broken.alarmed):
@@ -176,6 +176,9 @@ def _quality(watch: ModelWatch, model: str, version: str) -> Signal | None:
         began = float(watch.rising[index])
         size = Size(f"share of rows: {rule.feature} {rule.rule}", "", rule.null, rate, None, None)
         words = f"{WORDS[rule.rule]} in {rate * 100:.3g} % of the rows"
+        if rule.rule is Rule.UNSEEN and not hides(rule.feature):
+            values = watch.examples.unseen.get(rule.feature, ())
+            words += f": {', '.join(map(repr, values))}" if values else ""
         if rule.rule is Rule.ADDED:
             words = f"{WORDS[rule.rule]}: {', '.join(list(watch.quality.added)[:5])}"
         elif not rule.feature:

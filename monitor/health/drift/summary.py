@@ -54,6 +54,11 @@ def summary_of(watch: ModelWatch) -> dict[str, Any]:
             for number, rule in enumerate(watch.rules)
             if rates[number] > 1e-6 or watch.broken.alarmed[number]
         ],
+        "unwatched": watch.unwatched,
+        "inflation": {
+            name: round(float(factor), 3)
+            for name, factor in zip(encoder.series, watch.inflation[:series], strict=True)
+        },
         "together": _joint(watch),
         "detectors": [detector.summary() for _, detector in watch.corroborators],
         "errors": list(watch.errors),

@@ -46,7 +46,7 @@ class JointDrift(Stateful):
     ``inflation`` is the variance of long sums over that of such."""
 
     known: Config[JointProfile]
-    _indices: Config[Any]
+    indices: Config[Any]
     _tables: Config[Floats]
     cusum: Saved[CusumUnion]
     latch: Saved[Latches]
@@ -69,7 +69,7 @@ class JointDrift(Stateful):
         inflation: float = 1.0,
     ) -> None:
         self.known = known
-        self._indices = np.array(indices, np.intp)
+        self.indices = np.array(indices, np.intp)
         each = run_length * (2.0 if kernel else 1.0)
         profile = known.errors
         shares = profile.counts / max(int(profile.counts.sum()), 1)
@@ -98,9 +98,15 @@ class JointDrift(Stateful):
         self._waiting = []
         self._held = 0
 
+    def widen(self, inflation: float) -> None:
+        """Raise the thresholds for rows that depend on each other more than it seemed at first."""
+        self.cusum.widen(inflation)
+        if self.kernel is not None:
+            self.kernel.widen(inflation)
+
     def update(self, scores: Floats) -> None:
         """Location scores (n, S) of all series; NaN where a value is missing."""
-        self._waiting.append(scores[:, self._indices])
+        self._waiting.append(scores[:, self.indices])
         self._held += len(scores)
         if self._held >= _AT_ONCE:
             self.flush()

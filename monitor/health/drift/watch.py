@@ -18,12 +18,14 @@ from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.baseline.repeats import Runs
 from understudy.monitor.baseline.rules import RateRule
 from understudy.monitor.baseline.together import JointProfile
+from understudy.monitor.detectors.autocorrelation import assumptions
 from understudy.monitor.detectors.change_point import ChangePoint, Estimate
 from understudy.monitor.detectors.cusum import CusumUnion
+from understudy.monitor.detectors.dependence import BlockVariance, Memory
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.packed import Times
-from understudy.monitor.detectors.seasons import Profile
+from understudy.monitor.detectors.seasons import LiveSeasons, Profile
 from understudy.monitor.evidence.batch import ColumnBatch, concatenate
 from understudy.monitor.health.corroborate import Corroborator, corroborators_of
 from understudy.monitor.health.drift import limits
@@ -35,7 +37,7 @@ from understudy.monitor.health.drift.window import Window
 from understudy.monitor.health.examples import Examples
 from understudy.monitor.health.latches import Latches
 from understudy.monitor.health.options import Options
-from understudy.shadow.state import SAME, Config, Count, Saved, Stateful, Transient
+from understudy.shadow.state import SAME, Config, Count, Derived, Saved, Stateful, Transient
 
 _MOST_LAYOUTS = 16
 _LONGEST_GAP = 86400.0
@@ -77,7 +79,13 @@ class ModelWatch(Stateful):
     errors: Config[list[str]]
     """Why a declared detector does not run."""
     rules: Config[list[RateRule]]
-    assumptions: Config[tuple[str, ...]]
+    _memories: Config[list[Memory]]
+    _inflated: Config[NDArray[np.float64]]
+    """Variance of long sums of each location and spread as each chart sees it, (2 S, slacks)."""
+    _widened: Derived[NDArray[np.float64]]
+    """That of live rows, (2 S,), to a step; 1 where the baseline's is larger."""
+    dependence: Saved[BlockVariance]
+    seasons: Saved[LiveSeasons]
     longest: Config[NDArray[np.int64]]
     cusum: Saved[CusumUnion]
     together: Saved[JointDrift | None]
@@ -109,23 +117,29 @@ class ModelWatch(Stateful):
     def __init__(self, baseline: Baseline, options: Options) -> None:
         self.baseline = baseline
         self.options = options
-        encoder = self.encoder = Encoder(baseline)
+        encoder = self.encoder = Encoder(baseline, {*options.declared, *options.segments})
         series, columns = len(encoder.series), len(encoder.columns)
         length = options.run_length / _SHARES["drift"]
         drift = limits.run_lengths(series, length, of_categories(encoder))
         slacks = options.slacks
         self.cycle, self._cyclic = limits.cycle_of(encoder, baseline)
-        inflated = limits.inflations(encoder, self.cycle, self._cyclic)
+        self._memories = limits.memories(encoder, self.cycle, self._cyclic)
+        self._inflated = limits.inflations(self._memories, slacks)
+        self._widened = np.ones(2 * series)
         self.cusum = CusumUnion(
             2 * series,
             drift,
             limits.baseline_rows(encoder),
             slacks,
             limits.tail_factors(encoder, slacks),
-            inflated,
+            self._inflated,
+            np.array([memory.long_run for memory in self._memories]),
             refine=True,
         )
-        self.together = self._many_at_once(inflated)
+        self.dependence = BlockVariance(2 * series, self._memories)
+        self.seasons = LiveSeasons(limits.errors_of(series, self.cycle, self._cyclic))
+        widest = self._inflated.max(axis=1, initial=1.0)
+        self.together = self._many_at_once(widest)
         rows = limits.baseline_rows(encoder)
         self.corroborators, self.errors = corroborators_of(options.detectors, encoder.series, rows)
         self.rules = limits.rate_rules(baseline, encoder, options.smallest_rate)
@@ -137,7 +151,6 @@ class ModelWatch(Stateful):
         self.rising = np.full(len(self.rules), np.nan)
         self.shifts = Latches(2 * series)
         self.broken = Latches(len(self.rules))
-        self.assumptions = limits.assumptions_of(encoder, self.cycle)
         self.runs = Runs(columns)
         repeats = options.run_length / _SHARES["repeats"] * max(1, columns)
         self.longest = np.array(
@@ -146,9 +159,9 @@ class ModelWatch(Stateful):
         self.violations = np.zeros(len(self.rules), np.int64)
         self.window = Window(encoder, options.window)
         each = np.full(series, length * max(series, 1) / limits.COMPOSITION)
-        self.categories = Categories(encoder, self.window, each, inflated[:series])
+        self.categories = Categories(encoder, self.window, each, widest[:series])
         self.segments = Segments(
-            encoder, options, options.run_length / _SHARES["segments"], inflated
+            encoder, options, options.run_length / _SHARES["segments"], self._inflated
         )
         self.rows = 0
         self.newest = 0.0
@@ -214,6 +227,9 @@ class ModelWatch(Stateful):
         scores = self._without_cycle(plain, times)
         broken = self.quality.find(encoded, batch)
         self.examples.add_broken(encoded.broken, encoder.names, batch.ids)
+        self.examples.add_unseen(encoded.unseen, encoder.names)
+        if self.dependence.update(scores):
+            self._widen()
         rows = _Rows(encoded.codes, encoded.raw, plain, scores, broken, times, batch.ids)
         if broken is None:
             self.rates.skip(encoded.rows)
@@ -259,11 +275,62 @@ class ModelWatch(Stateful):
     def _without_cycle(
         self, plain: NDArray[np.float64], times: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        if self.cycle is None:
-            return plain
         scores = plain.copy()
-        scores[:, self._cyclic] = self.cycle.subtract(plain[:, self._cyclic], times)
+        if self.cycle is not None:
+            scores[:, self._cyclic] = self.cycle.subtract(plain[:, self._cyclic], times)
+        series = len(self.encoder.series)
+        scores[:, :series] = self.seasons.update(scores[:, :series], times)
         return scores
+
+    def _restored(self) -> None:
+        self._widen()
+
+    def _widen(self) -> None:
+        """Raise thresholds where live rows depend on each other more than the baseline's."""
+        found = self.dependence.long_run()
+        # In steps, so that thresholds change seldom.
+        steps = 2.0 ** (np.ceil(2.0 * np.log2(found.upper)) / 2.0)
+        known = np.array([memory.long_run for memory in self._memories])
+        widened = np.where(found.estimate > known, steps, 1.0)
+        if np.array_equal(widened, self._widened):
+            return
+        self._widened = widened
+        self.cusum.widen(widened)
+        inflated = self.inflation
+        self.categories.widen(inflated[: len(self.encoder.series)])
+        self.segments.widen(widened)
+        if self.together is not None:
+            self.together.widen(float(inflated[self.together.indices].max(initial=1.0)))
+
+    @property
+    def inflation(self) -> NDArray[np.float64]:
+        """Variance of long sums of each location and spread over that of independent rows, (2 S,),
+        as the slowest chart sees it. A change is found later by this factor."""
+        result: NDArray[np.float64] = np.maximum(
+            self._inflated.max(axis=1, initial=1.0), self._widened
+        )
+        return result
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """The assumptions of the run length, as texts."""
+        series = len(self.encoder.series)
+        factors = self.inflation.reshape(2, series).max(axis=0)
+        learned = [
+            n for n, one in zip(self.encoder.series, self.seasons.learned, strict=True) if one
+        ]
+        return assumptions(
+            dict(zip(self.encoder.series, factors.tolist(), strict=True)),
+            seasonal=self.cycle is not None,
+            learned=learned,
+            unwatched=self.unwatched,
+        )
+
+    @property
+    def unwatched(self) -> dict[str, str]:
+        """What features look like that are not compared with the baseline, by name."""
+        pairs = zip(self.encoder.columns, self.encoder.unwatched, strict=True)
+        return {c.name: c.extra["looks_like"] for c, unwatched in pairs if unwatched}
 
     def _rise(self, broken: NDArray[np.float64] | None, times: NDArray[np.float64]) -> None:
         """Record when rates rose above their usual level."""

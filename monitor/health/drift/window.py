@@ -9,11 +9,16 @@ from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import MISSING, WIDTH, Encoder
 from understudy.monitor.baseline.model import CategoryProfile, NumericProfile
+from understudy.monitor.baseline.profiles import HASHED, group_of
 from understudy.monitor.detectors.packed import PackedWhole
 from understudy.shadow.state import Config, Count, Saved, Stateful
 
 GROUPS = 32
 """Groups of neighbouring buckets that hold about the same share of the baseline each."""
+OTHER = "other categories"
+UNSEEN = "categories that are not in the baseline"
+_HASHED = 8
+"""Groups of the categories that have none of their own, by the hash of their names."""
 _ABSENT = GROUPS
 _SLOTS = GROUPS + 1
 
@@ -30,7 +35,11 @@ class Window(Stateful):
     uppers: Config[list[list[float]]]
     """Upper ends of the groups of a numeric series; empty for categories."""
     labels: Config[list[list[str]]]
-    """Names of the groups of a categorical series; empty for numbers."""
+    """Names of the groups of a categorical series; empty for numbers. The groups of several
+    categories are called :data:`OTHER`, and that of those which the baseline does not know
+    :data:`UNSEEN`."""
+    _named: Config[list[int]]
+    """Groups that are a single category, the first ones."""
     baseline: Config[NDArray[np.float64]]
     _now: Saved[PackedWhole]
     _before: Saved[PackedWhole]
@@ -44,11 +53,16 @@ class Window(Stateful):
         self.groups = np.full((series, WIDTH), _ABSENT, np.int64)
         self.uppers = []
         self.labels = []
+        self._named = []
         for number, profile in enumerate(encoder.profiles):
-            groups = _grouped(encoder.counts[number])
+            if isinstance(profile, CategoryProfile):
+                groups, names, more = _of_categories(profile)
+            else:
+                groups, names, more = _grouped(encoder.counts[number]), [], []
             self.groups[number, :MISSING] = groups
             self.uppers.append(_uppers(profile, groups))
-            self.labels.append(_labels(profile))
+            self.labels.append([*names, *more])
+            self._named.append(len(names))
         self.baseline = np.zeros((series, GROUPS))
         for number in range(series):
             self.baseline[number] = np.bincount(
@@ -91,17 +105,24 @@ class Window(Stateful):
             return None
         return _median(uppers, self.baseline[series]), _median(uppers, counts)
 
-    def commonest(self, series: int) -> tuple[str, float, float] | None:
-        """The category whose share has changed most, with its shares in the baseline and now."""
-        labels = self.labels[series]
+    def commonest(self, series: int) -> tuple[int, float, float] | None:
+        """The group of categories whose share has changed most, with its shares in the baseline and
+        now; None for numbers, and for an empty window."""
         counts = self.counts()[series].astype(np.float64)
-        if not labels or not counts.sum():
+        if not self.labels[series] or not counts.sum():
             return None
         before = self.baseline[series] / max(self.baseline[series].sum(), 1.0)
         now = counts / counts.sum()
         index = int(np.argmax(np.abs(now - before)))
-        label = labels[index] if index < len(labels) else "other"
-        return label, float(before[index]), float(now[index])
+        return index, float(before[index]), float(now[index])
+
+    def phrase(self, series: int, group: int, *, hidden: bool = False) -> str:
+        """What a group of a categorical series is called in a sentence; ``hidden``: without the
+        name of a category."""
+        labels = self.labels[series]
+        if group < self._named[series]:
+            return "a category" if hidden else repr(labels[group])
+        return labels[group] if group < len(labels) else UNSEEN
 
     def clear(self) -> None:
         """Delete all counts."""
@@ -133,11 +154,31 @@ def _uppers(profile: NumericProfile | CategoryProfile, groups: NDArray[np.int64]
     return [uppers[group] for group in sorted(uppers)]
 
 
-def _labels(profile: NumericProfile | CategoryProfile) -> list[str]:
-    if isinstance(profile, NumericProfile):
-        return []
+def _of_categories(profile: CategoryProfile) -> tuple[NDArray[np.int64], list[str], list[str]]:
+    """Group of each code; the names of groups that are a single category, and of those behind.
+
+    The frequent ones have a group each. The others share some by the hash of their names, in the
+    baseline and live alike. What is known to be unseen has a group that nothing else is in.
+    """
     ranked = sorted(profile.counts.items(), key=lambda item: (-item[1], item[0]))
-    return [name for name, _ in ranked[: GROUPS - 1]]
+    names = [name for name, _ in ranked]
+    room = GROUPS - 1
+    if len(names) > room or not profile.complete:
+        room = GROUPS - 1 - _HASHED
+    own = names[:room]
+    groups = np.full(MISSING, min(len(own), GROUPS - 1), np.int64)
+    groups[: len(own)] = np.arange(len(own))
+    spread = 0
+    if len(names) > room or not profile.complete:
+        spread = min(_HASHED, len(profile.groups) or _HASHED)
+        for code, name in enumerate(names[room:], room):
+            groups[code] = len(own) + group_of(name, len(profile.groups) or HASHED) % spread
+        for code in range(len(profile.groups)):
+            groups[len(names) + code] = len(own) + code % spread
+    if profile.complete:
+        groups[len(names) :] = len(own) + spread
+        return groups, own, [*[OTHER] * spread, UNSEEN]
+    return groups, own, [OTHER] * spread
 
 
 def _median(uppers: list[float], counts: NDArray[Any]) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
-from understudy.monitor.baseline.counting import Categories, Correlation, Numbers
+from understudy.monitor.baseline.counting import Categories, Correlation, Numbers, Order
 from understudy.monitor.baseline.identifiers import MOST_DISTINCT, looks_like
 from understudy.monitor.baseline.kinds import expand, infer, instant, prepare
 from understudy.monitor.baseline.labelled import THRESHOLD, Labelled
@@ -31,6 +31,8 @@ from understudy.monitor.evidence.columns import floats_of
 log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
+_TOGETHER = 32
+"""Datetimes of which the mean says whether they rise: neighbours need not be in order."""
 SAMPLE = 20_000
 """Rows that decide kinds and edges where no sample is handed in."""
 MOST_CORRELATED = 64
@@ -89,7 +91,7 @@ class Builder:
         self._longest: dict[str, int] = {}
         self._equal: dict[str, int] = {}
         """Rows with the value of the row before, by column."""
-        self._instants: dict[str, Numbers] = {}
+        self._orders: dict[str, Order] = {}
         """Of datetimes."""
         self._repeats = Repeats()
         self._repeated = 0
@@ -197,8 +199,9 @@ class Builder:
 
     def _look(self, name: str, column: Column) -> None:
         """Say what a feature looks like that is not worth comparing."""
-        counter = self._instants.get(name) or self._series.get(name)
-        moves = (counter.rose, counter.fell) if isinstance(counter, Numbers) else (0, 0)
+        counter = self._series.get(name)
+        order = counter.order if isinstance(counter, Numbers) else self._orders.get(name)
+        moves = (order.rose, order.fell) if order is not None else (0, 0)
         column.extra.pop("looks_like", None)
         if name in self._declared:
             column.extra["declared"] = True
@@ -252,7 +255,7 @@ class Builder:
             for series, values in expand(described, column, moments).items():
                 counter: Numbers | Categories
                 if isinstance(values, list):
-                    counter = Categories(values)
+                    counter = Categories.of(values)
                 else:
                     counter = _numbers(values[np.isfinite(values)])
                     if described.role == "feature" and kind in ("numeric", "vector"):
@@ -265,7 +268,7 @@ class Builder:
                 self._longest[name] = 0
                 self._equal[name] = 0
             elif kind == "datetime":
-                self._instants[name] = Numbers(np.zeros(0), np.zeros((2, 1)))
+                self._orders[name] = Order(_TOGETHER)
         self._sampled = dict(list(sampled.items())[:MOST_CORRELATED])
         self._correlation = Correlation.of(
             {name: (self._edges(name), values) for name, values in self._sampled.items()}
@@ -302,11 +305,9 @@ class Builder:
                     numbers[series] = values
                 elif isinstance(counter, Categories) and isinstance(values, list):
                     counter.add(values)
-            if name in self._instants:
-                moments_of = (instant(cell) for cell in have)
-                self._instants[name].add(
-                    np.array([math.nan if m is None else m for m in moments_of], np.float64)
-                )
+            if name in self._orders:
+                known = [moment for cell in have if (moment := instant(cell)) is not None]
+                self._orders[name].add(np.array(known, np.float64))
             if name in self._runs:
                 if column.kind == "numeric":
                     keys = plain

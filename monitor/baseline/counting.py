@@ -23,6 +23,31 @@ from understudy.monitor.detectors.dependence import Dependence
 Floats = NDArray[np.float64]
 
 
+class Order:
+    """How often the mean of ``size`` rows in a row is above and below that of those before."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.rose = 0
+        self.fell = 0
+        self._open: Floats = np.zeros(0)
+        self._newest = math.nan
+
+    def add(self, values: Floats) -> None:
+        """Take finite values in their order."""
+        x = np.concatenate([self._open, values])
+        whole = len(x) // self.size * self.size
+        self._open = x[whole:]
+        if not whole:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = x[:whole].reshape(-1, self.size).mean(axis=1)
+            moved = np.diff(means, prepend=self._newest)
+        self.rose += int((moved > 0.0).sum())
+        self.fell += int((moved < 0.0).sum())
+        self._newest = float(means[-1])
+
+
 class Numbers:
     """A numeric series while it is counted. ``scores`` (2, buckets) are those of location and
     spread by which the memory of the series is measured."""
@@ -38,10 +63,7 @@ class Numbers:
         self.high = -math.inf
         self.whole = True
         self._dependence = Dependence(2)
-        self._newest = math.nan
-        self.rose = 0
-        """Values that are above the one before."""
-        self.fell = 0
+        self.order = Order(1)
 
     def add(self, values: Floats) -> None:
         """Count values; what is not finite counts for nothing."""
@@ -61,11 +83,7 @@ class Numbers:
         self.count = total
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self.whole = self.whole and bool((x == np.floor(x)).all())
-        with np.errstate(over="ignore"):
-            moved = np.diff(x, prepend=self._newest)
-        self.rose += int((moved > 0.0).sum())
-        self.fell += int((moved < 0.0).sum())
-        self._newest = float(x[-1])
+        self.order.add(x)
         self._dependence.update(self._scores[:, indices].T)
 
     def profile(self) -> NumericProfile:
@@ -80,15 +98,13 @@ class Numbers:
 
 
 class Categories:
-    """A categorical series while it is counted. The ``sample`` says which categories keep their
-    names when there are too many, and by which scores the memory of the series is measured."""
+    """A categorical series while it is counted. ``tallied`` are categories with counts that are
+    known, by whose scores the memory of the series is measured; ``counter`` counts."""
 
-    def __init__(self, sample: Sequence[str | None]) -> None:
-        tallied = Counter(value for value in sample if value is not None)
+    def __init__(self, tallied: Mapping[str, int], counter: CategoryCounter) -> None:
+        self._counter = counter
         total = sum(tallied.values())
         ranked = sorted(tallied.items(), key=lambda item: (-item[1], item[0]))
-        frequent = [name for name, count in ranked if heavy(count, total)]
-        self._counter = CategoryCounter(frequent[:MOST_CATEGORIES])
         named = [name for name, _ in ranked[:MOST_CATEGORIES]]
         counts = np.array([*(tallied[name] for name in named), 0.0], np.float64)
         counts[-1] = max(total - counts.sum(), 0.0)
@@ -99,6 +115,20 @@ class Categories:
             self._scores[0] = normal_scores(shares)
             self._scores[1] = spread_scores(self._scores[0], shares)
         self._dependence = Dependence(2)
+
+    @classmethod
+    def of(cls, sample: Sequence[str | None]) -> Categories:
+        """Of a sample, which says which categories keep their names when there are too many."""
+        tallied = Counter(value for value in sample if value is not None)
+        total = sum(tallied.values())
+        frequent = [name for name, count in tallied.most_common() if heavy(count, total)]
+        return cls(tallied, CategoryCounter(frequent[:MOST_CATEGORIES]))
+
+    @classmethod
+    def like(cls, profile: CategoryProfile) -> Categories:
+        """That counts the same categories by name as a profile, and in the same groups."""
+        counter = CategoryCounter(profile.counts, folded=not profile.complete)
+        return cls(profile.counts, counter)
 
     def add(self, values: Sequence[str | None]) -> None:
         """Count categories; None counts for nothing."""

@@ -27,6 +27,8 @@ _EXACT = 2.0**53
 """Whole numbers above are not exact as floats."""
 _EPOCHS = ((1.0e9, 2.2e9), (1.0e12, 2.2e12), (1.0e15, 2.2e15), (1.0e18, 2.2e18))
 """2001 to 2039, in seconds to nanoseconds."""
+_STEPS = 20
+"""Rises, one after the other, that chance does not bring about."""
 _DESCENTS = 0.02
 _ASCENTS = 0.5
 
@@ -39,7 +41,7 @@ def looks_like(column: Column, most: int, rose: int, fell: int) -> Looks | None:
         return None
     falling = fell <= _DESCENTS * (rose + fell)
     if column.kind == "datetime":
-        return "a timestamp" if falling and rose >= FEWEST / 2 else None
+        return "a timestamp" if falling and rose >= _STEPS else None
     profile = column.series.get(column.name)
     if isinstance(profile, CategoryProfile) and profile.count:
         dates = sum(_DATE.fullmatch(name) is not None for name in profile.counts)

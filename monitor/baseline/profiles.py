@@ -257,14 +257,14 @@ class CategoryCounter:
     become too many, only the ``heavy`` ones of a sample keep theirs, and all others are counted by
     a hash. So each count is exact, and of the same rows as it will be live. How many there are, and
     how many came once, is counted among those whose hash ends in so many zeros that they are few
-    (adaptive sampling; Flajolet, Computing 43, 1990)."""
+    (adaptive sampling; Flajolet, Computing 43, 1990). ``folded``: no others get a name."""
 
     SAMPLED = 1024
     """Categories that are counted to estimate how many there are."""
 
-    def __init__(self, heavy: Collection[str] = ()) -> None:
+    def __init__(self, heavy: Collection[str] = (), *, folded: bool = False) -> None:
         self.counts: dict[str, int] = dict.fromkeys(heavy, 0)
-        self.groups: list[int] = []
+        self.groups: list[int] = [0] * HASHED if folded else []
         self.total = 0
         self._heavy = frozenset(heavy)
         self._sampled: dict[str, int] = {}

@@ -98,7 +98,7 @@ class Current:
                     self._counters[name] = _numbers(profile)
                     self.thinned[name] = Thinned()
                 else:
-                    self._counters[name] = Categories()
+                    self._counters[name] = Categories.like(profile)
         self._labelled: Labelled | None = None
         self._asked = False
 

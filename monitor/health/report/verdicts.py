@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.monitor.baseline.identifiers import ignored
 from understudy.monitor.baseline.model import Column
 from understudy.monitor.baseline.profiles import CategoryProfile, NumericProfile, Profile
 from understudy.monitor.detectors.distances import from_counts
@@ -95,6 +96,10 @@ def checks_of(before: Column, current: Current, smallest: float) -> ColumnChecks
     _type(found, current.kinds.get(before.name, before.kind))
     if found.checks and found.checks[-1].aspect == "type" and found.checks[-1].reason[:3] == "now":
         return found  # values of another kind: nothing else can be compared
+    if ignored(before):
+        looks = before.extra["looks_like"]
+        found.empty = f"not compared: looks like {looks}; leave it out, or declare it"
+        return found
     plain = len(found.series) == 1
     for one in found.series:
         prefix = "" if plain else f"{one.name.removeprefix(before.name + '.')}: "
@@ -235,7 +240,7 @@ def _numeric_p(p: Floats, q: Floats) -> float:
 
 def _effective(profile: Profile, rows: float) -> float:
     """Independent rows for one row, by the correlation of a value with the one before it."""
-    lag1 = profile.lag1 or 0.0
+    lag1 = profile.location.lag1 or 0.0
     if rows < SPARSE or lag1 < 4.0 / math.sqrt(rows):
         return 1.0
     return (1.0 - min(lag1, 0.99)) / (1.0 + min(lag1, 0.99))
@@ -484,8 +489,6 @@ def _excess(one: Series) -> float:
 def verdict_of(found: ColumnChecks, level: float) -> dict[str, Any]:
     """Verdict and reason: of the checks that are significant and matter, the first aspect in the
     order of :data:`ASPECTS`."""
-    if found.empty:
-        return {"verdict": USUAL, "reason": found.empty, "drifted": False, "adjusted_p": None}
     sure = [c for c in found.checks if c.adjusted < level and c.matters]
     if sure:
         sure.sort(key=lambda c: (ASPECTS.index(c.aspect), c.p_value))
@@ -498,6 +501,8 @@ def verdict_of(found: ColumnChecks, level: float) -> dict[str, Any]:
             "drifted": True,
             "adjusted_p": first.adjusted,
         }
+    if found.empty:
+        return {"verdict": USUAL, "reason": found.empty, "drifted": False, "adjusted_p": None}
     # Nothing to name: then the distribution is what people want to read of.
     checks = [c for c in found.checks if c.aspect == "distribution"] or found.checks
     least: Check | None = min(checks, key=lambda c: c.adjusted, default=None)

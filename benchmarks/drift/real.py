@@ -219,7 +219,11 @@ def annotated() -> list[list[Any]]:
             baseline, stream = of_first(columns, body, FIRST, frozenset())
             options = Options(run_length=10_000.0, smallest_shift=1.0)
             lag = max(
-                (p.location.lag1 or 0.0 for c in baseline.columns.values() for p in c.series.values()),
+                (
+                    p.location.lag1 or 0.0
+                    for c in baseline.columns.values()
+                    for p in c.series.values()
+                ),
                 default=0.0,
             )
             found = [s.row + FIRST for s in watched(name, baseline, stream, options, 1)]

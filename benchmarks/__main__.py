@@ -19,6 +19,7 @@ NAMES = {
     "drift-real": "benchmarks.drift.real",
     "drift-rivals": "benchmarks.drift.slow_rivals",
     "drift-segments": "benchmarks.drift.segments",
+    "drift-streams": "benchmarks.drift.dependence",
     "kafka-blocks": "benchmarks.kafka.blocks",
     "kafka-chaos": "benchmarks.kafka.chaos",
     "kafka-evaluate": "benchmarks.kafka.evaluate",

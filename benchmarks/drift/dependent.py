@@ -12,7 +12,8 @@ from scipy.signal import lfilter
 from benchmarks.drift.streams import CHUNK, Array, alarms, rate
 from understudy.monitor.detectors.autocorrelation import BatchMeans, batch_length, inflation, lag1
 from understudy.monitor.detectors.cusum import SLACKS, CusumUnion
-from understudy.monitor.detectors.seasons import Profile, ProfileBuilder
+from understudy.monitor.detectors.dependence import Dependence
+from understudy.monitor.detectors.seasons import ProfileBuilder
 
 BASELINE = 10_000
 SECONDS = 60.0
@@ -65,6 +66,7 @@ def methods(x: Array, times: Array, run_length: float) -> Iterator[tuple[str, Cu
     yield "nothing is allowed for", CusumUnion(streams, run_length, BASELINE), plain
     aware = CusumUnion(streams, run_length, BASELINE, inflation=factors)
     yield "thresholds know the lag-1 correlation", aware, plain
+    yield "thresholds know blocks and excursions", _aware(plain(x, times), run_length), plain
     # One length for all, so that all have the same charts.
     length = batch_length(float(np.median(found)))
     if length > 1:
@@ -76,12 +78,22 @@ def methods(x: Array, times: Array, run_length: float) -> Iterator[tuple[str, Cu
     builder = ProfileBuilder(streams)
     builder.add(x, times)
     profile = builder.finish()
-    union = CusumUnion(streams, run_length, BASELINE, inflation=profile.inflation)
-    yield "profile of hours, and thresholds that know the rest", union, _seasonal(profile)
+    left = profile.subtract(x, times)
+    yield (
+        "profile of hours, and thresholds that know the rest",
+        _aware(left, run_length),
+        profile.subtract,
+    )
 
 
-def _seasonal(profile: Profile) -> Scores:
-    return profile.subtract
+def _aware(x: Array, run_length: float) -> CusumUnion:
+    """Charts that know how standard rows of a baseline depend on each other."""
+    dependence = Dependence(x.shape[1])
+    dependence.update(x)
+    memories = dependence.memories()
+    inflation = np.array([[memory.inflation(k) for k in SLACKS] for memory in memories])
+    wide = np.array([memory.long_run for memory in memories])
+    return CusumUnion(x.shape[1], run_length, len(x), inflation=inflation, long_run=wide)
 
 
 def realised(

@@ -18,7 +18,7 @@ GROUPS = 32
 OTHER = "other categories"
 UNSEEN = "categories that are not in the baseline"
 _HASHED = 8
-"""Groups of the categories that have none of their own, by the hash of their names."""
+"""Groups of the categories without a separate one, by the hash of their names."""
 _ABSENT = GROUPS
 _SLOTS = GROUPS + 1
 

@@ -10,7 +10,7 @@ import pytest
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.batch import batch_of
-from understudy.monitor.evidence.layout import ASSIGNED
+from understudy.monitor.evidence.layout import ASSIGNED, FACTS
 from understudy.monitor.experiments.history import UnitHistory
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.shadow.experiment import ExperimentError, Hypothesis
@@ -71,8 +71,10 @@ def widths(seed: int, gap: float) -> tuple[float, float, str]:
             sides = assigned[who] if stage else np.zeros(n, np.int16)
             x = taste[who] + rng.standard_normal(n) + gap * sides
             at = begin + 1.0 + np.sort(rng.random(n)) * 4000.0
-            facts = [at, np.full(n, 0.01), np.zeros(n), np.ones(n), np.ones(n),
-                     np.full(n, begin), np.full(n, begin)]  # fmt: skip
+            known = {"started": at, "seconds": np.full(n, 0.01), "served": np.ones(n),
+                     "counted": np.ones(n), "epoch": np.full(n, begin),
+                     "settled": np.full(n, begin)}  # fmt: skip
+            facts = [known.get(name, np.zeros(n)) for name in FACTS]
             values = [np.full(n, np.nan) if c.startswith(EARLIER) else x
                       for c in live.layout.columns]  # fmt: skip
             columns = [*facts, [f"u{u}" for u in who.tolist()], np.full(n, weights),

@@ -137,8 +137,9 @@ class Remaining:
         }
 
     def __str__(self) -> str:
-        most = f"{_about(self.most)}" if self.most is not None else "no upper end known yet"
-        text = f"about {_about(self.likely)} more {self.unit} ({_about(self.least)} to {most})"
+        least = _about(self.least)
+        ends = f"{least} to {_about(self.most)}" if self.most is not None else f"at least {least}"
+        text = f"about {_about(self.likely)} more {self.unit} ({ends})"
         if self.rate is None:
             return text
         if not self.rate:

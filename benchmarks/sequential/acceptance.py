@@ -26,7 +26,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.harness import Claim, Result, environment
-from benchmarks.sequential import asymptotic_null, exact_null, latency_null
+from benchmarks.sequential import asymptotic_null, dependence_null, exact_null, latency_null
 from benchmarks.sequential.streams import measured_latencies
 
 ALPHA = 0.05
@@ -59,7 +59,12 @@ def lower_bound(rejected: int, streams: int, confidence: float = 0.99) -> float:
 def cases(records: int) -> list[Case]:
     """All cases, those of exact methods first."""
     trace = measured_latencies(max(20_000, records))
-    rows = [*exact_null.cases(), *latency_null.cases(trace), *asymptotic_null.cases(trace)]
+    rows = [
+        *exact_null.cases(),
+        *latency_null.cases(trace),
+        *asymptotic_null.cases(trace),
+        *dependence_null.cases(),
+    ]
     return [Case(*row) for row in rows]
 
 

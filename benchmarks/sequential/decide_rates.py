@@ -19,6 +19,7 @@ from benchmarks.sequential.report import (
     stop,
 )
 from understudy.shadow import sequential as sq
+from understudy.shadow.experiment.measures.rate import SMALL_SHARE, WIDE
 
 
 def binary(report: Report) -> None:
@@ -38,7 +39,9 @@ def binary(report: Report) -> None:
                 rng = np.random.default_rng([SEED, 1, i])
                 arm = streams.arms(rng, limit, share)
                 y = (rng.random(limit) < np.where(arm == 1.0, rate, base)).astype(np.float64)
-                test = sq.LabelBetting(effect, "two-sided")
+                # As in experiments, which bet on fewer events more widely at small shares.
+                bets = WIDE if share < SMALL_SHARE else (1.1, 0.5)
+                test = sq.LabelBetting(effect, "two-sided", centre=bets[0], width=bets[1])
                 feed = _feed_labels(test, arm, y, share)
                 ours.append(stop(test, limit, feed))
                 if i < (10 if report.quick else 100) * (1 if times else 3):
@@ -85,15 +88,62 @@ def _fixed_rates(p0: float, p1: float, share: float) -> float:
     return Z**2 * spread / (p1 - p0) ** 2
 
 
+def rare(report: Report) -> None:
+    """Rare errors at small shares: 0.1 % against 0.2 % and 0.4 %, at 5 % and 1 %."""
+    base, smallest = 0.001, 0.001
+    effect = sq.log_odds_effect(base, smallest)
+    for share, rate in ((0.05, 0.002), (0.05, 0.004), (0.01, 0.004)):
+        fixed = _fixed_rates(base, base + smallest, share)
+        limit, step = int((3 if rate < 0.003 else 1) * fixed), 500
+        name = f"error rate {base:.1%} to {rate:.1%}, {share:.0%} split"
+        ours, ys, arms = [], [], []
+        for i in report.streams(20, 300):
+            rng = np.random.default_rng([SEED, 8, i])
+            arm = streams.arms(rng, limit, share)
+            y = (rng.random(limit) < np.where(arm == 1.0, rate, base)).astype(np.float64)
+            test = sq.LabelBetting(effect, "two-sided")
+            ours.append(stop(test, limit, _feed_labels(test, arm, y, share), step))
+            if i < (5 if report.quick else 40):
+                ys.append(y)
+                arms.append(arm)
+        report.ours(name, "label betting", ours, fixed)
+        for peer in ("ville", "gbstats"):
+            report.theirs(
+                name,
+                peer,
+                "binary",
+                fixed,
+                np.array(ys),
+                np.array(arms),
+                ours=ours,
+                share=share,
+                planned=fixed,
+            )
+        report.note(name)
+
+
+PAIRS = ((0.90, 0.02, 0.01), (0.95, 0.012, 0.004), (0.99, 0.0028, 0.0008))
+"""Accuracy of the champion, and the shares of pairs in which the challenger alone, or the champion
+alone, is right."""
+
+
 def paired(report: Report) -> None:
-    """Accuracy 90 % against 91 % in shadow mode: 2 % of pairs favour the challenger, 1 % not."""
-    name, wins, losses = "accuracy +1 point, 3 % discordant, in shadow", 0.02, 0.01
+    """Accuracy in shadow mode, beside a split at 50 %."""
+    for accuracy, wins, losses in PAIRS:
+        _paired(report, accuracy, wins, losses)
+
+
+def _paired(report: Report, accuracy: float, wins: float, losses: float) -> None:
     gap, discordant = wins - losses, wins + losses
+    name = (
+        f"accuracy {accuracy:.0%} +{100 * gap:.1g} points, {discordant:.1%} discordant, in shadow"
+    )
     z1, z2 = float(stats.norm.isf(ALPHA / 2)), float(stats.norm.isf(0.2))
     fixed = (z1 * math.sqrt(discordant) + z2 * math.sqrt(discordant - gap**2)) ** 2 / gap**2
     limit, concentration = int(8 * fixed), sq.tune_concentration(gap / (2 * discordant), sided=2)
     ours, unpaired, kept = [], [], []
-    split = int(6 * _fixed_rates(0.90, 0.91, 0.5))
+    better = accuracy + gap
+    split = int(6 * _fixed_rates(accuracy, better, 0.5))
     for i in report.streams(100, 1_000):
         rng = np.random.default_rng([SEED, 2, i])
         d = rng.choice([-1.0, 0.0, 1.0], limit, p=[losses, 1 - discordant, wins])
@@ -102,16 +152,21 @@ def paired(report: Report) -> None:
         if i < (10 if report.quick else 200):
             kept.append(d)
             arm = streams.arms(rng, split, 0.5)
-            y = (rng.random(split) < np.where(arm == 1.0, 0.91, 0.90)).astype(np.float64)
-            labels = sq.LabelBetting(sq.log_odds_effect(0.90, 0.01))
+            y = (rng.random(split) < np.where(arm == 1.0, better, accuracy)).astype(np.float64)
+            labels = sq.LabelBetting(sq.log_odds_effect(accuracy, gap))
             unpaired.append(stop(labels, split, _feed_labels(labels, arm, y, 0.5), 500))
     figures = report.ours(name, "paired", ours, fixed)
     apart = report.ours(
-        "accuracy +1 point, 50 % split", "label betting", unpaired, _fixed_rates(0.90, 0.91, 0.5)
+        name.replace("in shadow", "50% split"),
+        "label betting",
+        unpaired,
+        _fixed_rates(accuracy, better, 0.5),
     )
     report.claim(f"median / fixed n of McNemar: {name}", figures[0] / fixed, 1.0)
     ratio = apart[0] / figures[0] if apart[0] and figures[0] else None
-    report.claim("requests of the split test / of the paired one, medians", ratio, 6.0, ">=")
+    report.claim(
+        f"requests of the split test / of the paired one, medians: {name}", ratio, 6.0, ">="
+    )
     for peer in ("ville", "confseq"):
         report.theirs(name, peer, "paired", fixed, np.array(kept), ours=ours)
     report.note(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.harness import Result
-from benchmarks.sequential.decide_rates import binary, means, paired
+from benchmarks.sequential.decide_rates import binary, means, paired, rare
 from benchmarks.sequential.decide_tail import tail, two_quantiles
 from benchmarks.sequential.decide_widths import widths
 from benchmarks.sequential.report import Report
@@ -22,7 +22,7 @@ from benchmarks.sequential.report import Report
 def run(quick: bool = False) -> Result:
     """All comparisons; progress goes to standard error."""
     report = Report(quick)
-    for part in (tail, two_quantiles, binary, paired, means, widths):
+    for part in (tail, two_quantiles, binary, rare, paired, means, widths):
         part(report)
     return report.finish()
 

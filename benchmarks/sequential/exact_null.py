@@ -17,6 +17,7 @@ from scipy import stats
 
 from benchmarks.sequential import streams
 from understudy.shadow import sequential as sq
+from understudy.shadow.experiment.measures.rate import SMALL_SHARE, WIDE
 
 ALPHA = 0.05
 SPLITS = (0.5, 0.05, 0.01)
@@ -79,13 +80,18 @@ def _halves(discordant: float) -> list[float]:
 
 def _split() -> list[Row]:
     def labels(
-        share: float, rate: float, side: str, *, wander: bool = False
+        share: float,
+        rate: float,
+        side: str,
+        *,
+        wander: bool = False,
+        bets: tuple[float, float] = (1.1, 0.5),
     ) -> Callable[[Rng, int], bool]:
         effect = sq.log_odds_effect(rate, 0.2 * rate)
 
         def run(rng: Rng, n: int) -> bool:
             p = streams.wandering_rate(rng, n, rate) if wander else rate
-            test = sq.LabelBetting(effect, side)
+            test = sq.LabelBetting(effect, side, centre=bets[0], width=bets[1])
             test.update(streams.arms(rng, n, share), (rng.random(n) < p).astype(float), share)
             return test.rejects(ALPHA)
 
@@ -123,6 +129,10 @@ def _split() -> list[Row]:
                 0.25,
             )
         )
+        if share < SMALL_SHARE:
+            wide = labels(share, 0.01, "less", bets=WIDE)
+            setting = f"{name}, rate 0.01, wide bets on fewer"
+            rows.append(("label betting", setting, wide, True, 0.25))
         rows.append(("rates", f"{name}, rate 0.1", rates(share, 0.1), True, 1.0))
         rows.append(
             (

@@ -22,6 +22,8 @@ from understudy.shadow.experiment import (
 )
 from understudy.shadow.experiment.measures import measure_for
 from understudy.shadow.experiment.measures.base import log_calibrated
+from understudy.shadow.experiment.measures.quantile import PER_DOUBLING
+from understudy.shadow.sequential import QuantileComparison, edges_around, quantile_ab_p_value
 
 BAD: list[tuple[list[dict[str, Any]], str, str]] = [
     ([{"metric": "error_rate", "margin": 0.01}], "metrics[0].margin", "has no unit"),
@@ -434,3 +436,45 @@ def test_evidence_on_contents_of_mirrored_requests_counts_for_split_traffic() ->
     assert found["accuracy"].log_pass == pytest.approx(shadow["accuracy"].log_pass)
     assert "shadow stage" in found["accuracy"].note
     assert sum(found["error_rate"].records) == 1000, "errors of copies are not those of clients"
+
+
+def test_bets_on_fewer_events_are_wide_at_a_small_share() -> None:
+    spec = {"metric": "error_rate", "role": "success", "effect": "2 pp", "base_rate": 0.1}
+    hypothesis = Hypothesis.parse(spec, "m", 0.05)
+    found: list[Any] = []
+    for share in (0.05, 0.5):
+        rng = np.random.default_rng(3)
+        measure = measure_for(hypothesis, paired=False)
+        arms = (rng.random(8_000) < share).astype(float)
+        errors = (rng.random(8_000) < np.where(arms == 1.0, 0.06, 0.1)).astype(float)
+        measure.update_split(arms, errors, np.full(8_000, share))
+        found.append(measure)
+    small, even = found
+    assert [test.centre for test in small._tests] == [1.5, 1.1]
+    assert [test.centre for test in even._tests] == [1.1, 1.1]
+    both = small.merge(even)
+    assert both._log_es()[0] + both._carried[0] == pytest.approx(
+        small._log_es()[0] + even._log_es()[0]
+    )
+    back = measure_for(hypothesis, paired=False)
+    back.load_state(json.loads(json.dumps(small.dump_state(), allow_nan=False)))
+    assert back.log_pass == pytest.approx(small.log_pass)
+    empty = measure_for(hypothesis, paired=False)
+    assert empty.merge(small).log_pass == pytest.approx(small.log_pass)
+
+
+def test_latency_buckets_lose_nothing_against_the_values_themselves() -> None:
+    """Evidence at one moment, with the buckets of experiments and with coarse ones."""
+    rng = np.random.default_rng(11)
+    arms = np.tile((0.0, 1.0), 6_000)
+    x = 0.02 * rng.lognormal(0.0, 0.5, arms.size) * np.where(arms == 1.0, 1.1, 1.0)
+    exact = -np.log(quantile_ab_p_value(x[arms == 0.0], x[arms == 1.0], 0.5, planned=5_000))
+    found = []
+    for per_doubling in (PER_DOUBLING, 48):
+        edges = edges_around(0.02, per_doubling=per_doubling)
+        test = QuantileComparison(edges, 0.5, planned=5_000)
+        test.update(arms, x)
+        found.append(test.log_e)
+    assert exact > 8.0
+    assert found[0] >= 0.95 * exact
+    assert found[1] < 0.8 * exact

@@ -16,18 +16,19 @@ _SIZE, _MARGINS = (640, 380), (80, 40, 20, 50)
 
 def page(found: Mapping[str, Any]) -> str:
     """The page for the data of GET /v1/objectives: a chart for each pair of metrics that two arms
-    have, and a table of all metrics."""
+    have on the same basis, and a table of all metrics."""
     arms: Sequence[Mapping[str, Any]] = found["arms"]
     known = [m for m in KNOWN if sum(_value(arm, m) is not None for arm in arms) > 0]
     good = [m for m in ("accuracy", "error_rate") if m in known][:1]
     pairs = [(m, good[0]) for m in known if good and m not in (*good, "throughput")]
     wanted = {one["metric"] for one in arms[0]["objectives"]}
     pairs.sort(key=lambda pair: pair[0] not in wanted)
+    planes = [(alike, x, y) for x, y in pairs if len(alike := _alike(arms, x, y)) > 1]
     return render(
         _TEMPLATE,
         minutes=f"{found['window_seconds'] / 60:g}",
         arms=arms,
-        drawings=[trusted(_drawing(arms, x, y)) for x, y in pairs[:4]],
+        drawings=[trusted(_drawing(alike, x, y)) for alike, x, y in planes[:4]],
         rows=_rows(arms, known),
         incomparable=incomparable(found["comparisons"]),
     )
@@ -51,7 +52,7 @@ def shown(metric: str, value: float | None) -> str:
     if value is None:
         return "\u2013"
     if metric.startswith("latency"):
-        return f"{value * 1e3:.3g} ms"
+        return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
     if metric in ("accuracy", "error_rate"):
         return f"{value * 100:.3g} %"
     unit = KNOWN[metric][0] if metric in KNOWN else ""
@@ -61,6 +62,16 @@ def shown(metric: str, value: float | None) -> str:
 def _value(arm: Mapping[str, Any], metric: str) -> float | None:
     value = (arm["figures"].get(metric) or {}).get("value")
     return None if value is None else float(value)
+
+
+def _alike(arms: Sequence[Mapping[str, Any]], x: str, y: str) -> list[Mapping[str, Any]]:
+    """The largest group of arms that have both metrics on the same basis."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for arm in arms:
+        if _value(arm, x) is not None and _value(arm, y) is not None:
+            basis = tuple(arm["figures"][metric].get("basis", "") for metric in (x, y))
+            groups.setdefault(basis, []).append(arm)
+    return max(groups.values(), key=len, default=[])
 
 
 def _limit(arms: Sequence[Mapping[str, Any]], metric: str) -> float | None:

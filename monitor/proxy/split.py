@@ -104,9 +104,10 @@ class Router:
         self._salt = blake2b(salt, digest_size=32).digest()
         self._holdout_salt = blake2b(salt, digest_size=32, person=b"holdout").digest()
         self._holdout = threshold(split.holdout)
-        self._overrides = {unit.encode(): arm for unit, arm in split.overrides}
+        self.overrides = {unit.encode(): arm for unit, arm in split.overrides}
+        """Arms of testers' units."""
         self._names = {name.encode(): index for index, name in enumerate(arms)}
-        self._reachable = {0, *split.arms, *self._overrides.values()} - {OUT}
+        self._reachable = {0, *split.arms, *self.overrides.values()} - {OUT}
         self._exclude = [(name.encode(), value.encode()) for name, value in split.exclude]
         self._path = steps(split.unit_name) if split.unit == "pointer" else ()
         self._header = split.unit_name.encode().lower()
@@ -138,10 +139,6 @@ class Router:
             return None
         arm = self._names.get(field(head.lines, self._override_header), -1)
         return Choice(arm, router=self) if arm in self._reachable else None
-
-    def by_list(self, unit: bytes) -> int | None:
-        """The arm of a tester's unit; None for the unit of another."""
-        return self._overrides.get(unit)
 
     def assign(self, unit: bytes) -> Choice:
         """The arm of a unit of this experiment's slice."""
@@ -188,8 +185,14 @@ class Traffic:
         self.routers = tuple(routers)
         self.needs_body = routers[0].split.unit == "pointer"
         self._excluding = any(router.split.exclude for router in routers)
+        self._by_header = any(router.split.override_header for router in routers)
+        self._listed: dict[bytes, tuple[int, Router]] = {}
+        """Testers' units: the arm, and the experiment that sends them there."""
+        for router in reversed(routers):
+            self._listed |= {unit: (arm, router) for unit, arm in router.overrides.items()}
         self._salt = blake2b(model.encode(), digest_size=32, person=b"slice").digest()
         self._starts, self._owners = _slices(routers)
+        self._sliced = len(self._owners) > 1
 
     def choose(self, head: RequestHead, request_id: bytes, body: bytes, unread: str = "") -> Choice:
         """Choose the arm of a request.
@@ -202,10 +205,11 @@ class Traffic:
             routers = tuple(router for router in routers if not router.excludes(head))
             if not routers:
                 return Choice()
-        for router in routers:
-            named = router.by_header(head)
-            if named is not None:
-                return named
+        if self._by_header:
+            for router in routers:
+                named = router.by_header(head)
+                if named is not None:
+                    return named
         unit = b""
         reason = unread or NO_UNIT
         if not unread:
@@ -217,15 +221,15 @@ class Traffic:
             for router in routers:
                 router.unassigned(reason)
             return Choice()
-        listed = [(arm, router) for router in routers if (arm := router.by_list(unit)) is not None]
+        listed = self._listed.get(unit) if self._listed else None
         if len(unit) > _LONGEST_UNIT:
             unit = blake2b(unit, digest_size=32).hexdigest().encode()
-        if listed:
-            return Choice(listed[0][0], 0, unit, listed[0][1])
+        if listed is not None and listed[1] in routers:
+            return Choice(listed[0], 0, unit, listed[1])
         owner = self._owners[0]
-        if len(self._owners) > 1:
+        if self._sliced:
             owner = self._owners[bisect_right(self._starts, point(self._salt, unit)) - 1]
-        if owner is None or owner not in routers:
+        if owner is None or (self._excluding and owner not in routers):
             return Choice(0, 0, unit)
         return owner.assign(unit)
 

@@ -21,7 +21,7 @@ from understudy.monitor.config.objective import (
     dominated,
     verdicts,
 )
-from understudy.monitor.console.objectives import page
+from understudy.monitor.console.objectives import page, shown
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.telemetry.objective_status import wilson
 
@@ -141,10 +141,10 @@ def test_the_running_service(tmp_path: Path) -> None:
         latency = next(o for o in answered["comparisons"] if o["metric"] == "latency_p50")
         assert latency["result"] is None, "copies wait behind the champion's own requests"
         url = ("--url", plane.url)
-        shown = CliRunner().invoke(main, ["objectives", *url, "--exit-code"])
-        assert shown.exit_code == 1, shown.output
-        assert "error_rate" in shown.output
-        said = " ".join(shown.output.split())
+        asked = CliRunner().invoke(main, ["objectives", *url, "--exit-code"])
+        assert asked.exit_code == 1, asked.output
+        assert "error_rate" in asked.output
+        said = " ".join(asked.output.split())
         assert "not comparable, because that of candidate is of mirrored requests" in said
         assert json.loads(CliRunner().invoke(main, ["objectives", *url, "--json"]).output)["arms"]
 
@@ -183,3 +183,17 @@ def test_the_page_shows_who_is_on_the_front() -> None:
     assert "<b><b>" not in text
     assert "http" not in text
     assert 'class="bad">80 %' in text
+
+
+def test_arms_on_different_bases_are_not_drawn_in_one_plane() -> None:
+    found = two_arms()
+    found["arms"][1]["figures"]["latency_p95"]["basis"] = MIRRORED
+    text = page(found)
+    assert "<svg" not in text
+    assert "No chart: no two arms have figures on the same basis" in text
+
+
+def test_latencies_are_shown_in_seconds_from_one_on() -> None:
+    assert [shown("latency_p99", value) for value in (0.05, 0.9991, 1.0, 12.34)] == [
+        "50 ms", "999 ms", "1 s", "12.3 s",
+    ]  # fmt: skip

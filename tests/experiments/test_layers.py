@@ -27,6 +27,7 @@ from understudy.monitor.evidence.blocks import Builder
 from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.experiments.ended import MOST, MOST_BYTES, EndedReports, final_report
 from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.kafka.routes import RouteTable
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.shadow.assignment import POINTS
 
@@ -140,6 +141,34 @@ def test_slices_and_numbers_of_experiments_do_not_overlap(tmp_path: Path) -> Non
     running.runner.configure(running.config(parts[1]))
     running.tick()
     assert running.splits() == {"b": ((half, POINTS), 1)}
+
+
+def test_routes_from_kafka_obey_the_slices_of_the_sidecars_configuration(tmp_path: Path) -> None:
+    """The topic says how each experiment divides its units; the part of the units is declared."""
+    parts = one("a", slice=[0, 0.5]), one("b", slice=[0.5, 1])
+    running = Running(tmp_path, *parts, shadow("c"))
+    table = RouteTable()
+    messages: list[tuple[str, dict[str, Any]]] = [
+        (name, {"assignment": live.assignment().to_dict(), "declared": None})
+        for name, live in running.runner.live.items()
+    ]
+    messages.append(("\x00experiments", {"experiments": ["a", "b", "c"]}))
+    for offset, (key, value) in enumerate(messages):
+        data = {"version": 1, "epoch": 0, "who": "test", **value}
+        table.take(offset, key.encode(), json.dumps(data).encode(), {})
+    plan = compile_plan(running.config(*parts, shadow("c")), 1, table.routes())
+    half = POINTS // 2
+    found = {split.experiment: (split.slice, split.first) for split in plan.splits}
+    assert found == {"a": ((0, half), 1), "b": ((half, POINTS), 4)}
+    # Should routes ever overlap, the experiment that began first keeps its units.
+    later = table.assignments["b"]
+    table.assignments["b"] = replace(later, started=later.started + 60.0)
+    plan = compile_plan(running.config(one("b"), shadow("c")), 1, table.routes())
+    both = compile_plan(running.config(*parts).model_copy(update={"experiments": [
+        *running.config(one("b")).experiments, *running.config(one("a")).experiments
+    ]}), 1, table.routes())  # fmt: skip
+    assert [split.experiment for split in plan.splits] == ["b"]
+    assert [split.experiment for split in both.splits] == ["a", "b"]
 
 
 def test_a_challenger_is_mirrored_while_another_experiment_compares_it(tmp_path: Path) -> None:

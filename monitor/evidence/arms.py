@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from understudy.monitor.config.compile import REPEAT_SUFFIX
+from understudy.monitor.config.compile import REPEAT_SUFFIX, mirror_timeouts
 from understudy.monitor.config.experiment import Experiment
-from understudy.monitor.config.model import Config
+from understudy.monitor.config.model import Config, Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """Time limits that hold for all arms of a comparison, in seconds: the shorter ones of each."""
+
+    first_byte: float = 30.0
+    total: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,16 @@ class Arms:
     """Share of the requests that are mirrored to each challenger, in [0, 1]."""
     salt: bytes
     """Salt of the hash that chooses which requests are mirrored."""
+    mirror_limits: Mapping[str, TimeLimits] = field(default_factory=dict)
+    """Of mirrored requests and their originals, by challenger."""
+    serving_limits: TimeLimits = TimeLimits()
+    """Of clients' requests, over all arms of the experiment."""
+    largest_answers: Mapping[str, int] = field(default_factory=dict)
+    """Size in bytes of the largest answer to a mirrored request that is read, by challenger."""
+
+    def limits_of(self, challenger: str) -> TimeLimits:
+        """Those of the requests that are mirrored to a challenger."""
+        return self.mirror_limits.get(challenger, self.serving_limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +67,18 @@ def arms_of(config: Config, declared: Experiment) -> Arms:
     champion = config.champion.name
     repeat = champion + REPEAT_SUFFIX if declared.compare.noise else ""
     # Must be the salt by which workers choose mirrored requests: it is the same in every plan.
-    return Arms(champion, repeat, rates, b"understudy")
+    own = config.champion.timeouts
+    of_arms = [c for c in config.challengers if c.name in declared.challengers]
+    return Arms(
+        champion,
+        repeat,
+        rates,
+        b"understudy",
+        {c.name: _shorter(own, mirror_timeouts(config, c.mirror)) for c in of_arms},
+        _shorter(own, *(c.timeouts for c in of_arms)),
+        {c.name: c.mirror.max_response for c in of_arms},
+    )
+
+
+def _shorter(*timeouts: Timeouts) -> TimeLimits:
+    return TimeLimits(min(t.first_byte for t in timeouts), min(t.total for t in timeouts))

@@ -14,7 +14,6 @@ from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Grid, RecordBlock
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
 from understudy.monitor.records import record as outcomes
-from understudy.monitor.records.record import OUTCOMES
 
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -24,21 +23,13 @@ ERRORS = frozenset(
         outcomes.TIMEOUT,
         outcomes.UPSTREAM_CONNECT,
         outcomes.UPSTREAM_RESET,
-        outcomes.OVERLOAD,
+        outcomes.CANCELLED,
         outcomes.GARBAGE,
         outcomes.TOO_LARGE,
     )
 )
-"""Outcomes that are the arm's fault."""
-_NOT_COUNTED = (
-    (outcomes.CANCELLED, outcomes.REJECTED, outcomes.OPEN),  # caused by the client; not an end
-    (outcomes.CANCELLED, outcomes.OVERLOAD, outcomes.OPEN),  # cancelled by us, or no connection
-)
-"""Outcomes that carry no evidence about the arm: of requests, and of mirrored requests."""
-_COUNTS = np.array(
-    [[outcome not in left for outcome in range(len(OUTCOMES))] for left in _NOT_COUNTED]
-)
-"""By role and outcome: whether a record is evidence about its arm."""
+"""Outcomes that are the arm's failure, as the experiment counts them: a client that leaves before
+the answer got none."""
 
 
 class Part:
@@ -162,10 +153,14 @@ class BlockColumns:
         self.started: Floats = numbers["started"]
         self.seconds: Floats = numbers["duration_ns"] * 1e-9
         self.at: Floats = self.started + self.seconds
+        queued = numbers["queue_ns"] * 1e-9
+        self.server_seconds: Floats = np.maximum(self.seconds - queued, 0.0)
+        """Without the wait for one of our own connections."""
+        self.server_first_byte: Floats = numbers["first_byte_ns"] * 1e-9 - queued
+        self.response_size = numbers["response_size"]
         self.ids = block.texts["request_id"].values()
         self.request = Part(block.count, block.request, block.request_rows, block.features)
         self.response = Part(block.count, block.response, block.response_rows, block.predictions)
-        self.counts: Mask = _COUNTS[self.role, self.outcome]
         self.finished: Mask = self.outcome != outcomes.OPEN
 
     def batch(

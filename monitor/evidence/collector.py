@@ -20,9 +20,10 @@ from understudy.monitor.evidence.columns import Column, column_of
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.layout import ASSIGNED, LABELS, NOTES, PAIRS, EvidenceLayout
 from understudy.monitor.evidence.mirrored import MirrorComparison, Redact, columns_of
-from understudy.monitor.evidence.observe import NAN, Observer, number_of, of_label
+from understudy.monitor.evidence.observe import NAN, Censored, Observer, number_of, of_label
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.records.record import OK, ROLE_PRIMARY
+from understudy.shadow.experiment.fates import DIVERTED, FAILED, LATE, OUTSIDE
 from understudy.shadow.experiment.hypothesis import COVARIATE, uncapped
 
 _MOST_WAITING = 20_000
@@ -72,22 +73,24 @@ class EvidenceCollector:
         if not records.size:
             return
         assigned = block.assigned[records]
-        served = block.arm[records] == arms[assigned]
-        counted = served & block.counts[records]
+        found = Censored(block, self.arms.serving_limits)
+        fate = found.fate[records]
+        fate[fate == LATE] = FAILED  # all arms have clients, who are alike
+        fate[(block.arm[records] != arms[assigned]) & (fate != OUTSIDE)] = DIVERTED
+        counted = (fate != OUTSIDE) & (fate < DIVERTED)
         settled = max(shares.since, shares.epoch + self.declared.settle)
         columns: list[Column] = [
             block.started[records],
             block.seconds[records],
             (~block.finished[records]).astype(np.float64),
-            served.astype(np.float64),
-            counted.astype(np.float64),
+            fate.astype(np.float64),
             (counted & self._answered(block)[records]).astype(np.float64),
             np.full(len(records), shares.epoch),
             np.full(len(records), settled),
             self._units(block, records),
         ]
         columns += [np.full(len(records), weight) for weight in shares.weights]
-        columns += [_only(column, counted) for column in self._observer.values(block, records)]
+        columns += [_only(column, counted) for column in self._observer.values(found, records)]
         names = self.layout.assigned_names(len(shares.weights))
         kind = (ASSIGNED, self.declared.name)
         self._ready.append(block.batch(kind, names, records, columns, sides[assigned]))
@@ -177,7 +180,8 @@ class EvidenceCollector:
                 if halves is not None:
                     ended = max(moment for _, moment in halves.values())
                     rows = self._label_pairs.setdefault(challenger, [])
-                    rows.append((ended, key, 1, 0.0, *halves[0][0], *halves[1][0]))
+                    outside = (float(OUTSIDE), float(OUTSIDE))
+                    rows.append((ended, key, 1, 0.0, *outside, *halves[0][0], *halves[1][0]))
             if joined.share > 0.0 and joined.experiment in ("", self.declared.name):
                 several = len(self.declared.challengers) > 1 and not side
                 share = NAN if several else joined.share

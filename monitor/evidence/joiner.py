@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class PairJoiner(Generic[T]):
-    """Keeps at most ``limit`` incomplete pairs; ``lost`` counts those dropped beyond the limit."""
+    """Keeps at most ``limit`` incomplete pairs; ``dropped`` is called with each one beyond."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(
+        self, limit: int, dropped: Callable[[bytes, dict[int, T]], None] | None = None
+    ) -> None:
         self.limit = limit
-        self.lost = 0
+        self._dropped = dropped
         self._waiting: OrderedDict[bytes, dict[int, T]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -25,14 +28,16 @@ class PairJoiner(Generic[T]):
     def add(self, key: bytes, side: int, item: T, complete: int) -> dict[int, T] | None:
         """Add one side; returns all sides of the key once ``complete`` of them have arrived.
 
-        A side that arrives twice replaces the first: a client used the same id twice.
+        A side that arrives twice replaces the first, which is dropped: a client used the same id
+        twice.
         """
         halves = self._waiting.get(key)
         if halves is None:
             if len(self._waiting) >= self.limit:
-                self._waiting.popitem(last=False)
-                self.lost += 1
+                self._drop(*self._waiting.popitem(last=False))
             halves = self._waiting[key] = {}
+        elif side in halves:
+            self._drop(key, {side: halves[side]})
         halves[side] = item
         if len(halves) < complete:
             return None
@@ -43,6 +48,10 @@ class PairJoiner(Generic[T]):
         """Incomplete pairs, oldest first."""
         return list(self._waiting.items())
 
-    def give_up(self, key: bytes) -> None:
-        """Drop an incomplete pair."""
-        del self._waiting[key]
+    def give_up(self, key: bytes) -> dict[int, T]:
+        """Remove and return an incomplete pair."""
+        return self._waiting.pop(key)
+
+    def _drop(self, key: bytes, halves: dict[int, T]) -> None:
+        if self._dropped is not None:
+            self._dropped(key, halves)

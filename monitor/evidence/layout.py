@@ -11,9 +11,10 @@ ASSIGNED, PAIRS, LABELS, NOTES = "assigned", "pairs", "labels", "notes"
 """Types of rows: requests assigned to an arm, pairs, labels of split traffic, and notes on single
 comparisons."""
 EXPERIMENT_KINDS = frozenset((ASSIGNED, PAIRS, LABELS, NOTES))
-FACTS = ("started", "seconds", "open", "served", "counted", "answered", "epoch", "settled")
+FACTS = ("started", "seconds", "open", "fate", "answered", "epoch", "settled")
 """Columns of assigned requests, besides their values, their unit and the weights. ``open`` is 1 for
-a request that has not finished, whose ``seconds`` are its age so far."""
+a request that has not finished, whose ``seconds`` are its age so far. ``fate`` is an index of
+:data:`understudy.shadow.experiment.fates.FATES`, or ``OUTSIDE``."""
 _SIDES = ("a.", "b.")
 
 
@@ -37,8 +38,10 @@ class EvidenceLayout:
         return (*FACTS, "unit", *weights, *(f"v.{column}" for column in self.columns))
 
     def pairs_names(self) -> tuple[str, ...]:
-        """Columns of pairs."""
-        return ("fresh", *(side + column for side in _SIDES for column in self.columns))
+        """Columns of pairs; ``a.`` is the champion. ``fresh`` is 1 for a new request whose answers
+        both were evaluated."""
+        values = (side + column for side in _SIDES for column in self.columns)
+        return ("fresh", "a.fate", "b.fate", *values)
 
     def labels_names(self) -> tuple[str, ...]:
         """Columns of labels of split traffic."""

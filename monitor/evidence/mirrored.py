@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,28 @@ from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.block_columns import BlockColumns, Indices, Mask, Part
 from understudy.monitor.evidence.columns import Column, cells_at, listed
 from understudy.monitor.evidence.joiner import PairJoiner
-from understudy.monitor.evidence.observe import NAN, Observer
-from understudy.monitor.records.record import OK, ROLE_MIRROR, ROLE_PRIMARY
+from understudy.monitor.evidence.observe import NAN, Censored, Observer
+from understudy.monitor.records.record import ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
 from understudy.shadow import comparison
 from understudy.shadow.assignment import point, threshold
+from understudy.shadow.experiment.fates import (
+    ABANDONED,
+    ANSWER_TOO_LARGE,
+    ANSWERED,
+    CANCELLED,
+    DIVERTED,
+    FAILED,
+    LATE,
+    OUTSIDE,
+    UNPAIRED,
+    UNREADABLE,
+)
 
 _CHAMPION, _CHALLENGER, _REPEAT = 0, 1, 2
 _MOST_INPUTS = 2048
 _MOST_WAITING = 20_000
-_WAITED = 300.0
+WAITS_SECONDS = 300.0
+"""How long an answer waits at least for its counterpart, in seconds of the records' time."""
 Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
 Pairs = tuple[Any, list[bytes], Any, list[Column]]
 """Times, request ids, sides and columns."""
@@ -32,10 +47,15 @@ Pairs = tuple[Any, list[bytes], Any, list[Column]]
 
 @dataclass(slots=True)
 class Half:
-    """One answer of a pair; ``values`` are in the order of the observer's columns."""
+    """One answer of a pair; ``values`` are in the order of the observer's columns, ``fate`` is one
+    of :mod:`understudy.shadow.experiment.fates`."""
 
     started: float
     ended: float
+    fate: int
+    timed_out: bool
+    size: int
+    """Of the answer, in bytes."""
     values: tuple[Any, ...]
     answer: Table | None
     origin: tuple[int, int]
@@ -59,7 +79,7 @@ class MirrorComparison:
     ) -> None:
         self._arms = arms
         self.waiting: dict[str, PairJoiner[Half]] = {
-            name: PairJoiner(_MOST_WAITING) for name in challengers
+            name: PairJoiner(_MOST_WAITING, partial(self._unpaired, name)) for name in challengers
         }
         self.restoring: Mapping[str, Set[tuple[int, int]]] | None = None
         """During a restore: positions of the records that were waiting, by challenger."""
@@ -77,6 +97,9 @@ class MirrorComparison:
         }
         self._inputs: dict[bytes, Table] = {}
         self._newest = 0.0
+        longest = max((arms.limits_of(name).total for name in challengers), default=0.0)
+        # A mirrored request may wait for a connection as long as it may take.
+        self._patience = max(WAITS_SECONDS, 60.0 + 2.0 * longest)
         self._agree = comparison.Rules(
             compare.absolute,
             compare.relative,
@@ -96,10 +119,12 @@ class MirrorComparison:
         champion = (block.role == ROLE_PRIMARY) & (
             block.arm == block.arm_index(self._arms.champion)
         )
-        champion &= block.counts
-        mirrored = (block.role == ROLE_MIRROR) & block.counts
+        champion &= block.finished
+        mirrored = block.role == ROLE_MIRROR
+        self._newest = max(self._newest, float(block.at.max(initial=0.0)))
         repeats = self._records_of(block, mirrored, self._arms.repeat)
         for challenger in self.waiting:
+            found = Censored(block, self._arms.limits_of(challenger))
             ours = self._mirrored(block, challenger, np.flatnonzero(champion))
             theirs = self._records_of(block, mirrored, challenger)
             if self.restoring is not None:
@@ -108,19 +133,21 @@ class MirrorComparison:
                     _waiting_only(records, block.offset, known)
                     for records in (ours, theirs, repeats)
                 )
-                self._wait(block, challenger, ours, theirs, waiting_repeats)
+                self._wait(found, challenger, ours, theirs, waiting_repeats)
                 continue
             first, second, alone = self._pair_up(block, challenger, ours, theirs, repeats)
-            equal_pairs, answered = _equal_answers(block.response, block.outcome, first, second)
+            equal_pairs, answered = _equal_answers(block.response, found.fate, first, second)
             complete = equal_pairs | ~answered
             differing = [*first[~complete].tolist(), *second[~complete].tolist()]
             if differing:
                 alone[differing] = True
                 first, second, answered = first[complete], second[complete], answered[complete]
             if len(first):
-                yield challenger, self._pairs_of(block, first, second, answered)
+                pairs = self._pairs_of(found, challenger, first, second, answered)
+                if pairs[1]:
+                    yield challenger, pairs
             if repeats.size or alone.any():
-                self._wait(block, challenger, ours[alone[ours]], theirs[alone[theirs]], repeats)
+                self._wait(found, challenger, ours[alone[ours]], theirs[alone[theirs]], repeats)
 
     @staticmethod
     def _records_of(block: BlockColumns, mask: Mask, arm: str) -> Indices:
@@ -128,8 +155,12 @@ class MirrorComparison:
         return np.flatnonzero(mask & (block.arm == block.arm_index(arm)) & bool(arm))
 
     def _mirrored(self, block: BlockColumns, challenger: str, champion: Indices) -> Indices:
-        """The champion's requests that are mirrored to the challenger."""
+        """The champion's requests that are mirrored to the challenger: none where it serves
+        clients."""
         rate = self._arms.mirror_rate.get(challenger, 0.0)
+        index = block.arm_index(challenger)
+        if any(index < len(s.weights) and s.weights[index] > 0.0 for s in block.names.splits):
+            return champion[:0]
         if rate >= 1.0:
             return champion
         limit, salt, ids = threshold(rate), self._arms.salt, block.ids
@@ -171,26 +202,41 @@ class MirrorComparison:
         return bool(self._noise_below) and point(self._arms.salt, request_id) < self._noise_below
 
     def _pairs_of(
-        self, block: BlockColumns, first: Indices, second: Indices, answered: Mask
+        self, found: Censored, challenger: str, first: Indices, second: Indices, answered: Mask
     ) -> Pairs:
-        columns: list[Column] = [np.ones(len(first))]
+        block = found.block
+        ours, theirs = found.fate[first], found.fate[second]
+        there = ~_never_sent(ours, theirs)
+        if not there.all():
+            first, second, answered = first[there], second[there], answered[there]
+            ours, theirs = ours[there], theirs[there]
+        largest = self._arms.largest_answers.get(challenger, math.inf)
+        sizes = block.response_size[first]
+        timed_out = found.outcome[second] == TIMEOUT
+        ours, theirs = fates_of_pair(ours, theirs, timed_out, sizes, largest)
+        evaluated = (ours < DIVERTED) & (theirs < DIVERTED)
+        columns: list[Column] = [
+            evaluated.astype(np.float64),
+            ours.astype(np.float64),
+            theirs.astype(np.float64),
+        ]
         # The champion's agreement with itself is unknown for a request that it answered once.
-        own = np.where(answered & (not self._arms.repeat), 0.0, np.nan)
+        own = np.where(_has_content(ours, theirs) & (not self._arms.repeat), 0.0, np.nan)
         differs = np.where(answered, 0.0, np.nan)
         for records, disagreement in ((first, own), (second, differs)):
-            values = self._observer.values(block, records)
+            values = self._observer.values(found, records)
             if self._disagreement is not None:
                 values[self._disagreement] = disagreement
             columns += values
         at = np.maximum(block.at[first], block.at[second])
-        self._newest = max(self._newest, float(at.max()))
         ids = [block.ids[record] for record in first.tolist()]
         return at, ids, np.zeros(len(first), np.int16), columns
 
     def _wait(
-        self, block: BlockColumns, challenger: str, ours: Indices, theirs: Indices, repeats: Indices
+        self, found: Censored, challenger: str, ours: Indices, theirs: Indices, repeats: Indices
     ) -> None:
         """Join records one by one, in order of arrival."""
+        block = found.block
         records = np.concatenate((ours, theirs, repeats))
         if not records.size:
             return
@@ -202,19 +248,23 @@ class MirrorComparison:
             for record, table in zip(records[sides == _CHAMPION].tolist(), inputs, strict=True):
                 if table is not None:
                     self._remember(block.ids[record], table)
-        values = zip(*map(listed, self._observer.values(block, records)), strict=True)
+        values = zip(*map(listed, self._observer.values(found, records)), strict=True)
         answers = block.response.decoded(records)
         started, ended = block.started[records].tolist(), block.at[records].tolist()
-        outcomes = block.outcome[records].tolist()
-        self._newest = max(self._newest, max(ended))
+        fates = found.fate[records].tolist()
+        timed_out = (found.outcome[records] == TIMEOUT).tolist()
+        sizes = block.response_size[records].tolist()
         joiner = self.waiting[challenger]
         for index, (record, side) in enumerate(zip(records.tolist(), sides.tolist(), strict=True)):
             key = block.ids[record]
             half = Half(
                 started[index],
                 ended[index],
+                fates[index],
+                timed_out[index],
+                sizes[index],
                 next(values),
-                answers[index] if outcomes[index] == OK else None,
+                answers[index] if fates[index] == ANSWERED else None,
                 (block.offset, record),
             )
             halves = joiner.add(key, side, half, 3 if self._is_repeated(key) else 2)
@@ -223,10 +273,57 @@ class MirrorComparison:
 
     # Pairs --------------------------------------------------------------------------------------
 
-    def _pair(self, challenger: str, request_id: bytes, halves: Mapping[int, Half]) -> None:
+    def _unpaired(
+        self,
+        challenger: str,
+        request_id: bytes,
+        halves: Mapping[int, Half],
+        at: float | None = None,
+    ) -> None:
+        """A record whose counterpart did not arrive in time: the other side is not known.
+
+        ``at`` is the unix time at which it was given up; by default now, as the records say.
+        """
+        sides = {side: halves[side] for side in (_CHAMPION, _CHALLENGER) if side in halves}
+        if not sides or self.restoring is not None:
+            return
+        half = next(iter(sides.values()))
+        values = (NAN,) * len(half.values)
+        unknown = replace(half, fate=UNPAIRED, timed_out=False, size=0, values=values, answer=None)
+        self._pair(
+            challenger,
+            request_id,
+            {_CHAMPION: unknown, _CHALLENGER: unknown, **halves},
+            self._newest if at is None else at,
+        )
+
+    def _pair(
+        self,
+        challenger: str,
+        request_id: bytes,
+        halves: Mapping[int, Half],
+        at: float | None = None,
+    ) -> None:
         champion, other, repeat = halves[_CHAMPION], halves[_CHALLENGER], halves.get(_REPEAT)
+        if _never_sent(np.array(champion.fate), np.array(other.fate)):
+            return
         own = differs = NAN
-        ended = max(half.ended for half in halves.values())
+        ended = max(half.ended for half in halves.values()) if at is None else at
+        largest = self._arms.largest_answers.get(challenger, math.inf)
+        ours, theirs = (
+            int(fate[0])
+            for fate in fates_of_pair(
+                np.array([champion.fate]),
+                np.array([other.fate]),
+                np.array([other.timed_out]),
+                np.array([champion.size]),
+                largest,
+            )
+        )
+        if _has_content(np.array(ours), np.array(theirs)) and (
+            not self._arms.repeat or self._is_repeated(request_id)
+        ):
+            own = 0.0
         if champion.answer is not None and other.answer is not None:
             note: dict[str, Any] = {}
             difference = self._compare(champion.answer, other.answer)
@@ -237,8 +334,8 @@ class MirrorComparison:
                 note["noise"] = [
                     sorted(one.fields) if one is not None else [] for one in (difference, noise)
                 ]
-            elif not self._arms.repeat:
-                own = 0.0
+            elif self._arms.repeat:
+                own = NAN
             if difference is not None and not difference.agree:
                 rank = (-difference.severity, ended, request_id)
                 if self._may_be_worst(challenger, rank):
@@ -257,7 +354,11 @@ class MirrorComparison:
         first, second = list(champion.values), list(other.values)
         if self._disagreement is not None:
             first[self._disagreement], second[self._disagreement] = own, differs
-        self._pairs.setdefault(challenger, []).append((ended, request_id, 0, 1.0, *first, *second))
+        evaluated = float(ours < DIVERTED and theirs < DIVERTED)
+        fates = (float(ours), float(theirs))
+        self._pairs.setdefault(challenger, []).append(
+            (ended, request_id, 0, evaluated, *fates, *first, *second)
+        )
 
     def _explained(self, difference: comparison.Comparison) -> str:
         """The differences as text, with redacted values removed."""
@@ -309,22 +410,21 @@ class MirrorComparison:
 
     def drain_notes(self) -> dict[str, list[tuple[Any, ...]]]:
         """Notes on single comparisons, by challenger: time, id, side, note."""
-        for name, joiner in self.waiting.items():
-            if joiner.lost:
-                self._note(name, self._newest, b"", {"lost": joiner.lost})
-                joiner.lost = 0
         notes, self._notes = self._notes, {}
         return notes
 
-    def expire(self, before: float) -> None:
-        """Drop waiting answers that ended before the unix time ``before``."""
+    def expire(self, complete: float | None = None) -> None:
+        """Give up answers that waited for longer than any request may take.
+
+        All records up to the unix time ``complete`` have arrived; by default, up to the newest.
+        """
+        before = (self._newest if complete is None else complete) - self._patience
         for name, joiner in self.waiting.items():
             for key, halves in joiner.oldest():
                 ended = max(half.ended for half in halves.values())
                 if ended >= before:
                     break
-                joiner.give_up(key)
-                self._note(name, ended + _WAITED, key, {"lost": 1})
+                self._unpaired(name, key, joiner.give_up(key), ended + self._patience)
 
     def waiting_for(self) -> dict[str, list[tuple[int, int]]]:
         """Positions of the records that wait for their counterpart, by challenger."""
@@ -342,12 +442,43 @@ def _waiting_only(
     return records[np.array(waited, np.bool_)]
 
 
+def _never_sent(ours: NDArray[Any], theirs: NDArray[Any]) -> Mask:
+    """Where a client left before its request had arrived: it was no request, for neither arm."""
+    never: Mask = (ours == OUTSIDE) | ((ours == ABANDONED) & (theirs == CANCELLED))
+    return never
+
+
+def fates_of_pair(
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+    timed_out: Mask,
+    sizes: NDArray[Any],
+    largest: float,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The fates of both sides of pairs, as each depends on the other.
+
+    Where both were late (``timed_out``: the challenger was), the limit ended both alike. An answer
+    that is too large to be read is the challenger's failure if the champion's (``sizes`` in bytes)
+    was not.
+    """
+    both_late = (ours == LATE) & timed_out
+    alone = (theirs == ANSWER_TOO_LARGE) & (sizes <= largest)
+    return np.where(both_late, FAILED, ours), np.where(alone, FAILED, theirs)
+
+
+def _has_content(ours: NDArray[Any], theirs: NDArray[Any]) -> Mask:
+    """Where both answers have, or may have, a content that can be compared."""
+    content: Mask = np.ones(np.shape(ours), np.bool_)
+    for fate in (ours, theirs):
+        content &= (fate == ANSWERED) | (fate >= UNREADABLE)
+    return content
+
+
 def _equal_answers(
-    response: Part, outcome: NDArray[Any], first: Indices, second: Indices
+    response: Part, fate: NDArray[Any], first: Indices, second: Indices
 ) -> tuple[Mask, Mask]:
     """Masks over pairs of one-row answers: equal in every cell; both answered."""
-    answered = (outcome[first] == OK) & (outcome[second] == OK)
-    answered &= (response.grid[first] >= 0) & (response.grid[second] >= 0)
+    answered = (fate[first] == ANSWERED) & (fate[second] == ANSWERED)
     equal_pairs = np.zeros(len(first), np.bool_)
     same = answered & (response.grid[first] == response.grid[second])
     if response.many is not None:

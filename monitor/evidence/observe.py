@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from understudy.monitor.config.experiment import Cost, Label
+from understudy.monitor.evidence.arms import TimeLimits
 from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices, Mask, Part
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
-from understudy.monitor.records.record import OK, OUTCOMES, TIMEOUT
+from understudy.monitor.records import record as outcomes
+from understudy.monitor.records.record import OK, OUTCOMES, ROLE_PRIMARY, TIMEOUT
+from understudy.shadow.experiment import fates
 from understudy.shadow.experiment.hypothesis import COVARIATE, EARLIER, LOG_LOSS, uncapped
 from understudy.shadow.state import Saved, Stateful
 
@@ -20,12 +24,55 @@ _MOST_CODES = 64
 _IS_ERROR = np.array([outcome in ERRORS for outcome in range(len(OUTCOMES))], np.float64)
 
 
-Values = Callable[[BlockColumns, Indices], Column]
+_FATES = {
+    outcomes.OK: fates.ANSWERED,
+    outcomes.CANCELLED: fates.ABANDONED,
+    outcomes.REJECTED: fates.OUTSIDE,
+    outcomes.OPEN: fates.OUTSIDE,
+    outcomes.OVERLOAD: fates.OVERLOAD,
+    outcomes.TOO_LARGE: fates.ANSWER_TOO_LARGE,
+    outcomes.QUEUE_FULL: fates.QUEUE_FULL,
+    outcomes.BREAKER_OPEN: fates.BREAKER_OPEN,
+    outcomes.BODY_TOO_LARGE: fates.BODY_TOO_LARGE,
+}
+_FATE = np.array(
+    [
+        [{**_FATES, **of_role}.get(outcome, fates.FAILED) for outcome in range(len(OUTCOMES))]
+        for of_role in ({}, {outcomes.CANCELLED: fates.CANCELLED})
+    ]
+)
+"""By role and outcome: what became of a request."""
+
+
+class Censored:
+    """The records of a block under time limits that are the same for all arms.
+
+    ``outcome``, ``seconds`` and ``fate`` have one entry per record. ``seconds`` is the time on the
+    model server, without the wait for one of our connections. An answer that came after the limit
+    is a time-out; of a request of a client, whose own slowness may be the reason, the fate says so.
+    """
+
+    def __init__(self, block: BlockColumns, limits: TimeLimits) -> None:
+        self.block = block
+        late = (block.server_first_byte > limits.first_byte) | (block.server_seconds > limits.total)
+        late &= np.isin(block.outcome, _ANSWERED)
+        self.outcome: NDArray[Any] = np.where(late, TIMEOUT, block.outcome)
+        self.seconds: Floats = np.minimum(block.server_seconds, limits.total)
+        self.fate: NDArray[np.int64] = _FATE[block.role, self.outcome]
+        self.fate[late & (block.role == ROLE_PRIMARY)] = fates.LATE
+        unread = (self.fate == fates.ANSWERED) & (block.response.grid < 0)
+        self.fate[unread] = fates.UNREADABLE
+
+
+_ANSWERED = (outcomes.OK, outcomes.CLIENT_ERROR, outcomes.SERVER_ERROR)
+
+Values = Callable[[Censored, Indices], Column]
 """Values of some records of a block, one each; NaN: not known."""
 COLUMNS: dict[str, Values] = {
-    "error": lambda block, records: _IS_ERROR[block.outcome[records]],
-    "timeout": lambda block, records: (block.outcome[records] == TIMEOUT).astype(np.float64),
-    "latency": lambda block, records: block.seconds[records],
+    "error": lambda found, records: _IS_ERROR[found.outcome[records]],
+    "timeout": lambda found, records: (found.outcome[records] == TIMEOUT).astype(np.float64),
+    "unusable": lambda found, records: (found.outcome[records] != OK).astype(np.float64),
+    "latency": lambda found, records: found.seconds[records],
 }
 """Columns that follow from a record alone, by name."""
 
@@ -41,21 +88,21 @@ class Observer:
         self.columns = tuple(columns)
         self._cost = cost
 
-    def values(self, block: BlockColumns, records: Indices) -> list[Column]:
+    def values(self, found: Censored, records: Indices) -> list[Column]:
         """The columns of some records; what is not known of a record alone is NaN."""
         columns: list[Column] = []
         for column in self.columns:
             name, cap = (column, None) if column.startswith(EARLIER) else uncapped(column)
             if name in COLUMNS:
-                columns.append(COLUMNS[name](block, records))
+                columns.append(COLUMNS[name](found, records))
             elif name == "cost":
-                columns.append(self._costs(block, records))
+                columns.append(self._costs(found, records))
             elif name.startswith("field:"):
-                answered = block.outcome[records] == OK
-                columns.append(_field(block.response, name[6:], records, answered))
+                answered = found.outcome[records] == OK
+                columns.append(_field(found.block.response, name[6:], records, answered))
             elif name.startswith(COVARIATE) and not name.startswith(EARLIER):
                 here = np.ones(len(records), np.bool_)
-                columns.append(_field(block.request, name[len(COVARIATE) :], records, here))
+                columns.append(_field(found.block.request, name[len(COVARIATE) :], records, here))
             else:
                 columns.append(np.full(len(records), np.nan))
             values = columns[-1]
@@ -64,13 +111,14 @@ class Observer:
                 columns[-1] = capped
         return columns
 
-    def _costs(self, block: BlockColumns, records: Indices) -> Floats:
+    def _costs(self, found: Censored, records: Indices) -> Floats:
+        block = found.block
         costs = np.full(len(records), np.nan)
         for index, arm in enumerate(block.arms):
             cost = self._cost.get(arm)
             if cost is not None:
                 mine = block.arm[records] == index
-                seconds = block.seconds[records][mine]
+                seconds = found.seconds[records][mine]
                 costs[mine] = cost.per_request + cost.per_second * seconds
         return costs
 

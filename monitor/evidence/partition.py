@@ -22,14 +22,12 @@ from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, RecordBlock
 from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.layout import EXPERIMENT_KINDS
+from understudy.monitor.evidence.mirrored import WAITS_SECONDS
 from understudy.monitor.evidence.sources import Sources
 from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
-
-WAITS_SECONDS = 300.0
-"""How long an answer waits for its counterpart, in seconds of the records' time."""
 
 
 class Partition(Stateful):
@@ -129,7 +127,7 @@ class Partition(Stateful):
         """The evidence since the last call. Raises StateError when writing to disk fails."""
         self._join()
         for collector in self.collectors.values():
-            collector.mirrored.expire(self.sources.complete - WAITS_SECONDS)
+            collector.mirrored.expire(self.sources.complete)
         return self.stage_one.drain()
 
     def _join(self) -> None:

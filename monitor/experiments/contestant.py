@@ -23,7 +23,6 @@ class ChallengerState(Stateful):
     timeline: Saved[Timeline]
     decision: Transient[Decision]
     diverted: Saved[Count]
-    lost: Saved[Count]
 
     def __init__(self, name: str, declared: Declared, now: float) -> None:
         self.name = name
@@ -36,8 +35,6 @@ class ChallengerState(Stateful):
         self.decision = Decision("continue", ("no traffic yet",))
         self.diverted = 0
         """Requests assigned to the challenger that the champion served instead."""
-        self.lost = 0
-        """Answers dropped because their counterpart did not arrive in time."""
 
     @property
     def mode(self) -> str:

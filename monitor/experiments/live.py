@@ -34,6 +34,17 @@ from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split, Unanswered
 from understudy.shadow.experiment.decision import OPERATOR
+from understudy.shadow.experiment.fates import (
+    DIVERTED,
+    OUTSIDE,
+    TALLIES,
+    UNREADABLE,
+    counted,
+    ends,
+    pair_ends,
+    tallies,
+    unit_ends,
+)
 from understudy.shadow.state import Config, Count, Key, Saved, Stateful
 
 
@@ -85,7 +96,7 @@ class LiveExperiment(Stateful):
         of unfinished requests do not count."""
         self._columns = self.layout.columns
         self._codes = Codes()
-        self.units = UnitTable(self._columns, declared.name.encode()[:64])
+        self.units = UnitTable((*self._columns, *TALLIES), declared.name.encode()[:64])
         self.history = UnitHistory(self._columns, declared.name.encode()[:64])
         self._assigned = Assignments(len(self.order))
         self._weights = ()
@@ -143,37 +154,55 @@ class LiveExperiment(Stateful):
     def _take_assigned(self, batch: ColumnBatch) -> None:
         """Take requests that were assigned under the current weights."""
         sides, unfinished = batch.side, batch.floats("open") > 0.0
-        diverted = (batch.floats("served") == 0.0) & (sides > 0) & ~unfinished
-        counted = batch.floats("counted") > 0.0
-        for number, contestant in enumerate(self.contestants.values(), start=1):
-            contestant.diverted += int((diverted & (sides == number)).sum())
+        fate = batch.floats("fate").astype(np.int64)
+        limit = self.arms.serving_limits.total
         values = {c: self._numbers(batch, "v.", c) for c in self._columns}
+        known, low, high = {}, {}, {}
+        for column, cells in values.items():
+            known[column], *of_column = ends(column, cells, fate, limit, paired=False)
+            if _any_unknown(known[column], of_column[0]):
+                low[column], high[column] = of_column
         requests = (batch.floats("started"), batch.floats("seconds"), unfinished, batch.ids)
         self._expect_labels(batch, batch.floats("answered") > 0.0)
         if self.by_unit:
-            known = {name: np.where(counted, cells, np.nan) for name, cells in values.items()}
             units = listed(batch.column("unit"))
             known |= self.history.adjust(units, known, any(self._weights[1:]))
             new, begun, observed = self.units.take(
                 units,
                 sides,
                 batch.at,
-                known,
+                {**known, **tallies(fate, batch.floats("seconds"))},
             )
             self._assigned.add(sides, *requests, new)
             self._begin_units(np.bincount(sides[begun], minlength=len(self.order)))
             self._observe(observed)
-            return
-        self._assigned.add(sides, *requests)
+        else:
+            self._assigned.add(sides, *requests)
+        there = fate != OUTSIDE
         for number, name in enumerate(self.contestants, start=1):
+            mine = there & (sides == number)
+            self.contestants[name].diverted += int((fate[mine] == DIVERTED).sum())
             share = self._share(number)
-            mine = counted & ((sides == 0) | (sides == number))
-            if share is not None and mine.any():
-                arms = (sides[mine] > 0).astype(np.float64)
-                columns = {column: cells[mine] for column, cells in values.items()}
-                self.experiment.contests[name].update_split(
-                    Split(arms, np.full(arms.size, share), columns)
+            mine |= there & (sides == 0)
+            if share is None or not mine.any():
+                continue
+            evaluated, left_out = fate[mine] < DIVERTED, counted(fate[mine])
+            contest = self.experiment.contests[name]
+            if self.by_unit:
+                contest.account_for("split", int(evaluated.sum()), left_out)
+                continue
+            arms = (sides[mine] > 0).astype(np.float64)
+            contest.update_split(
+                Split(
+                    arms,
+                    np.full(arms.size, share),
+                    _rows(known, mine),
+                    evaluated,
+                    low=_rows(low, mine),
+                    high=_rows(high, mine),
+                    left_out=left_out,
                 )
+            )
 
     def _begin_units(self, begun: NDArray[np.intp]) -> None:
         """Count units by arm that have had their first request under the current weights."""
@@ -183,12 +212,16 @@ class LiveExperiment(Stateful):
 
     def _observe(self, observed: Sequence[Observed]) -> None:
         """Take units that have reached an age."""
+        limit = self.arms.serving_limits.total
         for one in observed:
             for number, name in enumerate(self.contestants, start=1):
                 share = self._share(number)
                 units = one.units(number, share) if share is not None else None
                 if units is not None:
-                    self.experiment.contests[name].update_units(units)
+                    columns, low, high = unit_ends(units.columns, limit)
+                    self.experiment.contests[name].update_units(
+                        replace(units, columns=columns, low=low, high=high)
+                    )
 
     def _expect_labels(self, batch: ColumnBatch, answered: NDArray[np.bool_]) -> None:
         if not self.layout.wants_labels:
@@ -207,12 +240,22 @@ class LiveExperiment(Stateful):
 
     def _feed_pairs(self, batch: ColumnBatch) -> None:
         contest = self.experiment.contests.get(batch.kind[2])
-        if contest is not None and batch.names == self.layout.pairs_names():
-            columns = {
-                column: (self._numbers(batch, "a.", column), self._numbers(batch, "b.", column))
-                for column in self._columns
-            }
-            contest.update_pairs(Pairs(columns, int(batch.floats("fresh").sum())))
+        if contest is None or batch.names != self.layout.pairs_names():
+            return
+        limit = self.arms.limits_of(batch.kind[2]).total
+        fates = (batch.floats("a.fate").astype(np.int64), batch.floats("b.fate").astype(np.int64))
+        known, low, high = {}, {}, {}
+        for column in self._columns:
+            values = (self._numbers(batch, "a.", column), self._numbers(batch, "b.", column))
+            known[column], *of_column = pair_ends(
+                column, values, fates, limit, noisy=bool(self.arms.repeat)
+            )
+            if any(map(_any_unknown, known[column], of_column[0])):
+                low[column], high[column] = of_column
+        # A request counts under one reason: the challenger's, or else the champion's.
+        reasons = np.where(fates[1] >= UNREADABLE, fates[1], fates[0])
+        fresh = int(batch.floats("fresh").sum())
+        contest.update_pairs(Pairs(known, fresh, low, high, counted(reasons)))
 
     def _feed_labels(self, batch: ColumnBatch) -> None:
         """Take labels of split traffic.
@@ -243,7 +286,6 @@ class LiveExperiment(Stateful):
         if contestant is None:
             return
         for note in batch.column("note"):
-            contestant.lost += note.get("lost", 0)
             if "noise" in note:
                 differs, own = note["noise"]
                 contestant.noise.update(_differing(differs), _differing(own))
@@ -401,6 +443,15 @@ class LiveExperiment(Stateful):
 
     def _before_dump(self) -> None:
         self._check_split()
+
+
+def _any_unknown(known: Floats, low: Floats) -> bool:
+    """Whether a value exists and is not known."""
+    return bool((np.isnan(known) & ~np.isnan(low)).any())
+
+
+def _rows(columns: Mapping[str, Floats], rows: NDArray[np.bool_]) -> dict[str, Floats]:
+    return {name: cells[rows] for name, cells in columns.items()}
 
 
 def _differing(names: Sequence[str]) -> comparison.Comparison:

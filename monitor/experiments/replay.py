@@ -41,6 +41,7 @@ from understudy.monitor.evidence.layout import ASSIGNED, FACTS, PAIRS
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.shadow.experiment import METRICS, Decision, Experiment
 from understudy.shadow.experiment.explanation import Arm, Explanation, Situation, explain
+from understudy.shadow.experiment.fates import ANSWERED, FAILED
 from understudy.shadow.experiment.hypothesis import Statistic, uncapped
 
 LOOK = 256
@@ -146,7 +147,8 @@ class Replay:
     def _pairs(
         self, path: Path, batch: list[Line], at: np.ndarray, ids: list[bytes]
     ) -> ColumnBatch:
-        columns: list[Column] = [np.ones(len(batch))]
+        fates: list[Column] = [self._fates(path, batch, s) for s in ("champion.", "challenger.")]
+        columns: list[Column] = [np.ones(len(batch)), *fates]
         for side in ("champion.", "challenger."):
             columns += [self._values(path, batch, side, name) for name in self.columns]
         kind = (PAIRS, self._declared.name, self.challenger)
@@ -173,8 +175,7 @@ class Replay:
         self._epoch, self._share = int(epochs[-1]), float(share[-1])
         facts: dict[str, np.ndarray] = {
             "started": at,
-            "served": np.ones(n),
-            "counted": np.ones(n),
+            "fate": self._fates(path, batch, ""),
             "epoch": epochs.astype(np.float64),
         }
         columns: list[Column] = [facts.get(name, np.zeros(n)) for name in FACTS]
@@ -183,6 +184,11 @@ class Replay:
         arms = [self._arm(path, number, row) for number, row in batch]
         names = self.live.layout.assigned_names(2)
         return batch_of((ASSIGNED, self._declared.name), names, at, ids, arms, columns)
+
+    def _fates(self, path: Path, batch: list[Line], prefix: str) -> np.ndarray:
+        """What became of each request: all were answered but those with an error."""
+        errors = self._values(path, batch, prefix, "error")
+        return np.where(errors == 1.0, float(FAILED), float(ANSWERED))
 
     def _units(self, path: Path, batch: list[Line]) -> list[str]:
         if not self.live.by_unit:
@@ -237,6 +243,10 @@ class Replay:
     def _values(self, path: Path, batch: list[Line], prefix: str, name: str) -> np.ndarray:
         """The values of a column of the evidence, capped where it is."""
         name, cap = uncapped(name)
+        if name == "unusable" and prefix + name not in batch[0][1]:
+            # It then follows from the errors.
+            errors = self._values(path, batch, prefix, "error")
+            return np.where(np.isnan(errors), 0.0, errors)
         column = prefix + name
         found = np.empty(len(batch))
         for i, (number, row) in enumerate(batch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from understudy.monitor.experiments.contestant import ChallengerState
@@ -38,6 +40,7 @@ def summary(live: LiveExperiment, now: float) -> dict[str, Any]:
                 "stage": c.rollout.stage.name,
                 "weight": c.rollout.weight,
                 "traffic": traffic(live, c),
+                "left_out": dict(live.experiment.contests[name].left_out[c.mode]),
             }
             for name, c in live.contestants.items()
         ],
@@ -61,9 +64,7 @@ def document(live: LiveExperiment, now: float) -> dict[str, Any]:
         "champion": live.arms.champion,
         "unit": declared.unit.by,
         "started": live.started,
-        "left_out": {
-            "around_changes_of_weights": live.carried_over,
-        },
+        "left_out": {"around_changes_of_weights": live.carried_over, **_left_out(live)},
         "split": {
             "honoured": live.experiment.split_honoured,
             "units": list(split.counts) if split is not None else [],
@@ -82,6 +83,19 @@ def _units_seen(live: LiveExperiment) -> dict[str, Any] | None:
         return None
     number, error = live.units.distinct
     return {"number": number, "relative_error": error, "tracked": len(live.units)}
+
+
+def _left_out(live: LiveExperiment) -> dict[str, int]:
+    """Requests that were not evaluated in the present modes, by reason, over all challengers."""
+    total: Counter[str] = Counter()
+    for name, c in live.contestants.items():
+        total.update(live.experiment.contests[name].left_out[c.mode])
+    return dict(total)
+
+
+def _not_evaluated(left_out: Mapping[str, int]) -> int:
+    """Requests of which nothing was evaluated; of unreadable answers latency and errors were."""
+    return sum(n for reason, n in left_out.items() if reason != "unreadable")
 
 
 def _unanswered(live: LiveExperiment) -> dict[str, Any]:
@@ -125,7 +139,7 @@ def situation(live: LiveExperiment, c: ChallengerState, now: float) -> Situation
         max(0, state.stage.minimum_requests - served) if running else 0,
         max(0.0, state.stage.minimum_seconds - lasted) if running else 0.0,
         now - live.started,
-        c.lost,
+        _not_evaluated(live.experiment.contests[c.name].left_out[c.mode]),
         _waiting(live) if c.mode == "split" else "",
     )
 
@@ -175,9 +189,9 @@ def contestant(live: LiveExperiment, c: ChallengerState, now: float) -> dict[str
             "served": contest.served[1],
             "champion_served": contest.served[0],
             "diverted": c.diverted,
-            "unpaired": c.lost,
         },
         "counted_in": contest.counted_in(c.mode),
+        "left_out": dict(contest.left_out[c.mode]),
         **c.decision.to_dict(),
         **explanation(live, c, now).to_dict(),
         "noise": {"compared": c.noise.compared, "outputs": c.noise.fields()[:20]},

@@ -173,6 +173,8 @@ class Pipeline(Stateful):
         """Evaluate all records received so far. Never raises."""
         try:
             self._take_blocks(self._builder.flush(0.0, everything=True))
+            for collector in self.stage_one.collectors.values():
+                collector.mirrored.expire()
             self.feed(merge(self.stage_one.drain()))
         except Exception:
             self.undecodable["", "", "", "record", "internal"] += 1

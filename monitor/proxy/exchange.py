@@ -187,7 +187,7 @@ class Exchange(Incoming):
                 self._started_at,
                 age,
                 self._first_byte_ns - self.started_ns if self._first_byte_ns else 0,
-                self.queue_ns,
+                max(0, self.queue_ns),
                 self.request_size,
                 0,
                 self.request_id,

@@ -27,6 +27,7 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     causes: list[tuple[list[str], float]] = []
     weights: list[tuple[list[str], float]] = []
     requests: list[tuple[list[str], float]] = []
+    left_out: list[tuple[list[str], float]] = []
     experiments = plane.experiments
     for name, live in experiments.live.items() if experiments is not None else ():
         for challenger, contestant in live.contestants.items():
@@ -39,6 +40,8 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
             requests.append(
                 (who, float(live.experiment.contests[challenger].requests(contestant.mode)))
             )
+            missing = live.experiment.contests[challenger].left_out[contestant.mode]
+            left_out += [([*who, reason], float(n)) for reason, n in missing.items()]
             for item in contestant.decision.evidence:
                 bounds = {"lower": item.difference.lower, "upper": item.difference.upper}
                 if None not in item.estimates:
@@ -79,6 +82,12 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
         "Requests of the challenger in the current mode.",
         _WHO,
         requests,
+    )
+    yield gauge(
+        "experiment_left_out",
+        "Requests that were not evaluated, or whose answer was not, by reason.",
+        (*_WHO, "reason"),
+        left_out,
     )
     for source, text, labels, names in (
         (

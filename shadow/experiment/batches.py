@@ -1,6 +1,7 @@
 """What experiments are fed: columns of values, vectorised, in the order of arrival.
 
-Columns by name: ``error`` and ``timeout`` (0 or 1), ``latency`` (seconds), ``cost``,
+Columns by name: ``error``, ``timeout`` and ``unusable`` (0 or 1; the last for a request without a
+usable answer: failed, refused, abandoned or unreadable), ``latency`` (seconds), ``cost``,
 ``disagreement`` (pairs only: whether the challenger's answer differs; for the champion, whether its
 own answer to the same request did), ``field:NAME`` (a number of the answer), ``input:NAME`` (a
 number of the request), ``correct`` (0 or 1) and ``reward`` (from feedback).
@@ -10,12 +11,16 @@ were predicted so), ``true_positive`` and ``predicted_positive``, ``score`` and 
 binary prediction and its label), ``brier``, ``log_loss`` and ``absolute_error``. A column whose
 name ends in ``capped LOWER UPPER`` holds the values within these bounds. NaN stands for a value
 that is not there.
+
+Values that are there and not known, such as those of requests that were not evaluated, are NaN in
+``columns``; ``low`` and ``high`` then hold that column with the ends of the interval in which each
+value lies (see :mod:`understudy.shadow.experiment.fates`), which are equal for known values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -23,26 +28,50 @@ import numpy.typing as npt
 from understudy.shadow.experiment.hypothesis import COVARIATE
 
 Array = npt.NDArray[np.float64]
+Values = tuple[Array, ...]
+"""Columns of equal length; their users name them."""
+Ends = tuple[Values, Values]
+"""Lower and upper ends."""
+
+
+def _where(values: Values, there: npt.NDArray[np.bool_]) -> Values:
+    return values if there.all() else tuple(column[there] for column in values)
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Requests that both arms answered: ``columns[name]`` is (champion, challenger).
+    """Requests that both arms were to answer: ``columns[name]`` is (champion, challenger).
 
-    ``fresh`` is how many are new requests; labels that come late are none.
+    ``fresh`` is how many are new requests that both answered or failed to; labels that come late
+    are none. ``left_out`` counts the others by reason.
     """
 
     columns: Mapping[str, tuple[Array, Array]]
     fresh: int = 0
+    low: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    high: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
-    def column(self, *names: str) -> tuple[Array, Array] | None:
-        """Both arms' values where both are there; of several columns, one row for each pair."""
-        found = [self.columns[name] for name in names if name in self.columns]
+    def column(self, *names: str) -> Values | None:
+        """Both arms' values where both are known; of several columns, one row for each pair."""
+        return self._of(names, self.columns)
+
+    def ends(self, *names: str) -> Ends | None:
+        """The same with the lower and with the upper ends; None if all values are known."""
+        if self.low.keys().isdisjoint(names):
+            return None
+        low = self._of(names, {**self.columns, **self.low})
+        high = self._of(names, {**self.columns, **self.high})
+        return None if low is None or high is None else (low, high)
+
+    def _of(
+        self, names: tuple[str, ...], columns: Mapping[str, tuple[Array, Array]]
+    ) -> Values | None:
+        found = [columns[name] for name in names if name in columns]
         if len(found) < len(names):
             return None
-        champion, challenger = (_stacked([pair[side] for pair in found]) for side in (0, 1))
-        there = _there(champion, names) & _there(challenger, names)
-        return (champion, challenger) if there.all() else (champion[there], challenger[there])
+        pair = tuple(_stacked([column[side] for column in found]) for side in (0, 1))
+        return _where(pair, _there(pair[0], names) & _there(pair[1], names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +80,10 @@ class Split:
 
     ``arms`` is 1 for the challenger, 0 for the champion; ``share`` the probability, between 0 and 1
     exclusive, that such a record went to the challenger when it was assigned to one of the two.
-    ``fresh`` are the rows that are new requests (None: all); labels that come late are none. Those
-    have the time at which their request ``started``, the time ``at`` which they came, and whether
-    they are the ``first`` of their request (None: all).
+    ``fresh`` are the rows that are new requests and were evaluated (None: all); labels that come
+    late are none. Those have the time at which their request ``started``, the time ``at`` which
+    they came, and whether they are the ``first`` of their request (None: all). ``left_out`` counts
+    requests that were not evaluated, by reason.
     """
 
     arms: Array
@@ -63,9 +93,12 @@ class Split:
     started: Array | None = None
     at: Array | None = None
     first: npt.NDArray[np.bool_] | None = None
+    low: Mapping[str, Array] = field(default_factory=dict)
+    high: Mapping[str, Array] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self, which: npt.NDArray[np.intp]) -> Split:
-        """The rows at the indices ``which``."""
+        """The rows at the indices ``which``, of labels."""
         times = [None if x is None else x[which] for x in (self.started, self.at)]
         marks = [None if x is None else x[which] for x in (self.fresh, self.first)]
         columns = {name: values[which] for name, values in self.columns.items()}
@@ -79,17 +112,25 @@ class Split:
             marks[1],
         )
 
-    def column(self, *names: str) -> tuple[Array, Array, Array] | None:
-        """(arms, values, share) of the records that have a value; of several columns, one row of
+    def column(self, *names: str) -> Values | None:
+        """(arms, values, share) of the records whose value is known; of several columns, one row of
         values for each record."""
-        found = [self.columns[name] for name in names if name in self.columns]
+        return self._of(names, self.columns)
+
+    def ends(self, *names: str) -> Ends | None:
+        """The same with the lower and with the upper ends; None if all values are known."""
+        if self.low.keys().isdisjoint(names):
+            return None
+        low = self._of(names, {**self.columns, **self.low})
+        high = self._of(names, {**self.columns, **self.high})
+        return None if low is None or high is None else (low, high)
+
+    def _of(self, names: tuple[str, ...], columns: Mapping[str, Array]) -> Values | None:
+        found = [columns[name] for name in names if name in columns]
         if len(found) < len(names):
             return None
         values = _stacked(found)
-        there = _there(values, names)
-        if there.all():
-            return self.arms, values, self.share
-        return self.arms[there], values[there], self.share[there]
+        return _where((self.arms, values, self.share), _there(values, names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +141,27 @@ class Units:
     share: Array
     columns: Mapping[str, tuple[Array, Array]]
     cutoff: int = 0
+    low: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    high: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
 
-    def column(self, *names: str) -> tuple[Array, Array, Array, Array] | None:
-        """(arms, sums, counts, share) of the units that have a value; of several columns, one row
-        of sums for each unit, and the counts of the first. A covariate's sum is its mean times
+    def column(self, *names: str) -> Values | None:
+        """(arms, sums, counts, share) of the units that have a known value; of several columns, one
+        row of sums for each unit, and the counts of the first. A covariate's sum is its mean times
         these counts."""
-        found = [self.columns[name] for name in names if name in self.columns]
+        return self._of(names, self.columns)
+
+    def ends(self, *names: str) -> Ends | None:
+        """The same with the lower and with the upper ends; None if all values are known."""
+        if self.low.keys().isdisjoint(names):
+            return None
+        low = self._of(names, {**self.columns, **self.low})
+        high = self._of(names, {**self.columns, **self.high})
+        return None if low is None or high is None else (low, high)
+
+    def _of(
+        self, names: tuple[str, ...], columns: Mapping[str, tuple[Array, Array]]
+    ) -> Values | None:
+        found = [columns[name] for name in names if name in columns]
         if len(found) < len(names):
             return None
         counts = found[0][1]
@@ -123,7 +179,7 @@ class Units:
                 for (total, counted), name in zip(found, names, strict=True)
             ]
         )
-        return self.arms[there], sums[there], counts[there], self.share[there]
+        return _where((self.arms, sums, counts, self.share), there)
 
 
 def _stacked(columns: list[Array]) -> Array:

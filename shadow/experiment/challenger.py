@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 import numpy as np
 
 from understudy.shadow.experiment.batches import Array, Pairs, Split, Units
+from understudy.shadow.experiment.fates import account
 from understudy.shadow.experiment.hypothesis import COVARIATE, Hypothesis
 from understudy.shadow.experiment.label_cohorts import LabelCohorts
-from understudy.shadow.experiment.measures import ByUnit, Measure, measure_for
+from understudy.shadow.experiment.measures import BoundedMeasure, bounded_measure_for
 from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
 from understudy.shadow.sequential.common import Interval
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient, Two
@@ -30,8 +32,9 @@ class Evidence:
     ``log_harm`` are logs of e-values. ``decides`` is False for figures that are only shown: the
     latency of mirrored requests, which are sent under the champion's load and after its response.
     ``dependence`` says how requests of one arm depend on each other, "" while they do not.
-    ``status`` is one of "passed", "harmed", "futile", "undecided", "ok so far" (of what only
-    watches), "shown", "no data".
+    ``unknown`` counts values that exist and are not known, by arm. ``status`` is one of "passed",
+    "harmed", "futile", "undecided", "ok so far" (of what only watches), "blind" (answers could not
+    be read, or were not evaluated), "shown", "no data".
     """
 
     hypothesis: Hypothesis
@@ -46,6 +49,9 @@ class Evidence:
     decides: bool = True
     dependence: str = ""
     status: str = "undecided"
+    unknown: tuple[int, int] = (0, 0)
+    incomplete: bool = False
+    """More of the values than a small share are not known."""
 
     @property
     def name(self) -> str:
@@ -66,6 +72,7 @@ class Evidence:
             "champion": _finite(self.estimates[0]),
             "challenger": _finite(self.estimates[1]),
             "records": {"champion": self.records[0], "challenger": self.records[1]},
+            "unknown": {"champion": self.unknown[0], "challenger": self.unknown[1]},
             "difference": self.difference.to_list(),
             "ratio": self.ratio.to_list() if self.ratio is not None else None,
             "e_value": e_value(self.log_pass),
@@ -88,7 +95,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-_Measures = dict[str, list[Measure | None]]
+_Measures = dict[str, list[BoundedMeasure | None]]
 
 
 def _dump_measures(measures: _Measures) -> dict[str, Any]:
@@ -131,6 +138,10 @@ class ChallengerEvidence(Stateful):
     """Records of split traffic of champion and challenger."""
     labels: Saved[dict[str, LabelCohorts]]
     """Labels and rewards of split traffic by request time."""
+    evaluated: Saved[dict[str, Count]]
+    """By mode: requests that were evaluated, of both arms of split traffic."""
+    left_out: Saved[dict[str, Counter[str]]]
+    """By mode: requests that were not, or whose content was not, by reason."""
     _shown: Transient[dict[tuple[str, float], list[Evidence]]]
     """Results of :meth:`evidence`, until the next update."""
 
@@ -141,12 +152,14 @@ class ChallengerEvidence(Stateful):
         self.hypotheses = tuple(hypotheses)
         self.by_unit = by_unit
         self.measures = {
-            "shadow": [measure_for(h, paired=True) for h in self.hypotheses],
+            "shadow": [bounded_measure_for(h, paired=True) for h in self.hypotheses],
             "split": self._split_measures(),
         }
         self.pairs = 0
         self.served = [0, 0]
         self.labels = self._label_cohorts()
+        self.evaluated = dict.fromkeys(MODES, 0)
+        self.left_out = {mode: Counter() for mode in MODES}
         self._shown = {}
 
     def _label_cohorts(self) -> dict[str, LabelCohorts]:
@@ -157,11 +170,11 @@ class ChallengerEvidence(Stateful):
                 kinds.setdefault(kind, []).extend(h.columns)
         return {kind: LabelCohorts(sorted(set(columns))) for kind, columns in kinds.items()}
 
-    def _split_measures(self) -> list[Measure | None]:
+    def _split_measures(self) -> list[BoundedMeasure | None]:
         return [
             None
             if h.metric.needs == "pairs"
-            else measure_for(h, paired=False, by_unit=self.by_unit)
+            else bounded_measure_for(h, paired=False, by_unit=self.by_unit)
             for h in self.hypotheses
         ]
 
@@ -171,6 +184,8 @@ class ChallengerEvidence(Stateful):
         self.measures["split"] = self._split_measures()
         self.labels = self._label_cohorts()
         self.served = [0, 0]
+        self.evaluated["split"] = 0
+        self.left_out["split"].clear()
 
     def _restored(self) -> None:
         self._shown.clear()
@@ -179,11 +194,11 @@ class ChallengerEvidence(Stateful):
         """Add pairs."""
         self._shown.clear()
         self.pairs += batch.fresh
+        self.account_for("shadow", batch.fresh, batch.left_out)
+        batch = _complete_pairs(batch)
         for measure in self.measures["shadow"]:
             assert measure is not None
-            column = batch.column(*measure.hypothesis.columns)
-            if column is not None and column[0].size:
-                measure.update_pairs(*column)
+            measure.update_pairs(batch)
 
     def update_split(self, batch: Split) -> None:
         """Add records of split traffic."""
@@ -192,16 +207,14 @@ class ChallengerEvidence(Stateful):
         challenger = int(arms.sum())
         self.served[0] += arms.size - challenger
         self.served[1] += challenger
-        self._update_split(batch, None)
+        self.account_for("split", arms.size, batch.left_out)
+        self._update_split(_complete_split(batch), None)
 
     def _update_split(self, batch: Split, kind: str | None) -> None:
         """Add records to the measures of a kind of labels, or (None) to all."""
         for measure in self.measures["split"]:
-            if measure is None or kind not in (None, _kind(measure.hypothesis)):
-                continue
-            column = batch.column(*measure.hypothesis.columns)
-            if column is not None and column[0].size:
-                measure.update_split(*column)
+            if measure is not None and kind in (None, _kind(measure.hypothesis)):
+                measure.update_split(batch)
 
     def expect_labels(self, arms: Array, started: Array) -> None:
         """Add requests of split traffic that were answered, so that labels may come for them.
@@ -228,7 +241,7 @@ class ChallengerEvidence(Stateful):
         """Add the labels that count now, or start their evidence again."""
         if cohorts.trip():
             self.measures["split"] = [
-                measure_for(m.hypothesis, paired=False, by_unit=self.by_unit)
+                bounded_measure_for(m.hypothesis, paired=False, by_unit=self.by_unit)
                 if m is not None and _kind(m.hypothesis) == kind
                 else m
                 for m in self.measures["split"]
@@ -241,13 +254,10 @@ class ChallengerEvidence(Stateful):
     def update_units(self, batch: Units) -> None:
         """Add units that have reached an age."""
         self._shown.clear()
+        batch = _complete_units(batch)
         for measure in self.measures["split"]:
-            if measure is None:
-                continue
-            column = batch.column(*measure.hypothesis.columns)
-            if column is not None and column[0].size:
-                assert isinstance(measure, ByUnit)
-                measure.update_at(batch.cutoff, *column)
+            if measure is not None:
+                measure.update_units(batch)
 
     def begin_units(self, champion: int, challenger: int) -> None:
         """Count units that have begun under the current weights."""
@@ -269,6 +279,16 @@ class ChallengerEvidence(Stateful):
     def requests(self, mode: str) -> int:
         """The challenger's own requests, or units, in a mode."""
         return self.pairs if mode == "shadow" else self.served[1]
+
+    def account_for(self, mode: str, evaluated: int, left_out: Mapping[str, int]) -> None:
+        """Count requests that were evaluated, and those that were not, by reason. Batches of
+        requests do this by themselves; complete units do not."""
+        self.evaluated[mode] += evaluated
+        self.left_out[mode].update(left_out)
+
+    def account(self, mode: str) -> tuple[str, ...]:
+        """Lines that say which requests were not evaluated in a mode, why, and what to do."""
+        return tuple(account(self.left_out[mode], self.evaluated[mode]))
 
     def evidence(self, mode: str, alpha: float) -> list[Evidence]:
         """The evidence of all hypotheses that can be tested in ``mode``; the status is not set.
@@ -298,12 +318,45 @@ class ChallengerEvidence(Stateful):
         both.pairs = self.pairs + other.pairs
         both.served = [a + b for a, b in zip(self.served, other.served, strict=True)]
         both.labels = {kind: part.merge(other.labels[kind]) for kind, part in self.labels.items()}
+        both.evaluated = {mode: self.evaluated[mode] + other.evaluated[mode] for mode in MODES}
+        both.left_out = {mode: self.left_out[mode] + other.left_out[mode] for mode in MODES}
         for mode in MODES:
             both.measures[mode] = [
                 a.merge(b) if a is not None and b is not None else None
                 for a, b in zip(self.measures[mode], other.measures[mode], strict=True)
             ]
         return both
+
+
+# A source that does not say which requests have a usable answer, such as a file, has one for each
+# request that did not fail.
+
+
+def _complete_pairs(batch: Pairs) -> Pairs:
+    columns = batch.columns
+    if "unusable" in columns or not batch.fresh or not columns:
+        return batch
+    first = columns.get("error") or next(iter(columns.values()))
+    champion, challenger = first if "error" in columns else (0.0 * first[0], 0.0 * first[1])
+    pair = (np.nan_to_num(champion), np.nan_to_num(challenger))
+    return replace(batch, columns={**columns, "unusable": pair})
+
+
+def _complete_split(batch: Split) -> Split:
+    if "unusable" in batch.columns:
+        return batch
+    values = np.nan_to_num(batch.columns.get("error", np.zeros(batch.arms.size)))
+    if batch.fresh is not None:
+        values = np.where(batch.fresh, values, np.nan)
+    return replace(batch, columns={**batch.columns, "unusable": values})
+
+
+def _complete_units(batch: Units) -> Units:
+    if "unusable" in batch.columns:
+        return batch
+    size = batch.arms.size
+    values = batch.columns.get("error", (np.zeros(size), np.ones(size)))
+    return replace(batch, columns={**batch.columns, "unusable": values})
 
 
 def _about_content(hypothesis: Hypothesis) -> bool:
@@ -327,16 +380,14 @@ def _kind(hypothesis: Hypothesis) -> str:
 
 
 def _evidence(
-    measures: Sequence[Measure], mode: str, alpha: float, cohorts: LabelCohorts | None = None
+    measures: Sequence[BoundedMeasure],
+    mode: str,
+    alpha: float,
+    cohorts: LabelCohorts | None = None,
 ) -> Evidence:
     """The figures of the first measure that has records, with the evidence of all."""
     shown = next((m for m in measures if min(m.n)), measures[0])
     note = shown.note
-    champion, challenger = shown.estimates()
-    difference = ratio = None
-    if champion is not None and challenger is not None:
-        difference, ratio = challenger - champion, challenger / champion if champion else None
-    relative = shown.ratio(alpha)
     logs = [[m.log_pass, m.log_harm] for m in measures]
     judgement = cohorts.judge(ARMS) if cohorts is not None else None
     not_judged = judgement.reason if judgement is not None else ""
@@ -352,12 +403,14 @@ def _evidence(
         shown.hypothesis,
         (shown.n[0], shown.n[1]),
         shown.estimates(),
-        Interval() if not_judged else shown.widened(shown.difference(alpha), difference),
-        shown.widened(relative, ratio) if relative is not None and not not_judged else None,
+        Interval() if not_judged else shown.difference(alpha),
+        None if not_judged else shown.ratio(alpha),
         sum(to_pass for to_pass, _ in logs),
         sum(harm for _, harm in logs),
         sum(m.outside for m in measures),
         note,
         decides=mode == "split" or shown.hypothesis.column != "latency",
         dependence=shown.dependence,
+        unknown=(sum(m.unknown[0] for m in measures), sum(m.unknown[1] for m in measures)),
+        incomplete=any(m.incomplete for m in measures),
     )

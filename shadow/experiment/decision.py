@@ -68,14 +68,16 @@ def decide(
     requests: int,
     seconds: float,
     unit: str = "requests",
+    left_out: Sequence[str] = (),
 ) -> Decision:
     """The verdict on one challenger from the evidence of one mode.
 
     ``requests`` are the challenger's own, counted in ``unit`` ("requests" or "units"); ``seconds``
-    is how long the experiment has run. Without a request it is always "continue".
+    is how long the experiment has run. ``left_out`` says which requests were not evaluated, and
+    why. Without a request it is always "continue".
     """
     if requests == 0:
-        return Decision("continue", ("no traffic yet",), tuple(evidence))
+        return Decision("continue", (*left_out,) or ("no traffic yet",), tuple(evidence))
     goal = -math.log(rules.alpha)
     shown = [replace(item, status="shown") for item in evidence if not item.decides]
     evidence = [item for item in evidence if item.decides]
@@ -102,7 +104,7 @@ def decide(
         waiting += _doubtful(shown, goal)
     if strength >= goal and not waiting:
         passed = tuple(_passed(item) for item in marked if item.status == "passed")
-        return Decision("promote", passed, tuple(marked), strength)
+        return Decision("promote", (*passed, *left_out), tuple(marked), strength)
     if seconds >= rules.max_seconds or requests >= rules.max_requests:
         limit = "time" if seconds >= rules.max_seconds else "request"
         open_ = ", ".join(
@@ -111,7 +113,7 @@ def decide(
         reason = f"the {limit} limit was reached without a decision on: {open_}"
         verdict = "rollback" if rules.at_end == "rollback" else "continue"
         return Decision(verdict, (reason,), tuple(marked), strength, LIMIT)
-    reasons = (*waiting, *_undecided(rules, marked)) or ("no decision yet",)
+    reasons = (*left_out, *waiting, *_undecided(rules, marked)) or ("no decision yet",)
     return Decision("continue", reasons, tuple(marked), strength)
 
 
@@ -133,11 +135,17 @@ def correct_promotions(rules: Rules, decisions: Sequence[Decision]) -> list[Deci
         for d, a in zip(decisions, adjusted, strict=True)
     ]
     promoted = [i for i, d in enumerate(found) if d.verdict == "promote"]
-    for i in sorted(promoted, key=lambda i: -found[i].strength)[1:]:
+    for i in sorted(promoted, key=lambda i: -_rank(found[i]))[1:]:
         found[i] = replace(
             found[i], verdict="continue", reasons=("another challenger has stronger evidence",)
         )
     return found
+
+
+def _rank(decision: Decision) -> float:
+    """Evidence of being better, or of not being worse where nothing has to be better."""
+    successes = [i.log_pass for i in decision.evidence if i.hypothesis.role == "success"]
+    return min(successes, default=decision.strength)
 
 
 def _adjusted_wins(rules: Rules, evidence: Sequence[Evidence]) -> list[float]:
@@ -162,17 +170,22 @@ def _strength(rules: Rules, marked: Sequence[Evidence], wins: Sequence[float]) -
     ]
     if successes:
         needed += successes if rules.promote == "all" else [max(successes)]
+    # What only watches is not needed, but it has to be able to see.
+    needed += [0.0 for item in marked if item.status == "blind" and item.hypothesis.watches]
     return min(needed, default=0.0)
 
 
 def _status(item: Evidence, harmed: bool, passed: bool) -> str:
+    watches = item.hypothesis.watches
     if harmed:
         return "harmed"
+    if item.incomplete and item.hypothesis.needs_answers and (not passed or watches):
+        return "blind"
     if min(item.records) == 0:
         return "no data"
-    if passed and not item.hypothesis.watches:
+    if passed and not watches:
         return "passed"
-    if item.hypothesis.watches:
+    if watches:
         return "ok so far"
     return "futile" if _is_futile(item) else "undecided"
 
@@ -243,6 +256,8 @@ def _undecided(rules: Rules, marked: Sequence[Evidence]) -> list[str]:
         if item.status == "no data":
             note = f" ({item.note})" if item.note else ""
             reasons.append(f"{item.name}: no data yet{note}")
+        elif item.status == "blind":
+            reasons.append(f"{item.name}: blind: {item.note}")
         elif item.status in ("undecided", "futile"):
             note = f"; {item.note}" if item.note else ""
             reasons.append(

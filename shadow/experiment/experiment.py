@@ -123,7 +123,12 @@ class Experiment(Stateful):
         alpha = self.rules.alpha
         fresh = [
             decide(
-                self.rules, c.evidence(mode, alpha), c.requests(mode), seconds, c.counted_in(mode)
+                self.rules,
+                c.evidence(mode, alpha),
+                c.requests(mode),
+                seconds,
+                c.counted_in(mode),
+                c.account(mode),
             )
             for c in self.contests.values()
         ]

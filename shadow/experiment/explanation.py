@@ -95,8 +95,8 @@ class Situation:
     missing_seconds: float = 0.0
     seconds: float = math.inf
     """How long the experiment has run."""
-    unpaired: int = 0
-    """In the shadow: answers whose counterpart did not come."""
+    left_out: int = 0
+    """Requests that were not evaluated."""
     unanswered: str = ""
     """In a split: assigned requests that have no answer yet, by arm; "" without any."""
 
@@ -208,7 +208,7 @@ def _headline(decision: Decision, situation: Situation) -> str:
     verdict, cause = decision.verdict, decision.cause
     if verdict == "continue":
         if not situation.requests:
-            return "No traffic yet"
+            return "Nothing could be compared yet" if situation.left_out else "No traffic yet"
         return "Undecided at its limit" if cause == LIMIT else "Not decided yet"
     if verdict == "promote":
         if any(i.status == "passed" and i.hypothesis.role == "success" for i in decision.evidence):
@@ -220,7 +220,7 @@ def _headline(decision: Decision, situation: Situation) -> str:
 
 
 def _open_grounds(decision: Decision, situation: Situation) -> Iterator[str]:
-    if not situation.requests:
+    if not situation.requests and not situation.left_out:
         yield "the challenger has had no requests"
         return
     yield from decision.reasons
@@ -232,8 +232,9 @@ def _open_grounds(decision: Decision, situation: Situation) -> Iterator[str]:
 def _counted(situation: Situation) -> list[str]:
     """Expected and counted units by arm."""
     if situation.mode == "shadow":
-        alone = f"; {situation.unpaired:,} answers had no counterpart" if situation.unpaired else ""
-        return [f"pairs compared: {situation.requests:,}{alone}"]
+        missing = situation.left_out
+        others = f"; {missing:,} requests were not evaluated" if missing else ""
+        return [f"pairs compared: {situation.requests:,}{others}"]
     waiting = [situation.unanswered] if situation.unanswered else []
     if not situation.arms:
         return waiting
@@ -332,7 +333,7 @@ def _missing(rules: Rules, decision: Decision, situation: Situation) -> Iterator
             need = _NO_DATA.get(item.hypothesis.metric.needs) or item.note
             need = need or "check that its values are recorded"
             yield f"{item.name} has no data: {need}"
-        elif item.status in ("undecided", "futile") and item.decides:
+        elif item.status in ("undecided", "futile", "blind") and item.decides:
             yield _still(rules, item, situation)
     if situation.seconds < rules.min_seconds:
         left = rules.min_seconds - situation.seconds

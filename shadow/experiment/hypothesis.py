@@ -62,6 +62,7 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 _METRICS = (
     Metric("error_rate", Statistic.RATE, "error", Unit.POINTS),
     Metric("timeout_rate", Statistic.RATE, "timeout", Unit.POINTS),
+    Metric("unusable_rate", Statistic.RATE, "unusable", Unit.POINTS),
     Metric("latency_mean", Statistic.MEAN, "latency", Unit.SECONDS),
     *(
         Metric(f"latency_{name}", Statistic.QUANTILE, "latency", Unit.SECONDS, p=p)
@@ -208,6 +209,11 @@ class Hypothesis:
     def lower_is_better(self) -> bool:
         """Whether growth is harm."""
         return self.better == "lower"
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether the answers have to be readable."""
+        return self.metric.of_field or self.metric.column in ("disagreement", "unusable")
 
     @property
     def watches(self) -> bool:

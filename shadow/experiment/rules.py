@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from understudy.shadow.experiment.errors import ExperimentError
@@ -19,6 +19,12 @@ DEFAULT_METRICS: tuple[dict[str, Any], ...] = (
     {"metric": "latency_tail", "role": "guardrail", "margin": "20 %"},
 )
 """What is guarded when nothing is declared."""
+BUILT_IN = "unusable_rate"
+"""Guarded in every experiment: the share of requests without a usable answer, because they failed,
+were refused or abandoned, or because the answer cannot be read."""
+_BUILT_IN_MARGIN = "1 pp"
+_BUILT_IN_SHARE = 0.02
+"""Its share of alpha."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,10 @@ class Rules:
     ) -> Rules:
         """From plain data, as in a configuration file.
 
-        Metrics without a share of ``alpha`` divide evenly what the others leave. Raises
-        ExperimentError naming the path, such as ``metrics[1].margin``.
+        Metrics without a share of ``alpha`` divide evenly what the others leave. Unless it is
+        declared, the metric :data:`BUILT_IN` is added, with the margin of ``error_rate`` if that is
+        a guardrail; it gets 2 % of all shares. Raises ExperimentError naming the path, such as
+        ``metrics[1].margin``.
         """
         if not 0.0 < alpha < 1.0:
             raise ExperimentError("alpha", f"must lie between 0 and 1, not {alpha!r}")
@@ -102,5 +110,17 @@ class Rules:
                 "minimum_duration",
                 f"{min_seconds:g} s is longer than max_duration, {max_seconds:g} s",
             )
+        if BUILT_IN not in seen:
+            hypotheses = _with_built_in(hypotheses, alpha)
         limits = max_seconds, max_requests, at_end, min_seconds, shadow_only
         return cls(hypotheses, alpha, promote, minimum, *limits)
+
+
+def _with_built_in(hypotheses: tuple[Hypothesis, ...], alpha: float) -> tuple[Hypothesis, ...]:
+    errors = [h for h in hypotheses if h.name == "error_rate" and h.role == "guardrail"]
+    data = {"metric": BUILT_IN, "role": "guardrail", "margin": _BUILT_IN_MARGIN}
+    own = Hypothesis.parse(data, "metrics", alpha * _BUILT_IN_SHARE)
+    if errors:
+        own = replace(own, margin=errors[0].margin, base_rate=errors[0].base_rate)
+    scaled = (replace(h, alpha=h.alpha * (1.0 - _BUILT_IN_SHARE)) for h in hypotheses)
+    return (*scaled, own)

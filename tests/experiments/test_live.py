@@ -48,10 +48,11 @@ class Fed(LiveExperiment):
         shares: SplitShares | None,
         inputs: Table | None,
         answer: Table | None,
+        names: Names = NAMES,
     ) -> None:
-        one.arm = NAMES.arms.index(arm)
+        one.arm = names.arms.index(arm)
         self._builder.add(
-            NAMES,
+            names,
             one,
             inputs or Undecodable(Reason.EMPTY),
             answer or Undecodable(Reason.ERROR_RESPONSE),
@@ -444,12 +445,18 @@ def test_the_state_survives_json_and_continues() -> None:
 
 
 def test_waiting_halves_are_bounded() -> None:
-    pairing: PairJoiner[int] = PairJoiner(3)
+    dropped: list[tuple[bytes, dict[int, int]]] = []
+    pairing: PairJoiner[int] = PairJoiner(3, lambda key, halves: dropped.append((key, halves)))
     for i in range(5):
         assert pairing.add(b"%d" % i, 0, i, 2) is None
-    assert (len(pairing), pairing.lost) == (3, 2)
+    assert (len(pairing), dropped) == (3, [(b"0", {0: 0}), (b"1", {0: 1})])
+    dropped.clear()
+    assert pairing.add(b"4", 0, 7, 2) is None
+    assert dropped == [(b"4", {0: 4})], "an id that is used twice"
+    dropped.clear()
     assert pairing.add(b"0", 1, 9, 2) is None, "its half was given up"
-    assert pairing.add(b"4", 1, 9, 2) == {0: 4, 1: 9}
+    assert dropped == [(b"2", {0: 2})]
+    assert pairing.add(b"4", 1, 9, 2) == {0: 7, 1: 9}
 
 
 def numbers() -> Iterator[int]:

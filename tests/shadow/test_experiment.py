@@ -101,7 +101,9 @@ def test_shares_of_alpha_divide_what_is_left() -> None:
             {"metric": "latency_p99", "margin": "10 %"},
         ]
     )
-    assert [h.alpha for h in rules.hypotheses] == pytest.approx([0.03, 0.01, 0.01])
+    assert rules.hypotheses[-1].name == "unusable_rate", "is built in, for a small share"
+    shares = [0.98 * 0.03, 0.98 * 0.01, 0.98 * 0.01, 0.02 * 0.05]
+    assert [h.alpha for h in rules.hypotheses] == pytest.approx(shares)
 
 
 RATE = {"metric": "error_rate", "margin": "1 pp"}
@@ -322,7 +324,7 @@ def test_harm_wins_over_benefit_and_stays() -> None:
     assert decision.verdict == "rollback"
     assert "error_rate is worse by more than 1 pp" in decision.reasons[0]
     status = {item.name: item.status for item in decision.evidence}
-    assert status == {"error_rate": "harmed", "accuracy": "passed"}
+    assert status == {"error_rate": "harmed", "accuracy": "passed", "unusable_rate": "harmed"}
     arms = (rng.random(n) < 0.5).astype(float)
     contest.update_split(Split(arms, np.full(n, 0.5), {"error": np.zeros(n)}))
     assert one.decide("split", 1.0)["c0"].verdict == "rollback"

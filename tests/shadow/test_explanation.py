@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,7 @@ def test_the_range_of_what_is_missing_holds_in_most_cases() -> None:
     below 1e-6 if it holds for 0.8 (binomial, -6.5 standard errors)."""
     rng = np.random.default_rng(11)
     rules = Rules.parse([ACCURACY], alpha=0.001, minimum=0)
+    rules = replace(rules, hypotheses=rules.hypotheses[:1])  # its range, not that of the built-in
     inside = total = 0
     for _ in range(300):
         one = Experiment("x", ["candidate"], rules)

@@ -2,7 +2,8 @@
 
 ``model_server.py PORT [MODE]`` answers V2 requests with the request's ``id``, so that every answer
 can be checked. Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,
-``big``, ``drop`` (reads and closes).
+``big``, ``drop`` (reads and closes), ``picky`` (fails on bodies above 300 bytes), ``text`` (answers
+with something that is no prediction).
 """
 
 from __future__ import annotations
@@ -41,7 +42,12 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode
             if b"x-echo: size" in head.lower():
                 answer["size"] = len(body)
             data = json.dumps(answer).encode() + (PADDING if mode == "big" else b"")
-            writer.write(HEAD % len(data) + data)
+            if mode == "text":
+                data = b"certainly"
+            head_line = HEAD % len(data)
+            if mode == "picky" and length > 300:
+                head_line = head_line.replace(b"200 OK", b"500 No")
+            writer.write(head_line + data)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass

@@ -83,14 +83,17 @@ def test_halves_of_pairs_wait_within_bounds_and_lost_ones_reach_the_experiment(
     joiner = pipeline.stage_one.collectors["shadowed"].mirrored.waiting["candidate"]
     assert len(joiner) == 10
     pipeline.experiments.tick()
-    assert pipeline.experiments.live["shadowed"].contestants["candidate"].lost == 15
+    contest = pipeline.experiments.live["shadowed"].experiment.contests["candidate"]
+    assert contest.left_out["shadow"] == {"unpaired": 15}
+    assert contest.pairs == 0
 
 
 def test_a_joiner_gives_up_the_oldest_and_counts_it() -> None:
-    joiner: PairJoiner[int] = PairJoiner(2)
+    dropped: list[bytes] = []
+    joiner: PairJoiner[int] = PairJoiner(2, lambda key, halves: dropped.append(key))
     for key in (b"1", b"2", b"3"):
         assert joiner.add(key, 0, 1, 2) is None
-    assert (len(joiner), joiner.lost, b"1" in joiner) == (2, 1, False)
+    assert (len(joiner), dropped, b"1" in joiner) == (2, [b"1"], False)
 
 
 def test_inputs_of_requests_are_remembered_within_bounds(

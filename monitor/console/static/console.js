@@ -47,10 +47,11 @@ function section(title, ...children) {
 }
 function experiments(found) {
   const made = section('Experiments', table(
-    ['experiment', 'challenger', 'decision', 'rollout', 'should serve'],
+    ['experiment', 'challenger', 'decision', 'rollout', 'should serve', 'not evaluated'],
     found.flatMap(e => e.challengers.map(c => [e.name, c.name,
       [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
-      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.traffic).toFixed(1) + ' %'])), 'texts'));
+      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.traffic).toFixed(1) + ' %',
+      Object.entries(c.left_out || {}).map(([why, n]) => n + ' ' + why.replaceAll('_', ' ')).join(', ')])), 'texts'));
   for (const e of found) {
     const link = node('a', 'report of ' + e.name);
     link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
 from understudy.shadow.experiment.measures.adjusted import AdjustedMean, UnitTotal
 from understudy.shadow.experiment.measures.base import Measure
 from understudy.shadow.experiment.measures.blocks import AucBlocks, CalibrationBlocks
+from understudy.shadow.experiment.measures.bounded import BoundedMeasure
 from understudy.shadow.experiment.measures.by_unit import ByUnit
 from understudy.shadow.experiment.measures.distribution import Distribution
 from understudy.shadow.experiment.measures.mean import BoundedMeanPairs, Mean
@@ -15,7 +18,14 @@ from understudy.shadow.experiment.measures.ratio import Ratio
 from understudy.shadow.experiment.measures.tail import Tail
 from understudy.shadow.experiment.measures.unit_mean import UnitMean
 
-__all__ = ["ByUnit", "Measure", "measure_for"]
+__all__ = ["BoundedMeasure", "ByUnit", "Measure", "bounded_measure_for", "measure_for"]
+
+
+def bounded_measure_for(
+    hypothesis: Hypothesis, *, paired: bool, by_unit: bool = False
+) -> BoundedMeasure:
+    """The same for values of which some are only known to lie in an interval."""
+    return BoundedMeasure(partial(measure_for, hypothesis, paired=paired, by_unit=by_unit))
 
 
 def measure_for(hypothesis: Hypothesis, *, paired: bool, by_unit: bool = False) -> Measure:

@@ -1,0 +1,287 @@
+"""Evidence where some values are only known to lie in an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Self
+
+import numpy as np
+
+from understudy.shadow.experiment.batches import Array, Ends, Pairs, Split, Units, Values
+from understudy.shadow.experiment.fates import SMALL, UNBOUNDED
+from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.measures.base import Measure
+from understudy.shadow.experiment.measures.by_unit import ByUnit
+from understudy.shadow.sequential.common import Interval
+from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Two
+
+_ARMS = ("champion", "challenger")
+
+
+def _load_measure(name: str, state: Any, measure: Measure | None) -> Measure | None:
+    if measure is not None:
+        measure.load_state(state)
+    return measure
+
+
+_MAYBE = Annotated[
+    Measure | None,
+    Converter(lambda measure: measure.dump_state() if measure is not None else None, _load_measure),
+]
+
+
+class BoundedMeasure(Stateful):
+    """Evidence about one hypothesis from three copies of its measure.
+
+    One sees the known values only, and is what is shown. A claim has to be proven with the values
+    that are worst for the challenger, and harm with those that are best for it (Manski 1990). As
+    long as every value is known, the three are one. Values of which not even an interval is known
+    (an output without declared bounds) are left out; beyond a share of :data:`SMALL` there is then
+    no evidence either way.
+    """
+
+    _make: Config[Callable[[], Measure]]
+    observed: Saved[Measure]
+    worst: Saved[_MAYBE]
+    best: Saved[_MAYBE]
+    unknown: Saved[Two[Count]]
+    """Values of champion and challenger that are not known."""
+    _unbounded: Saved[Two[Count]]
+    """Those of them that may be anything."""
+    _lower_is_better: Config[bool]
+
+    def __init__(self, make: Callable[[], Measure]) -> None:
+        self._make = make
+        self.observed = observed = make()
+        self.worst = self.best = None
+        self.unknown = [0, 0]
+        self._unbounded = [0, 0]
+        self._lower_is_better = observed.hypothesis.lower_is_better
+
+    # In -----------------------------------------------------------------------------------------
+
+    def update_pairs(self, batch: Pairs) -> None:
+        """Add pairs."""
+        names = self.hypothesis.columns
+        known, ends = batch.column(*names), batch.ends(*names)
+        if ends is not None:
+            low, high, finite = self._within(ends, (0, 1))
+            for side in (0, 1):
+                self._count(side, low[side], high[side], finite)
+            ends = self._sorted((low[0], high[1]), (high[0], low[1]), finite)
+        self._feed(lambda measure, values: measure.update_pairs(*values), known, ends)
+
+    def update_split(self, batch: Split) -> None:
+        """Add records of split traffic."""
+        names = self.hypothesis.columns
+        known, ends = batch.column(*names), batch.ends(*names)
+        self._feed(lambda measure, values: measure.update_split(*values), known, self._by_arm(ends))
+
+    def update_units(self, batch: Units) -> None:
+        """Add units that have reached an age."""
+        names = self.hypothesis.columns
+        known, ends = batch.column(*names), batch.ends(*names)
+
+        def update(measure: Measure, values: Values) -> None:
+            assert isinstance(measure, ByUnit)
+            measure.update_at(batch.cutoff, *values)
+
+        self._feed(update, known, self._by_arm(ends))
+
+    def _by_arm(self, ends: Ends | None) -> Ends | None:
+        """Values worst and best for the challenger, from (arms, values, …) with both ends."""
+        if ends is None:
+            return None
+        low, high, finite = self._within(ends, (1,))
+        arms = low[0]
+        theirs = arms == 1.0
+        for side, mine in enumerate((~theirs, theirs)):
+            self._count(side, low[1][mine], high[1][mine], finite[mine])
+        if low[1].ndim > 1:
+            theirs = theirs[:, np.newaxis]
+        up = (arms, np.where(theirs, high[1], low[1]), *low[2:])
+        down = (arms, np.where(theirs, low[1], high[1]), *low[2:])
+        return self._sorted(up, down, finite)
+
+    def _sorted(self, up: Values, down: Values, finite: Any) -> Ends | None:
+        """Values worst and best for the challenger, from those with which it is highest and lowest;
+        only where these are finite. None where both are the same."""
+        if not finite.all():
+            up, down = (tuple(column[finite] for column in values) for values in (up, down))
+        if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(up, down, strict=True)):
+            return None
+        return (up, down) if self._lower_is_better else (down, up)
+
+    def _within(self, ends: Ends, which: tuple[int, ...]) -> tuple[Values, Values, Any]:
+        """Ends within the declared bounds, and which rows then have finite ones.
+
+        Of values in several columns, such as one with its covariate, only the first may be unknown:
+        which combination would be the worst depends on the measure.
+        """
+        low, high = list(ends[0]), list(ends[1])
+        bounds = self.hypothesis.bounds
+        finite = np.ones(len(low[which[0]]), np.bool_)
+        for column in which:
+            least, most = low[column], high[column]
+            if least.ndim > 1:
+                same = (least[:, 1:] == most[:, 1:]) | np.isnan(least[:, 1:])
+                finite &= same.all(axis=1)
+                least, most = least[:, 0], most[:, 0]
+            elif bounds is not None:
+                least = low[column] = np.where(least == -UNBOUNDED, bounds[0], least)
+                most = high[column] = np.where(most == UNBOUNDED, bounds[1], most)
+            finite &= (least > -0.5 * UNBOUNDED) & (most < 0.5 * UNBOUNDED)
+        return tuple(low), tuple(high), finite
+
+    def _count(self, side: int, low: Array, high: Array, finite: Any) -> None:
+        unknown = (low != high) & ~(np.isnan(low) & np.isnan(high))
+        if unknown.ndim > 1:
+            unknown = unknown.any(axis=1)
+        self.unknown[side] += int(np.count_nonzero(unknown))
+        self._unbounded[side] += int(np.count_nonzero(unknown & ~finite))
+
+    def _feed(
+        self, update: Callable[[Measure, Values], None], known: Values | None, ends: Ends | None
+    ) -> None:
+        if ends is not None and self.worst is None:
+            state = self.observed.dump_state()
+            self.worst, self.best = self._make(), self._make()
+            self.worst.load_state(state)
+            self.best.load_state(state)
+        if known is not None and len(known[0]):
+            update(self.observed, known)
+        worst, best = ends or (known, known)
+        for measure, values in ((self.worst, worst), (self.best, best)):
+            if measure is not None and values is not None and len(values[0]):
+                update(measure, values)
+
+    def begin_epoch(self) -> None:
+        """Start a new epoch: the shares have changed."""
+        for measure in self._measures():
+            measure.begin_epoch()
+
+    def _measures(self) -> tuple[Measure, ...]:
+        return tuple(m for m in (self.observed, self.worst, self.best) if m is not None)
+
+    # Out ----------------------------------------------------------------------------------------
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        """What is tested."""
+        return self.observed.hypothesis
+
+    @property
+    def n(self) -> list[int]:
+        """Known values of champion and challenger."""
+        return self.observed.n
+
+    @property
+    def outside(self) -> int:
+        """Values left out because they lay outside the declared bounds."""
+        return self.observed.outside
+
+    def estimates(self) -> tuple[float | None, float | None]:
+        """Of champion and challenger, among the known values of this epoch."""
+        return self.observed.estimates()
+
+    @property
+    def log_pass(self) -> float:
+        """Evidence that the hypothesis holds whatever the unknown values are."""
+        log_e = (self.worst or self.observed).log_pass
+        return min(log_e, 0.0) if self._boundless else log_e
+
+    @property
+    def log_harm(self) -> float:
+        """Evidence of harm whatever the unknown values are."""
+        log_e = (self.best or self.observed).log_harm
+        return min(log_e, 0.0) if self._boundless else log_e
+
+    def difference(self, alpha: float) -> Interval:
+        """Confidence sequence for challenger minus champion, whatever the unknown values are."""
+        if self._boundless:
+            return Interval()
+        first, second = (_difference(m, alpha) for m in self._ends())
+        return _hull(first, second)
+
+    def ratio(self, alpha: float) -> Interval | None:
+        """The same for challenger over champion; None where a ratio means nothing."""
+        first, second = (_ratio(m, alpha) for m in self._ends())
+        if first is None or second is None:
+            return None
+        return Interval(0.0, math.inf) if self._boundless else _hull(first, second)
+
+    def _ends(self) -> tuple[Measure, Measure]:
+        return self.worst or self.observed, self.best or self.observed
+
+    @property
+    def dependence(self) -> str:
+        """What was found of the dependence of requests; "" while they are independent."""
+        return self.observed.dependence
+
+    @property
+    def note(self) -> str:
+        """What to know about the evidence; "" if nothing."""
+        parts = [self.observed.note]
+        for arm, share in zip(_ARMS, self._shares(self.unknown), strict=True):
+            if share > SMALL:
+                parts.append(
+                    f"{share:.2%} of the {arm}'s values are not known, and count for the worst and "
+                    "the best that they can be"
+                )
+        if self._boundless:
+            parts.append("without `bounds` they may be anything")
+        return "; ".join(filter(None, parts))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether more values than a small share are not known."""
+        return max(self._shares(self.unknown)) > SMALL
+
+    @property
+    def _boundless(self) -> bool:
+        return max(self._shares(self._unbounded)) > SMALL
+
+    def _shares(self, counts: list[int]) -> list[float]:
+        return [
+            count / (n + unknown) if count else 0.0
+            for count, n, unknown in zip(counts, self.observed.n, self.unknown, strict=True)
+        ]
+
+    def merge(self, other: Self) -> Self:
+        """The state of both together."""
+        both = type(self)(self._make)
+        both.observed = self.observed.merge(other.observed)
+        if self.worst is not None or other.worst is not None:
+            both.worst, both.best = (
+                mine.merge(theirs) for mine, theirs in zip(self._ends(), other._ends(), strict=True)
+            )
+        both.unknown = [a + b for a, b in zip(self.unknown, other.unknown, strict=True)]
+        both._unbounded = [a + b for a, b in zip(self._unbounded, other._unbounded, strict=True)]
+        return both
+
+    def load_state(self, state: Any) -> None:
+        """Take over a state. Raises ValueError, KeyError or TypeError."""
+        if isinstance(state, dict) and state.get("worst") is not None:
+            self.worst, self.best = self._make(), self._make()
+        super().load_state(state)
+
+
+def _difference(measure: Measure, alpha: float) -> Interval:
+    """Challenger minus champion, as wide as the dependence of requests makes it."""
+    champion, challenger = measure.estimates()
+    known = champion is not None and challenger is not None
+    centre = challenger - champion if known else None  # type: ignore[operator]
+    return measure.widened(measure.difference(alpha), centre)
+
+
+def _ratio(measure: Measure, alpha: float) -> Interval | None:
+    """Challenger over champion, likewise."""
+    found = measure.ratio(alpha)
+    champion, challenger = measure.estimates()
+    centre = challenger / champion if champion and challenger is not None else None
+    return measure.widened(found, centre) if found is not None else None
+
+
+def _hull(first: Interval, second: Interval) -> Interval:
+    return Interval(min(first.lower, second.lower), max(first.upper, second.upper))

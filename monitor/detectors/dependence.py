@@ -288,8 +288,9 @@ def _raised_by(slack: float, peak: float, rows: int, long_run: float) -> float:
     else:
         top = math.log(_LARGEST)
         risen = math.exp(find_root(lambda v: logged(math.exp(v)) - usual, 0.0, top, xtol=1e-3))
-    # The highest of n rows has a Gumbel distribution, with a scale of I / (2 slack).
-    upper = risen * (1.0 + 1.28 * risen / (2.0 * slack * max(peak, 1e-9)))
+    # The highest of n rows has a Gumbel distribution, with a scale of I / (2 slack) and a standard
+    # deviation of 1.28 times that.
+    upper = risen * (1.0 + _CAREFUL * 1.28 * risen / (2.0 * slack * max(peak, 1e-9)))
     if peak > 0.0 and logged(long_run) > usual + math.log(_RARE):
         return upper
     return max(1.0, min(long_run, upper))

@@ -34,8 +34,6 @@ _MOST_HOURS = 0.8
 """Share of the hours of a day, among those that exist, which have to come twice."""
 _PLAUSIBLE = 3.0
 """Standard errors of the baseline's means by which live rows may move them."""
-_EVERY = 1024
-"""Live rows after which the shape of the week is worked out again."""
 _DAY = 24
 """Hours by which a row is so late that time has begun again."""
 
@@ -255,8 +253,8 @@ class LiveSeasons(Stateful):
     """Of the hour that has not ended."""
     _hour: Saved[int]
     """Hours since 1970; -1 before the first row."""
-    _since: Saved[Count]
-    """Rows since the shape was worked out."""
+    _stale: Derived[bool]
+    """Whether an hour has ended since the shape was worked out."""
     offsets: Derived[Floats]
     """What is subtracted, (168, S)."""
 
@@ -270,7 +268,7 @@ class LiveSeasons(Stateful):
         self._open = np.zeros(self.series)
         self._rows = 0
         self._hour = -1
-        self._since = 0
+        self._stale = False
         self.offsets = np.zeros((CELLS, self.series))
 
     def _restored(self) -> None:
@@ -284,6 +282,8 @@ class LiveSeasons(Stateful):
 
     def update(self, x: Floats, times: Floats) -> Floats:
         """Rows (n, S) at unix times (n,) less what was learned before them; NaN stays NaN."""
+        if self._stale:
+            self._refresh()
         hours = _hours(times)
         cells = _cells(hours)
         result: Floats = x - self.offsets[cells] if self.learned.any() else x
@@ -291,9 +291,9 @@ class LiveSeasons(Stateful):
         return result
 
     def _learn(self, x: Floats, hours: NDArray[np.int64]) -> None:
-        last = self._hour
         # Rows that are late, but not by a day, belong to an hour that has ended.
-        late = (hours < last) & (hours > last - _DAY)
+        newest = np.maximum.accumulate(np.maximum(hours, self._hour))
+        late = (hours < newest) & (hours > newest - _DAY)
         if late.any():
             x, hours = x[~late], hours[~late]
             if not len(x):
@@ -310,7 +310,6 @@ class LiveSeasons(Stateful):
                 self._hour = hour
             self._open = self._open + sums[index]
             self._rows += lengths[index]
-        self._since += len(x)
 
     def _close(self) -> None:
         if not self._rows:
@@ -324,11 +323,10 @@ class LiveSeasons(Stateful):
         self._visits[cell] += 1.0
         self._open = np.zeros(self.series)
         self._rows = 0
-        if self._since >= _EVERY:
-            self._since = 0
-            self._refresh()
+        self._stale = True
 
     def _refresh(self) -> None:
+        self._stale = False
         counts = self._counts[:, None]
         total = float(self._counts.sum())
         if not total:

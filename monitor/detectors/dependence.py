@@ -91,12 +91,13 @@ def _decided(variance: Floats, blocks: Floats) -> LongRun:
     lower = np.where(sure, variance * np.exp(-2.0 * error), 0.0)
     level = lower.argmax(axis=0)
     best = np.take_along_axis(variance, level[None], axis=0)[0]
-    # Where it still grows at the largest size, it goes on by about as much again in all.
-    largest = int(np.flatnonzero(known[:, 0]).max(initial=0))
-    grown = variance[largest] / np.maximum(variance[max(largest - 1, 0)], 1.0)
+    # Neighbouring blocks share a memory that is not short beside them: what doubling the size has
+    # added is added once more (Richardson's extrapolation).
+    half_size = np.take_along_axis(variance, np.maximum(level - 1, 0)[None], axis=0)[0]
+    grown = np.clip(best / np.maximum(half_size, 1.0), 1.0, 2.0)
     best = np.where(sure.any(axis=0), best, 1.0)
     upper = best * np.exp(_CAREFUL * error[level, 0])
-    upper *= np.where(level == largest, np.clip(grown, 1.0, 2.0), 1.0)
+    upper *= grown
     dependent = best > 1.0
     return LongRun(
         np.clip(best, 1.0, _LARGEST),

@@ -66,6 +66,7 @@ class LiveExperiment(Stateful):
     carried_over: Saved[Count]
     _weights: Saved[tuple[float, ...]]
     _epoch: Saved[float]
+    _counts_from: Saved[float]
     experiment: Saved[Annotated[Experiment, Key("evidence")]]
     units: Saved[UnitTable]
     _codes: Saved[Codes]
@@ -102,6 +103,8 @@ class LiveExperiment(Stateful):
         self._weights = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
+        self._counts_from = 0.0
+        """Unix time; requests of a split that started before it are excluded."""
 
     # Evidence -----------------------------------------------------------------------------------
 
@@ -138,7 +141,8 @@ class LiveExperiment(Stateful):
                     epoch, tuple(float(part.floats(f"w{n}")[0]) for n in range(width))
                 )
             of_epoch = epochs[begin:end] == epoch
-            settled = of_epoch & (part.floats("started") >= part.floats("settled"))
+            since = np.maximum(part.floats("settled"), self._counts_from)
+            settled = of_epoch & (part.floats("started") >= since)
             self.carried_over += int((~settled & (part.floats("open") == 0.0)).sum())
             if settled.any():
                 self._take_assigned(part.rows(np.flatnonzero(settled)))
@@ -384,11 +388,13 @@ class LiveExperiment(Stateful):
                 if contestant.mode == mode and contestant.rollout.live:
                     contestant.decision = decisions[name]
 
-    def prepare_resume(self, contestant: ChallengerState) -> None:
+    def prepare_resume(self, contestant: ChallengerState, now: float) -> None:
         """Before a paused rollout is resumed: traffic that was split wrongly is no evidence."""
         if contestant.rollout.phase == "paused" and not self.experiment.split_honoured:
             self.experiment.restart_split()
             self.units.forget()
+            self._assigned.settled(everything=True)
+            self._counts_from = now
 
     def weights(self) -> tuple[float, ...]:
         """The shares of the champion and of each challenger in the current stages; they sum to

@@ -188,7 +188,7 @@ class ExperimentRunner:
         contestant = self.contestant(live, challenger)
         now = self._clock()
         if command.kind == "resume":
-            live.prepare_resume(contestant)
+            live.prepare_resume(contestant, now)
         if command.kind == "promote" and command.force:
             self._refuse_overlap(live)
         requests = live.experiment.contests[contestant.name].requests(contestant.mode)

@@ -269,6 +269,33 @@ def test_a_split_is_judged_again_when_its_reason_is_gone() -> None:
     assert "understudy experiment resume x" in " ".join(explanation(one, found, NOW + 200).next)
 
 
+@pytest.mark.parametrize("unit", [{}, {"by": "header", "name": "x-user"}])
+def test_a_resumed_rollout_restarts_the_evidence_of_a_broken_split(unit: dict[str, str]) -> None:
+    one = live(**SPLIT, **({"unit": unit} if unit else {}))
+    candidate = one.contestants["candidate"]
+
+    def fed(first: int, n: int, share: float, at: float) -> None:
+        rng = np.random.default_rng(first)
+        for i in range(first, first + n):
+            arm = int(rng.random() < share)
+            made = assigned(i, arm, started=at + i * 0.01, unit=b"u%d" % i)
+            one.take(*made, division(), None, answer(1))
+
+    fed(0, 600, 0.1, NOW + 10)
+    one.tick(NOW + 100.0)
+    assert (candidate.decision.verdict, candidate.rollout.phase) == ("invalid", "paused")
+    one.prepare_resume(candidate, NOW + 101)
+    fed(700, 100, 0.0, NOW + 80)  # they started before
+    assert one.experiment.split is None
+    assert served(one) == [0, 0]
+    candidate.rollout, _ = rollout.resume(candidate.rollout, NOW + 101, "ada", "fixed", 0)
+    fed(1000, 600, 0.4, NOW + 110)
+    one.tick(NOW + 200.0)
+    assert candidate.decision.verdict != "invalid"
+    assert candidate.rollout.phase != "paused"
+    assert sum(served(one)) == 600
+
+
 def test_requests_that_hang_count_as_assigned_and_block_a_promotion() -> None:
     """The champion stops answering: the split is as configured, and its answers are missing."""
     one = live(**SPLIT, metrics=[{"metric": "error_rate", "margin": "20 pp"}])

@@ -72,6 +72,8 @@ def build(plane: EvaluationPlane, line: ControlLine) -> FastAPI:
 def _add_evaluator_hint(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.get("/v1/findings", tags=["findings"])
     @app.get("/v1/findings/{rest:path}", include_in_schema=False)
+    @app.get("/v1/incidents", include_in_schema=False)
+    @app.get("/v1/incidents/{rest:path}", include_in_schema=False)
     async def findings() -> Response:
         """The evaluators have the findings; the message names their address."""
         return refusal(404, plane.mode.evaluator_hint())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from understudy.monitor.api.records import recent
 from understudy.monitor.api.security import refuse_records
 from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
 from understudy.monitor.findings.finding import Finding, rank
+from understudy.monitor.findings.incident import Incident
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, Silence
 from understudy.monitor.findings.words import moment
@@ -52,11 +54,14 @@ class NewSilence(Note):
 
 
 def add_findings(app: FastAPI, plane: EvaluationPlane, service: FindingsService) -> None:
-    """Add the routes below /v1/findings and /v1/silences."""
+    """Add the routes below /v1/findings, /v1/incidents and /v1/silences."""
     findings = APIRouter(prefix="/v1/findings", tags=["findings"])
     _show(findings, plane, service)
     _change(findings, plane, service)
     app.include_router(findings)
+    incidents = APIRouter(prefix="/v1/incidents", tags=["findings"])
+    _incidents(incidents, plane, service)
+    app.include_router(incidents)
     silences = APIRouter(prefix="/v1/silences", tags=["findings"])
     _silences(silences, plane, service)
     app.include_router(silences)
@@ -129,10 +134,47 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
             }
         )
 
+    @router.get("/history")
+    async def history(
+        before: Annotated[
+            int | None, Query(ge=1, description="`next` of the page before; without it the newest.")
+        ] = None,
+        finding: Annotated[
+            str | None, Query(max_length=64, description="Only of this finding or incident.")
+        ] = None,
+        model: Annotated[
+            str | None, Query(max_length=256, description="Only of this model.")
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Changes of a page, about.")] = 100,
+    ) -> Response:
+        """Every change of every finding, the newest first, as far back as
+        `monitoring.history_size` and `monitoring.history_days` keep it on disk. `next` begins the
+        next page; it is null on the last one."""
+        kept = service.history
+        changes: list[dict[str, Any]] = []
+        following = None
+        if kept is not None:
+            # Reads files: not in the event loop.
+            changes, following = await asyncio.to_thread(kept.page, before, limit, finding, model)
+        retention = kept.retention if kept is not None else None
+        return answer(
+            {
+                "changes": [
+                    {**one, "at_time": moment(one["at"]) if one["at"] is not None else None}
+                    for one in changes
+                ],
+                "next": following,
+                "max_bytes": retention.max_bytes if retention is not None else 0,
+                "max_days": retention.max_days if retention is not None else 0,
+            }
+        )
+
     @router.get("/{id}")
     async def show(id: _Id) -> Response:
-        """One finding: what, since when, how large, which features, and what to look at next."""
-        return answer(document(ledger.find(id), time.time()))
+        """One finding: what, since when, how large, which features, and what to look at next. Also
+        an old one, as far back as the history reaches."""
+        found = await asyncio.to_thread(service.find, id)
+        return answer(document(found, time.time()))
 
     @router.get("/{id}/records")
     async def records(
@@ -171,6 +213,59 @@ def _change(router: APIRouter, plane: EvaluationPlane, service: FindingsService)
         when it gets worse."""
         found = service.close(id, closing.who, closing.why, closing.new_normal)
         return answer(document(found, time.time()))
+
+
+def incident_document(incident: Incident, now: float) -> dict[str, Any]:
+    """An incident for the API, with its findings."""
+    ended = now if incident.closed is None else incident.closed
+    return {
+        **incident.to_dict(),
+        "age_seconds": max(0.0, ended - incident.opened),
+        "opened_at": moment(incident.opened),
+        "since_at": moment(incident.since) if incident.since is not None else None,
+        "findings": [document(finding, now) for finding in incident.findings],
+        "links": {"self": f"/v1/incidents/{incident.id}"},
+    }
+
+
+def _incidents(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -> None:
+    ledger = service.ledger
+
+    @router.get("")
+    async def list_(
+        state: Annotated[Literal["open", "closed", "all"], Query(description="Which.")] = "open",
+        model: Annotated[
+            str | None, Query(max_length=256, description="Only of this model.")
+        ] = None,
+        severity: Annotated[
+            Literal["info", "warning", "critical"], Query(description="Minimum severity.")
+        ] = "info",
+        limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number.")] = 100,
+    ) -> Response:
+        """Incidents with their findings: findings of a model that opened close together. Open ones
+        first, by severity, then closed ones, the last first."""
+        now = time.time()
+        chosen = [
+            incident
+            for incident in ledger.all_incidents()
+            if (state == "all" or incident.open == (state == "open"))
+            and model in (None, incident.lead.signal.model)
+            and incident.severity >= rank(severity)
+        ]
+        shown = [incident_document(incident, now) for incident in chosen[:limit]]
+        return answer({"incidents": shown, "matching": len(chosen)})
+
+    @router.get("/{id}")
+    async def show(id: _Id) -> Response:
+        """One incident with its findings."""
+        return answer(incident_document(ledger.incident(id), time.time()))
+
+    @router.post("/{id}/acknowledge", dependencies=changing(plane))
+    async def acknowledge(id: _Id, note: Note) -> Response:
+        """Acknowledge all open findings of an incident: no reminders until one gets worse or
+        another one joins."""
+        found = service.acknowledge_incident(id, note.who, note.why)
+        return answer(incident_document(found, time.time()))
 
 
 def _silences(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -> None:

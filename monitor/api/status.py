@@ -232,7 +232,9 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
         },
         "predictions": predictions(plane),
         "undecodable": undecodable(plane),
-        "findings": in_short(judge.service.ledger.open(), time.time()) if judge else {"open": 0},
+        "findings": in_short(judge.service.ledger.incidents(), time.time())
+        if judge
+        else {"open": 0},
         "watched": judge.watches.in_short() if judge else [],
         "not_tested": judge.watches.untested() if judge else [],
         "experiments": [

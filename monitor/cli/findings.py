@@ -44,6 +44,7 @@ def findings() -> None:
 
     \b
     Examples:
+      understudy findings incidents
       understudy findings list
       understudy findings show 20261123T221530-7
       understudy findings ack 20261123T221530-7 --why "the vendor is looking at it"
@@ -100,25 +101,113 @@ def list_(
 
 
 @findings.command()
+@click.option(
+    "--state",
+    type=click.Choice(["open", "closed", "all"]),
+    default="open",
+    show_default=True,
+    help="Which.",
+)
+@_model
+@_severity
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="How many at most.")
+@click.option("--exit-code", is_flag=True, help=_CODE)
+@json_option
+@client_options
+def incidents(
+    client: Client,
+    state: str,
+    model: str | None,
+    severity: str,
+    limit: int,
+    exit_code: bool,
+    as_json: bool,
+) -> None:
+    """List incidents: findings of a model that opened close together, with one headline.
+
+    \b
+    Examples:
+      understudy findings incidents
+      understudy findings incidents --state all --model delays
+    """
+    from understudy.common.screen import console
+    from understudy.monitor.cli.findings_text import incident_table
+
+    query = _query(state, model, severity, limit)
+    found = client.get(f"/v1/incidents?{query}")
+    if as_json:
+        echo(json.dumps(found))
+    elif found["incidents"]:
+        console().print(incident_table(found["incidents"]))
+    else:
+        echo("no incidents" if state != "open" else "nothing is open")
+    if exit_code:
+        if state != "open":
+            found = client.get(f"/v1/incidents?{_query('open', model, severity, 1)}")
+        raise SystemExit(int(found["matching"] > 0))
+
+
+@findings.command()
+@click.argument("id_", metavar="[ID]", required=False)
+@_model
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="About how many changes.")
+@click.option("--before", type=click.IntRange(1), help="Go on from the page before.")
+@json_option
+@client_options
+def history(
+    client: Client,
+    id_: str | None,
+    model: str | None,
+    limit: int,
+    before: int | None,
+    as_json: bool,
+) -> None:
+    """List every change of every finding, or of finding or incident ID, the newest first.
+
+    The history goes back as far as monitoring.history_size and monitoring.history_days say.
+
+    \b
+    Examples:
+      understudy findings history --model delays
+      understudy findings history 20261123T221530-7
+    """
+    given = {"finding": id_, "model": model, "limit": limit, "before": before}
+    query = urlencode({name: value for name, value in given.items() if value is not None})
+    found = client.get(f"/v1/findings/history?{query}")
+    if as_json:
+        echo(json.dumps(found))
+        return
+    for one in found["changes"]:
+        detail = f" ({one['change']})" if one["change"] else ""
+        finding = one["finding"]
+        echo(f"{one['at_time']}  {finding['id']}  {one['event']}{detail}: {finding['title']}")
+    if not found["changes"]:
+        echo("no changes")
+    if found["next"] is not None:
+        echo(f"older ones: --before {found['next']}")
+
+
+@findings.command()
 @click.argument("id_", metavar="ID")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when it is open.")
 @json_option
 @client_options
 def show(client: Client, id_: str, exit_code: bool, as_json: bool) -> None:
-    """Show everything that is known about finding ID.
+    """Show everything that is known about finding or incident ID, open or closed.
 
     \b
-    Example:
+    Examples:
       understudy findings show 20261123T221530-7
+      understudy findings show i20261123T221530-7
     """
     from understudy.common.screen import console
-    from understudy.monitor.cli.findings_text import page
+    from understudy.monitor.cli.findings_text import incident_page, page
 
     found = client.get(_path(id_))
     if as_json:
         echo(json.dumps(found))
     else:
-        console().print(page(found))
+        console().print(incident_page(found) if _is_incident(id_) else page(found))
     if exit_code:
         raise SystemExit(int(found["state"] == "open"))
 
@@ -170,7 +259,7 @@ def watch(
 @json_option
 @client_options
 def ack(client: Client, id_: str, why: str, who: str | None, as_json: bool) -> None:
-    """Acknowledge finding ID: no more reminders, until it gets worse.
+    """Acknowledge finding ID, or all of incident ID: no more reminders, until it gets worse.
 
     \b
     Example:
@@ -178,7 +267,7 @@ def ack(client: Client, id_: str, why: str, who: str | None, as_json: bool) -> N
     """
     order = {"who": who or user(), "why": why}
     found = client.post(_path(id_, "/acknowledge"), order)
-    _print_result(found, as_json, lambda: f"{found['id']} acknowledged: {found['title']}")
+    _print_result(found, as_json, lambda: f"{found['id']} acknowledged: {_title(found)}")
 
 
 @findings.command()
@@ -264,11 +353,24 @@ def silence(
 def _list(
     client: Client, state: str, model: str | None, severity: str, limit: int
 ) -> dict[str, Any]:
+    found: dict[str, Any] = client.get(f"/v1/findings?{_query(state, model, severity, limit)}")
+    return found
+
+
+def _query(state: str, model: str | None, severity: str, limit: int) -> str:
     query = {"state": state, "severity": severity, "limit": str(limit)}
     if model is not None:
         query["model"] = model
-    found: dict[str, Any] = client.get(f"/v1/findings?{urlencode(query)}")
-    return found
+    return urlencode(query)
+
+
+def _title(found: dict[str, Any]) -> str:
+    return str(found["headline"] if "headline" in found else found["title"])
+
+
+def _is_incident(id_: str) -> bool:
+    """Incidents have the id of the finding that began them, after an i."""
+    return id_.startswith("i")
 
 
 def _print_result(found: Any, as_json: bool, text: Callable[[], str]) -> None:
@@ -276,4 +378,5 @@ def _print_result(found: Any, as_json: bool, text: Callable[[], str]) -> None:
 
 
 def _path(id_: str, rest: str = "") -> str:
-    return f"/v1/findings/{quote(id_, safe='')}{rest}"
+    kind = "incidents" if _is_incident(id_) else "findings"
+    return f"/v1/{kind}/{quote(id_, safe='')}{rest}"

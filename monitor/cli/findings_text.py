@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.common.screen import Group, Padding, RenderableType, Table, Text
@@ -44,6 +44,43 @@ def not_tested(document: Mapping[str, Any]) -> list[Text]:
         Text(f"not tested ({one['model']}): {one['words']}", style="yellow")
         for one in document.get("not_tested", ())
     ]
+
+
+def incident_table(incidents: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """A headline for each incident, and a line for each of its findings."""
+    parts: list[RenderableType] = []
+    for one in incidents:
+        parts.append(_incident_head(one))
+        parts.append(Padding(_incident_findings(one), (0, 0, 1, 2)))
+    return Group(*parts)
+
+
+def incident_page(one: Mapping[str, Any]) -> RenderableType:
+    """An incident with all details of its findings."""
+    parts: list[RenderableType] = [_incident_head(one), Text("")]
+    for finding in one["findings"]:
+        parts.append(Padding(page(finding), (0, 0, 1, 2)))
+    return Group(*parts)
+
+
+def _incident_head(one: Mapping[str, Any]) -> RenderableType:
+    state = ", ".join([one["state"], *(["acknowledged"] if one["acknowledged"] else [])])
+    about = ", ".join(part for part in (one["model"], one["version"]) if part)
+    began = f", since about {one['since_at']}" if one["since_at"] else ""
+    span = words.span(one["age_seconds"])
+    return Group(
+        Text.assemble((one["severity"], _STYLES[one["severity"]]), "  ", (one["headline"], "bold")),
+        Text(f"{one['id']}: {state}, {about}, for {span}{began}", "dim"),
+    )
+
+
+def _incident_findings(one: Mapping[str, Any]) -> Table:
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(no_wrap=True)
+    for finding in one["findings"]:
+        severity = Text(finding["severity"], style=_STYLES[finding["severity"]])
+        made.add_row(finding["id"], severity, _state(finding), Text(finding["title"]))
+    return made
 
 
 def _state(one: Mapping[str, Any]) -> str:

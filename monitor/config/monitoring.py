@@ -9,7 +9,7 @@ from pydantic import Field
 from understudy.monitor.config.detectors import Detector
 from understudy.monitor.config.fields import Columns
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Seconds
+from understudy.monitor.config.units import Bytes, Seconds
 
 
 class Monitoring(Section):
@@ -47,3 +47,7 @@ class Monitoring(Section):
     """Duration without traffic that raises a finding; default: derived from the usual gaps."""
     hold: Seconds = 300.0
     """A finding closes when it has not been reported for this long."""
+    history_size: Bytes = Field(default=32 * 1024 * 1024, ge=1024 * 1024)
+    """Size of the history of findings on disk; when it is full, its oldest twentieth is deleted."""
+    history_days: int = Field(default=90, ge=1, le=3650)
+    """Age at which the history of findings is deleted, in days."""

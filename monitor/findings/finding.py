@@ -196,7 +196,8 @@ class Finding:
     description and ``changed`` the time. ``updates`` counts meaningful changes while it was open,
     ``reopened`` how often it came back. ``closed`` is None while it is open; ``reason`` is why it
     was closed. ``absent`` is the time since which its source has not reported it. ``dismissed``: a
-    person closed it while its source still reports it.
+    person closed it while its source still reports it. ``incident`` is the id of the incident that
+    it belongs to (:mod:`understudy.monitor.findings.incident`), by default one that it starts.
     """
 
     id: str
@@ -218,11 +219,22 @@ class Finding:
     absent: float | None = None
     silenced_until: float | None = None
     notes: tuple[Note, ...] = ()
+    incident: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.incident:
+            _set(self, "incident", f"i{self.id}")
 
     @property
     def key(self) -> str:
         """Identity of the problem, that of its signals."""
         return self.signal.key
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What it is about. A signal with another identity is another finding, whatever its key."""
+        signal = self.signal
+        return signal.kind, signal.model, signal.version, signal.segment
 
     @property
     def open(self) -> bool:

@@ -18,10 +18,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from understudy.monitor.errors import FindingError, FindingStateError
+from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
 from understudy.monitor.findings.changes import Change, describe_changes, is_worse
 from understudy.monitor.findings.finding import Finding, Note, Signal, rank
 from understudy.monitor.findings.finding_store import FindingStore
+from understudy.monitor.findings.incident import Incident, incidents_of
 from understudy.monitor.findings.limits import HeldBack, Limits, Openings
 from understudy.monitor.findings.silences import Silence, Silences
 from understudy.shadow.state import Config, Count, Key, Saved, Stateful, Transient
@@ -96,6 +97,22 @@ class Findings(Stateful):
         """The finding with that id. Raises UnknownFindingError."""
         return self._store.find(id_)
 
+    def incidents(self) -> list[Incident]:
+        """Open incidents, with the closed findings of them that are stored: the most severe first,
+        then the newest."""
+        return [incident for incident in self.all_incidents() if incident.open]
+
+    def all_incidents(self) -> list[Incident]:
+        """Open incidents, then closed ones, the last closed first."""
+        return incidents_of(self.all())
+
+    def incident(self, id_: str) -> Incident:
+        """The incident with that id. Raises UnknownFindingError."""
+        members = [finding for finding in self.all() if finding.incident == id_]
+        if not members:
+            raise UnknownFindingError(f"no incident {id_!r}, or it was deleted")
+        return incidents_of(members)[0]
+
     @property
     def forgotten(self) -> int:
         """Number of closed findings that were deleted because ``history`` was full."""
@@ -128,6 +145,8 @@ class Findings(Stateful):
         changes: list[Change] = []
         for key, signal in present.items():
             if key in self._store:
+                changes += self._end_other(signal, now)
+            if key in self._store:
                 changes += self._refresh(source, signal, now)
         changes += self._mark_absent(source, present, now, hold)
         held_back: dict[str, HeldBack] = {}
@@ -141,6 +160,14 @@ class Findings(Stateful):
         self._held_back[source] = held_back
         changes += self._summarise(now)
         return self._publish(changes)
+
+    def _end_other(self, signal: Signal, now: float) -> list[Change]:
+        """Close the open finding with the signal's key if it is about something else: a person's
+        acknowledgement of the one is none of the other."""
+        finding = self._store[signal.key]
+        if finding.identity == (signal.kind, signal.model, signal.version, signal.segment):
+            return []
+        return [self._close(finding, now, "replaced by a finding about something else")]
 
     def _refresh(self, source: str, signal: Signal, now: float) -> list[Change]:
         finding = self._store[signal.key]
@@ -224,8 +251,11 @@ class Findings(Stateful):
     def _open_or_reopen(self, source: str, signal: Signal, now: float) -> Change:
         until = self.silences.until(signal.key, now)
         last = self._store.last(signal.key)
+        same = last is not None and last.identity == (
+            signal.kind, signal.model, signal.version, signal.segment
+        )  # fmt: skip
         # A closing in the future: the clock was set back.
-        if last is not None and now - (last.closed or 0.0) < self.limits.grace:
+        if last is not None and same and now - (last.closed or 0.0) < self.limits.grace:
             self.reopened += 1
             again = replace(
                 last,
@@ -250,10 +280,33 @@ class Findings(Stateful):
         # Models come from the configuration; this bounds the counter should a source invent them.
         known = key in self.totals or len(self.totals) < _MAX_TOTALS
         self.totals[key if known else ("other", signal.kind)] += 1
+        id_ = f"{stamp}-{self.number}"
         new = Finding(
-            f"{stamp}-{self.number}", source, signal, signal, now, now, now, silenced_until=until
+            id_,
+            source,
+            signal,
+            signal,
+            now,
+            now,
+            now,
+            silenced_until=until,
+            incident=self._incident_for(source, signal, now),
         )
         return self._store.change(replace(new, revision=0), "opened", now, "")
+
+    def _incident_for(self, source: str, signal: Signal, now: float) -> str:
+        """The open incident that a new finding joins; empty if it starts one. A summary joins the
+        newest one of its model."""
+        open_ = {f.incident for f in self._store if f.signal.model == signal.model}
+        members = [finding for finding in self.all() if finding.incident in open_]
+        fitting = [
+            one
+            for one in incidents_of(members)
+            if one.open
+            and (source == SUMMARY or one.lead.signal.version == signal.version)
+            and (source == SUMMARY or one.accepts(signal, now))
+        ]
+        return max(fitting, key=lambda one: one.opened).id if fitting else ""
 
     def _summarise(self, now: float) -> list[Change]:
         """One finding per model for all signals that are held back."""
@@ -285,6 +338,21 @@ class Findings(Stateful):
         change = self._store.change(finding, "acknowledged", now, _by(who, why))
         self._publish([change])
         return change
+
+    def acknowledge_incident(self, id_: str, who: str, why: str, now: float) -> list[Change]:
+        """Acknowledge every open finding of an incident. One that joins it later is not
+        acknowledged. Raises UnknownFindingError, or FindingStateError when it is closed."""
+        now = _time(now)
+        incident = self.incident(id_)
+        if not incident.open:
+            raise FindingStateError(f"incident {id_} is already closed")
+        note = Note("acknowledge", who, why, now)
+        changes = []
+        for finding in incident.open_findings:
+            if not finding.acknowledged:
+                fresh = replace(finding, acknowledged=True).with_note(note)
+                changes.append(self._store.change(fresh, "acknowledged", now, _by(who, why)))
+        return self._publish(changes)
 
     def close(self, id_: str, who: str, why: str, now: float, new_normal: bool = False) -> Change:
         """Close a finding that is still reported. It stays closed until it has recovered, or has

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.config.notify import Notification
-from understudy.monitor.errors import FindingError
+from understudy.monitor.errors import FindingError, UnknownFindingError
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
-from understudy.monitor.findings.history import History
+from understudy.monitor.findings.history import History, Retention
+from understudy.monitor.findings.incident import Incident
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.notify import Notifier
@@ -25,8 +26,9 @@ class FindingsService:
     """The ledger, to which sources report, its history on disk, and the notifier.
 
     ``folder`` is where the history is written; None keeps it in memory only. ``on_accepted`` is
-    called with findings that a person closed as the new normal. ``clock`` returns unix seconds.
-    Call :meth:`load_state` before the first report, also when there is no saved state.
+    called with findings that a person closed as the new normal. ``clock`` returns unix seconds;
+    ``retention`` says how much of the history is kept. Call :meth:`load_state` before the first
+    report, also when there is no saved state.
     """
 
     def __init__(
@@ -36,17 +38,25 @@ class FindingsService:
         channels: Sequence[Notification] = (),
         on_accepted: Callable[[Finding], None] | None = None,
         clock: Callable[[], float] = time.time,
+        retention: Retention | None = None,
     ) -> None:
         self.ledger = Findings(limits, self._on_changes, on_accepted)
         self.notifier = Notifier(channels, self.ledger, clock)
-        self.history = History(folder) if folder is not None else None
+        self.history = History(folder, retention) if folder is not None else None
         self.restored = False
         """Whether :meth:`load_state` has been called."""
         self._clock = clock
 
-    def configure(self, limits: Limits, channels: Sequence[Notification]) -> None:
+    def configure(
+        self,
+        limits: Limits,
+        channels: Sequence[Notification],
+        retention: Retention | None = None,
+    ) -> None:
         """Apply another configuration."""
         self.ledger.configure(limits)
+        if self.history is not None:
+            self.history.configure(retention or Retention())
         self.notifier.configure(channels)
 
     async def run(self) -> None:
@@ -63,6 +73,22 @@ class FindingsService:
     def acknowledge(self, id_: str, who: str, why: str) -> Finding:
         """As :meth:`Findings.acknowledge`, at the present time."""
         return self.ledger.acknowledge(id_, who, why, self._clock()).finding
+
+    def acknowledge_incident(self, id_: str, who: str, why: str) -> Incident:
+        """As :meth:`Findings.acknowledge_incident`, at the present time."""
+        self.ledger.acknowledge_incident(id_, who, why, self._clock())
+        return self.ledger.incident(id_)
+
+    def find(self, id_: str) -> Finding:
+        """The finding with that id, from memory or from the history on disk. Raises
+        UnknownFindingError."""
+        try:
+            return self.ledger.find(id_)
+        except UnknownFindingError:
+            old = self.history.find(id_) if self.history is not None else None
+            if old is None:
+                raise
+            return old
 
     def close(self, id_: str, who: str, why: str, new_normal: bool = False) -> Finding:
         """As :meth:`Findings.close`, at the present time."""

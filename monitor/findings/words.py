@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from understudy.monitor.findings.finding import Finding, Signal, Size
+from understudy.monitor.findings.finding import SEVERITIES, Signal, Size
+from understudy.monitor.findings.incident import Incident
 
 _LATEST = 253402300799.0
 
@@ -56,12 +57,12 @@ def subject(signal: Signal) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def headline(event: str, finding: Finding) -> str:
+def headline(event: str, incident: Incident) -> str:
     """The change in one line; ``event`` is a kind of change, or ``reminder``."""
-    title = finding.signal.title
+    text = incident.headline
     if event == "closed":
-        return f"Closed: {title}"
-    severity = finding.signal.severity
+        return f"Closed: {text}"
+    severity = SEVERITIES[incident.severity]
     prefixes = {
         "opened": severity.capitalize(),
         "reopened": f"Reopened, {severity}",
@@ -69,4 +70,4 @@ def headline(event: str, finding: Finding) -> str:
         "acknowledged": f"Acknowledged, {severity}",
         "reminder": f"Still open, {severity}",
     }
-    return f"{prefixes.get(event, severity.capitalize())}: {title}"
+    return f"{prefixes.get(event, severity.capitalize())}: {text}"

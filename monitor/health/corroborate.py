@@ -124,7 +124,7 @@ def corroborations(
     """What those that have alarmed of late have to say."""
     return [
         Signal(
-            key=f"{kind}/{model}/{version}//{one.name}",
+            key=f"{kind}/{model}/{version}//detector/{one.name}",
             kind=kind,
             model=model,
             version=version,

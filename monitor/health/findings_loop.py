@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from understudy.monitor.config.model import Config as Configuration
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
+from understudy.monitor.findings.history import Retention
 from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.health.validation.rehearsal import SOURCE as VALIDATION
@@ -39,14 +40,16 @@ class FindingsLoop(Stateful):
         self.watches = Watches(config)
         self.validation = Validation(config) if folder is not None else None
         channels = config.notify if folder is not None else []
-        self.service = FindingsService(folder, _limits(config), channels, self._accept, clock)
+        self.service = FindingsService(
+            folder, _limits(config), channels, self._accept, clock, _retention(config)
+        )
 
     def configure(self, config: Configuration) -> None:
         """Apply another configuration."""
         self.watches.configure(config)
         if self.validation is not None:
             self.validation.configure(config)
-        self.service.configure(_limits(config), config.notify)
+        self.service.configure(_limits(config), config.notify, _retention(config))
 
     def tick(self, now: float) -> list[Change]:
         """Report all present problems at ``now``, unix seconds; returns the changes of findings."""
@@ -69,6 +72,10 @@ class FindingsLoop(Stateful):
     def load_state(self, state: Any) -> None:
         """Load a saved state, also an empty one; invalid parts are ignored and logged."""
         super().load_state(state or {"watches": {}, "room": None})
+
+
+def _retention(config: Configuration) -> Retention:
+    return Retention(config.monitoring.history_size, config.monitoring.history_days)
 
 
 def _limits(config: Configuration) -> Limits:

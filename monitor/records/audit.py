@@ -216,6 +216,31 @@ class AuditLog:
                     entries.append(entry)
         return entries[::-1]
 
+    def entries(self, newest_first: bool = False) -> Iterator[dict[str, Any]]:
+        """All entries in order, one file at a time; lines that cannot be read are left out."""
+        paths = self._paths()
+        for path in reversed(paths) if newest_first else paths:
+            lines = _whole_lines(path)
+            for line in reversed(lines) if newest_first else lines:
+                entry = _entry(line)
+                if entry is not None:
+                    yield entry
+
+    def expire(self, before: float) -> int:
+        """Delete full files whose last line was written before that unix time, the oldest first;
+        return how many."""
+        deleted = 0
+        for path in self._paths()[:-1]:
+            try:
+                if path == self.path or path.stat().st_mtime >= before:
+                    break
+                path.unlink()
+            except OSError as error:
+                log.error("%s: cannot be deleted: %s", path, error)
+                break
+            deleted += 1
+        return deleted
+
     def verify(self) -> int | None:
         """The number of the first line that was changed, or that follows a removed or inserted one;
         None if the log is intact up to the last line that this object knows."""

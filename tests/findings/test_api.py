@@ -34,6 +34,7 @@ from understudy.monitor.console.page import static
 from understudy.monitor.errors import ApiError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.finding import Contribution, Size
+from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import Names
@@ -225,6 +226,10 @@ def test_every_call_is_described(service: Service) -> None:
         "/v1/findings/{id}/records",
         "/v1/findings/{id}/acknowledge",
         "/v1/findings/{id}/close",
+        "/v1/findings/history",
+        "/v1/incidents",
+        "/v1/incidents/{id}",
+        "/v1/incidents/{id}/acknowledge",
         "/v1/silences",
         "/v1/silences/{id}",
     }
@@ -273,6 +278,76 @@ def test_command_line_lists_acknowledges_and_closes(service: Service) -> None:
     assert "closed" in run(service, "list", "--state", "all").output
 
 
+def several(service: Service) -> str:
+    """Two findings of one incident and one of another; the id of the first incident."""
+    service.report(
+        signal("drift/delays/1//input/temp"),
+        signal("drift/delays/1//input/wind", features=(Contribution("wind", 1.0, "rose"),)),
+        signal("quality/fares/1//missing/age", kind="quality", model="fares", severity="critical"),
+    )
+    ids: list[str] = [one.id for one in service.service.ledger.incidents()]
+    return ids[1]
+
+
+def test_incidents_over_the_api_and_the_command(service: Service) -> None:
+    assert run(service, "incidents", "--exit-code").output == "nothing is open\n"
+    id_ = several(service)
+    found = service.get("/v1/incidents").json()
+    assert found["matching"] == 2
+    assert [len(one["findings"]) for one in found["incidents"]] == [1, 2]
+    assert [one["severity"] for one in found["incidents"]] == ["critical", "warning"]
+    one = service.get(f"/v1/incidents/{id_}").json()
+    assert one["headline"] == "Inputs have changed: temp; 1 more finding: wind"
+    assert {f["incident"] for f in one["findings"]} == {id_}
+    assert service.get("/v1/incidents?model=fares").json()["matching"] == 1
+    assert service.get("/v1/incidents?severity=critical").json()["matching"] == 1
+    assert service.get("/v1/incidents?state=closed").json()["matching"] == 0
+    assert service.get("/v1/incidents/i-none").status_code == 404
+    listed = run(service, "incidents", "--exit-code")
+    assert listed.exit_code == 1
+    assert one["headline"] in listed.output.replace("\n", "")
+    assert json.loads(run(service, "incidents", "--json").output)["matching"] == 2
+    page = run(service, "show", id_)
+    assert page.output.count("Features, the most telling first") == 2
+    acknowledged = run(service, "ack", id_, "--why", "known", "--who", "ada")
+    assert acknowledged.output.startswith(f"{id_} acknowledged: Inputs have changed: temp")
+    again = service.get(f"/v1/incidents/{id_}").json()
+    assert again["acknowledged"]
+    assert all(f["notes"][0]["who"] == "ada" for f in again["findings"])
+    assert "open, acknowledged" in run(service, "incidents").output
+
+
+def test_the_whole_history_is_served_in_pages(service: Service) -> None:
+    # One closed finding in memory, twenty on disk.
+    service.service.configure(Limits(hold=0, grace=0, history=1), [])
+    now = time.time()
+    for turn in range(20):
+        service.report(signal(f"drift/delays/1//input/f{turn}"), now=now + 2 * turn)
+        service.report(now=now + 2 * turn + 1)
+    pages, before = [], ""
+    while True:
+        page = service.get(f"/v1/findings/history?limit=7{before}").json()
+        pages.append(page["changes"])
+        if page["next"] is None:
+            break
+        before = f"&before={page['next']}"
+    changes = [one for page in pages for one in page]
+    assert len(pages) == 6
+    assert [one["event"] for one in changes] == ["closed", "opened"] * 20
+    assert [one["at"] for one in changes] == sorted((one["at"] for one in changes), reverse=True)
+    assert page["max_days"] == 90
+    oldest = changes[-1]["finding"]["id"]
+    assert len(service.service.ledger.all()) == 1
+    assert service.get(f"/v1/findings/{oldest}").json()["state"] == "closed"
+    assert "recovered" in run(service, "history", oldest).output
+    assert len(run(service, "history", oldest).output.splitlines()) == 2
+    assert run(service, "show", oldest).exit_code == 0
+    first = run(service, "history", "--limit", "5")
+    assert first.output.splitlines()[-1].startswith("older ones: --before ")
+    assert run(service, "history", "--model", "none").output == "no changes\n"
+    assert json.loads(run(service, "history", "--json").output)["next"] is None
+
+
 def test_texts_of_users_reach_no_terminal_as_controls(service: Service) -> None:
     nasty = "\x1b]0;OWNED\x07\x1b[2J\r\u202e[red]all is well[/eur]\nno findings"
     id_ = service.report(
@@ -317,7 +392,9 @@ def test_silences_from_the_command_line(service: Service) -> None:
     assert run(service, "silence", "x", "--for", "90").output.startswith("s2: x until ")
 
 
-@pytest.mark.parametrize("name", ["", "list", "show", "watch", "ack", "close", "silence"])
+@pytest.mark.parametrize(
+    "name", ["", "list", "show", "watch", "ack", "close", "silence", "incidents", "history"]
+)
 def test_help_has_examples(name: str) -> None:
     result = CliRunner().invoke(command, [*([name] if name else []), "--help"])
     assert result.exit_code == 0
@@ -348,7 +425,9 @@ def test_metrics(tmp_path: Path) -> None:
         service.ledger.report(
             "watch", [signal(), signal("quality/delays/1//", kind="quality")], now
         )
-        assert samples(service)["understudy_notifications_pending", "webhook"] == 2
+        assert samples(service)["understudy_notifications_pending", "webhook"] == 1, (
+            "of an incident"
+        )
         asyncio.run(service.notifier.flush())
         service.ledger.report("watch", [signal()], now)
         service.ledger.report("watch", [signal()], now + 300)
@@ -356,9 +435,10 @@ def test_metrics(tmp_path: Path) -> None:
     assert found["understudy_findings_open", "drift", "delays", "warning"] == 1
     assert found["understudy_findings_open", "quality", "delays", "warning"] == 0
     assert found["understudy_findings_total", "quality", "delays"] == 1
-    assert found["understudy_notifications_total", "webhook", "delivered"] == 2
+    assert found["understudy_notifications_total", "webhook", "delivered"] == 1
     assert found["understudy_notifications_total", "webhook", "failed"] == 0
-    assert found["understudy_notifications_pending", "webhook"] == 1
+    # What else changes within a minute is told together with what follows.
+    assert found["understudy_notifications_pending", "webhook"] == 0
 
 
 def test_promtool_accepts_the_metrics(tmp_path: Path) -> None:
@@ -399,7 +479,7 @@ def test_page_draws_open_findings(tmp_path: Path) -> None:
     nasty = "<script>alert(1)</script>"
     service.ledger.report("watch", [signal(title=nasty)], 1000.0)
     service.ledger.acknowledge(service.ledger.open()[0].id, "ada", "", 1001.0)
-    data = in_short(service.ledger.open(), 1600.0)
+    data = in_short(service.ledger.incidents(), 1600.0)
     harness = (
         "function node(tag, text, kind) { return {tag, text, kind, children: []}; }\n"
         "function put(parent, ...children) { parent.children.push(...children); return parent; }\n"

@@ -50,7 +50,7 @@ def test_each_change_is_sent_once(there: Receiver) -> None:
     assert told[0]["finding"]["features"][0]["detail"] == "median 12, was 54"
     assert told[3]["finding"]["state"] == "closed"
     assert channel.outcomes == {"delivered": 5}
-    assert channel.notified.keys() == {findings.open()[0].id}
+    assert channel.notified.keys() == {findings.open()[0].incident}
 
 
 def test_only_severe_and_unsilenced_findings_are_sent(there: Receiver) -> None:
@@ -144,7 +144,7 @@ def test_a_refused_message_is_not_resent(there: Receiver) -> None:
 def test_a_failing_message_does_not_block_others(there: Receiver) -> None:
     findings = Findings()
     channel = Webhook(config(there))
-    both = [signal(severity="critical"), signal("quality/delays/1//", kind="quality")]
+    both = [signal(severity="critical"), signal("quality/fares/1//", kind="quality", model="fares")]
     findings.report("watch", both, START)
     there.answers = [(500, {}, b""), (200, {}, b""), (500, {}, b"")]
     for second in range(0, 5000, 10):
@@ -197,7 +197,7 @@ def test_a_hanging_receiver_delays_no_other_channel() -> None:
 
 def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:
     findings = Findings(Limits(hold=0))
-    both = [signal(), signal("quality/delays/1//", kind="quality")]
+    both = [signal(), signal("quality/fares/1//", kind="quality", model="fares")]
     configs = [config(there)]
     notifier = Notifier(configs, findings, clock=lambda: START)
     findings.report("watch", both[:1], START)
@@ -222,7 +222,7 @@ def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:
 def test_old_closings_are_dropped(there: Receiver) -> None:
     findings = Findings(Limits(hold=0, grace=0, history=2))
     channel = Webhook(config(there))
-    three = [signal(f"drift/delays/1/{n}/") for n in range(3)]
+    three = [signal(f"drift/m{n}/1//", model=f"m{n}") for n in range(3)]
     findings.report("watch", three, START)
     drive(channel, findings, START)
     findings.report("watch", [], START + 1)
@@ -238,7 +238,7 @@ def test_a_receiver_knows_a_bounded_number_of_findings(
     monkeypatch.setattr(base, "MAX_NOTIFIED", 3)
     findings = Findings(Limits(hold=0))
     channel = Webhook(config(there))
-    signals = [signal(f"drift/delays/1/{n}/") for n in range(5)]
+    signals = [signal(f"drift/m{n}/1//", model=f"m{n}") for n in range(5)]
     findings.report("watch", signals, START)
     for second in range(5):
         drive(channel, findings, START + second)
@@ -292,7 +292,8 @@ def test_the_loop_runs_until_it_is_cancelled(there: Receiver) -> None:
     async def run() -> None:
         task = asyncio.create_task(notifier.run())
         for n in range(3):
-            findings.report("watch", [signal(f"drift/delays/1/{m}/") for m in range(n + 1)], START)
+            several = [signal(f"drift/m{m}/1//", model=f"m{m}") for m in range(n + 1)]
+            findings.report("watch", several, START)
             notifier.wake()
             await asyncio.to_thread(eventually, lambda n=n: len(there.requests) == n + 1)
         task.cancel()

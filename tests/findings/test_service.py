@@ -16,6 +16,7 @@ import pytest
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
 from understudy.monitor.config.notify import Notification
+from understudy.monitor.findings.history import Retention
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
 from understudy.monitor.findings.service import FindingsService
@@ -80,18 +81,35 @@ def test_closed_findings_are_restored_beyond_the_saved_state(tmp_path: Path) -> 
 
 
 def test_the_files_are_bounded(tmp_path: Path) -> None:
-    made = FindingsService(tmp_path, LIMITS, clock=lambda: START)
+    kept = Retention(max_bytes=400_000)
+    made = FindingsService(tmp_path, LIMITS, clock=lambda: START, retention=kept)
     made.load_state(None)
-    assert made.history is not None
-    made.history._log._file_bytes = 20_000
-    for step in range(200):
+    for step in range(400):
         made.ledger.report("watch", [signal(f"drift/delays/1/{step}/")], START + step)
     files = sorted(tmp_path.glob("findings*.jsonl"))
-    assert len(files) == 5
-    assert sum(path.stat().st_size for path in files) < 150_000
+    assert len(files) == 20
+    assert sum(path.stat().st_size for path in files) < 450_000
     again = restored(tmp_path)
     assert again.ledger.open() == made.ledger.open()
-    assert again.ledger.number == 200
+    assert again.ledger.number == 400
+
+
+def test_old_files_of_the_history_are_deleted(tmp_path: Path) -> None:
+    kept = Retention(max_bytes=1_000_000, max_days=2)
+    made = FindingsService(tmp_path, LIMITS, clock=lambda: START, retention=kept)
+    made.load_state(None)
+    for step in range(200):
+        made.ledger.report("watch", [signal(f"drift/delays/1/{step}/")], START + step)
+    files = sorted(tmp_path.glob("findings.*.jsonl"))
+    assert len(files) > 3
+    for path in files:
+        os.utime(path, (START, START))
+    made.ledger.report("watch", [], START + 86_400.0)
+    assert len(list(tmp_path.glob("findings.*.jsonl"))) >= len(files)
+    made.ledger.report("watch", [signal()], START + 3 * 86_400.0)
+    assert list(tmp_path.glob("findings.*.jsonl")) == []
+    assert made.history is not None
+    assert made.history.page(limit=1)[0][0]["finding"]["key"] == signal().key
 
 
 @pytest.mark.parametrize("state", [{}, {"findings": 3}, {"findings": {}, "notifier": {}}, None])

@@ -34,8 +34,18 @@ def test_slack_blocks_are_bounded_and_escaped(
     assert request.path == "/services/T/B/secret?x=1"
     document = request.json
     text = json.dumps(document)
-    # Only the header is plain text, in which Slack looks for no signs.
-    marked = json.dumps([document["text"], *document["blocks"][1:]])
+    # In plain texts Slack looks for no signs: all texts of findings are such.
+    texts = [
+        part
+        for block in document["blocks"]
+        for part in [*block.get("fields", []), *block.get("elements", []), block.get("text")]
+        if part is not None
+    ]
+    assert document["mrkdwn"] is False
+    plain = [part for part in texts if part["type"] == "plain_text"]
+    assert all(part["emoji"] is False for part in plain)
+    marked = json.dumps([document["text"], *(p for p in texts if p not in plain)])
+    assert len(texts) == len(plain) + 1
     assert "<!channel" not in marked
     assert "<https://evil" not in marked
     header = document["blocks"][0]["text"]
@@ -69,14 +79,14 @@ def test_slack_follows_a_finding_from_opening_to_closing(there: Receiver) -> Non
     assert "• temp (80 %): median 12, was 54" in texts[0]
     assert "temp: 2 standard deviations (1.5 to 2.5), was 0" in texts[0]
     assert "severity changed from warning to critical" in texts[1]
-    assert "*Open for*\\n1 h 1 min" in texts[2]
+    assert "Open for\\n1 h 1 min" in texts[2]
     assert "recovered" in texts[2]
 
 
 def test_slack_gets_one_message_a_second(there: Receiver) -> None:
     channel = Slack(config(there, "slack"))
     findings = Findings()
-    findings.report("watch", [signal(f"drift/delays/1/{n}/") for n in range(5)], START)
+    findings.report("watch", [signal(f"drift/m{n}/1//", model=f"m{n}") for n in range(5)], START)
     for tenth in range(35):
         drive(channel, findings, START + tenth / 10)
     assert len(there.requests) == 4

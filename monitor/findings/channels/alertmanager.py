@@ -2,7 +2,9 @@
 
 Labels identify an alert, so they hold what stays the same while a finding is open and when it is
 reopened; when the severity changes, the alert with the old severity ends. Alertmanager groups,
-repeats and routes by itself: this channel only reports that a finding is open or has closed.
+repeats and routes by itself: this channel only reports that a finding is open or has closed. The
+findings of an incident share their model and version, by which Alertmanager makes one notification
+of them.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ class Alertmanager(Channel):
             # A closed finding and an open one with the same key are the same alert.
             if labels not in current
         ]
-        alerts += [self._alert(finding, now) for finding in firing]
+        headlines = {one.id: one.headline for one in source.incidents()}
+        alerts += [self._alert(finding, headlines, now) for finding in firing]
         outcome = await self.send(PATH, lambda: (orjson.dumps(alerts), {}), now)
         if outcome == "failed":
             return False
@@ -106,7 +109,7 @@ class Alertmanager(Channel):
         labels = {name: value[:_MAX_LABEL] for name, value in labels.items() if value}
         return {**labels, "key": signal.key[:_MAX_KEY]}
 
-    def _alert(self, finding: Finding, now: float) -> dict[str, Any]:
+    def _alert(self, finding: Finding, headlines: Mapping[str, str], now: float) -> dict[str, Any]:
         signal = finding.signal
         annotations = {
             "summary": signal.title,
@@ -119,6 +122,8 @@ class Alertmanager(Channel):
             "guarantee": signal.guarantee,
             "examples": ", ".join(signal.examples),
             "finding": finding.id,
+            "incident": finding.incident,
+            "headline": headlines.get(finding.incident, ""),
             "acknowledged": finding.notes[-1].who if finding.acknowledged else "",
         }
         alert: dict[str, Any] = {

@@ -22,18 +22,19 @@ from understudy.monitor.config.notify import Notification
 from understudy.monitor.errors import DeliveryError, UnknownFindingError
 from understudy.monitor.findings.backoff import Backoff
 from understudy.monitor.findings.finding import Finding, rank
+from understudy.monitor.findings.incident import Incident
 from understudy.monitor.findings.post import Reply, context, post
 
 log = logging.getLogger(__name__)
 
 OUTCOMES = ("delivered", "failed", "refused", "dropped")
 """failed: will be retried; refused: the receiver rejects this message; dropped: the closing was not
-delivered within a day, or the finding is no longer known."""
+delivered within a day, or the incident is no longer known."""
 _REFUSED = frozenset((400, 405, 406, 413, 415, 422))
 """Statuses that are faults of the message. Other errors (a wrong token, a missing page) can be
 fixed on the receiver's side, so they are retried."""
 MAX_NOTIFIED = 1000
-"""Findings that a receiver knows of at a time; others wait for a free slot."""
+"""Incidents or findings that a receiver knows of at a time; others wait for a free slot."""
 GIVE_UP_SECONDS = 86_400.0
 
 
@@ -43,13 +44,16 @@ class Source(Protocol):
     def open(self) -> list[Finding]:
         """Open findings, the most severe first."""
 
-    def find(self, id_: str) -> Finding:
-        """The finding with that id. Raises UnknownFindingError."""
+    def incidents(self) -> list[Incident]:
+        """Open incidents, the most severe first."""
+
+    def incident(self, id_: str) -> Incident:
+        """The incident with that id. Raises UnknownFindingError."""
 
 
 class Channel(ABC):
-    """One receiver. ``notified`` is what was sent to it, by id of the finding; its JSON-able values
-    depend on the kind of channel."""
+    """One receiver. ``notified`` is what was sent to it, by id of the incident or the finding; its
+    JSON-able values depend on the kind of channel."""
 
     spacing_seconds = 0.0
     """Shortest time between two requests."""
@@ -67,7 +71,7 @@ class Channel(ABC):
 
     @abstractmethod
     def pending(self, source: Source, now: float) -> int:
-        """Number of findings with changes that were not sent yet."""
+        """How much has changed that was not sent yet."""
 
     @abstractmethod
     async def step(self, source: Source, now: float) -> bool:
@@ -78,29 +82,29 @@ class Channel(ABC):
         """Whether an open finding is to be sent to this receiver."""
         return finding.severity >= self.min_severity and not finding.silent(now)
 
-    def newly_closed(self, source: Source, now: float) -> list[Finding]:
-        """Findings that were sent and have closed since. Drops those that the ledger has
+    def newly_closed(self, source: Source, now: float) -> list[Incident]:
+        """Incidents that were sent and have closed since. Drops those that the ledger has
         deleted."""
         closed = []
-        open_ = {finding.id for finding in source.open()}
+        open_ = {incident.id for incident in source.incidents()}
         for id_ in [id_ for id_ in self.notified if id_ not in open_]:
             try:
-                finding = source.find(id_)
+                incident = source.incident(id_)
             except UnknownFindingError:
                 self.drop(id_)
                 continue
-            if finding.closed is not None and now - finding.closed > GIVE_UP_SECONDS:
+            if incident.closed is not None and now - incident.closed > GIVE_UP_SECONDS:
                 self.drop(id_)
             else:
-                closed.append(finding)
+                closed.append(incident)
         return closed
 
     def free_slots(self) -> int:
-        """How many more findings the receiver can be notified of."""
+        """How many more incidents or findings the receiver can be notified of."""
         return max(0, MAX_NOTIFIED - len(self.notified))
 
     def drop(self, id_: str) -> None:
-        """Give up sending that a finding has closed."""
+        """Give up sending that an incident has closed."""
         del self.notified[id_]
         self.outcomes["dropped"] += 1
 

@@ -26,7 +26,7 @@ def signature(key: bytes, timestamp: str, body: bytes) -> str:
 
 
 class Webhook(MessageChannel):
-    """Sends the finding and its latest change."""
+    """Sends the incident with its findings, and what changed."""
 
     def render(self, message: Message, now: float) -> tuple[bytes, dict[str, str]]:
         """Body and headers. Raises DeliveryError when the key is not in the environment: a
@@ -38,11 +38,13 @@ class Webhook(MessageChannel):
             "event": message.event,
             "delivery": message.delivery,
             "time": moment(now),
-            "text": headline(message.event, finding),
-            "change": finding.change,
+            "text": headline(message.event, message.incident),
+            "change": message.change,
             "labels": dict(self.config.labels),
             "link": f"{link.rstrip('/')}/v1/findings/{finding.id}" if link else None,
+            "incident": message.incident.to_dict(),
             "finding": finding.to_dict(),
+            "findings": [one.to_dict() for one in message.incident.findings],
         }
         body = orjson.dumps(document)
         stamp = str(int(now))

@@ -50,18 +50,18 @@ def nothing_hidden(_: str) -> bool:
 def signals_of(
     watch: ModelWatch, model: str, version: str, now: float, hides: Hides = nothing_hidden
 ) -> list[Signal]:
-    """All problems at ``now``, unix seconds; empty when everything is normal. Signals contain no
-    values of features for which ``hides`` is true."""
+    """All problems at ``now``, unix seconds, one signal for each cause: a column and a rule. Empty
+    when everything is normal. Signals contain no values of features for which ``hides`` is true."""
     watch.flush_joint()
-    result = [
-        _stale(watch, model, version, now),
-        _quality(watch, model, version, hides),
-        _drift(watch, model, version, hides),
+    stale = _stale(watch, model, version, now)
+    return [
+        *([stale] if stale is not None else []),
+        *_quality(watch, model, version, hides),
+        *_drift(watch, model, version, hides),
+        *_joint(watch, model, version),
+        *_segments(watch, model, version),
+        *corroborations([d for _, d in watch.corroborators], "drift", model, version),
     ]
-    result += _joint(watch, model, version)
-    result += _segments(watch, model, version)
-    result += corroborations([d for _, d in watch.corroborators], "drift", model, version)
-    return [signal for signal in result if signal is not None]
 
 
 def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | None:
@@ -85,13 +85,19 @@ def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | 
     )
 
 
-def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal | None:
+def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Signal]:
+    """One signal for each column that has drifted, the most certain first."""
     encoder = watch.encoder
     series = len(encoder.series)
     columns: dict[int, _Problem] = {}
-    for index in np.flatnonzero(watch.shifts.alarmed):
+    # Of a column's alarms the first one counts as long as it lasts, so that a finding stays what it
+    # was when it was acknowledged.
+    alarmed = np.flatnonzero(watch.shifts.alarmed)
+    for index in alarmed[np.argsort(watch.shifts.at[alarmed], kind="stable")]:
         number = int(index) % series
         column = encoder.column_of[number]
+        if column in columns:
+            continue
         estimate = watch.change(int(index))
         moved = "shifted"
         if not hides(encoder.names[column]):
@@ -106,39 +112,40 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal 
         )
         name = encoder.names[column]
         furthest = tuple(reversed(watch.examples.furthest.get(int(index), ())))
-        item = _Problem(name, estimate.weight, moved, estimate.time, size, furthest)
-        if column not in columns or columns[column].weight < item.weight:
-            columns[column] = item
+        columns[column] = _Problem(name, estimate.weight, moved, estimate.time, size, furthest)
     for one in watch.categories.shifted():
         column = encoder.column_of[one.series]
         item = _composed(watch, one, encoder.names[column], encoder.series[one.series], hides)
         if column not in columns or columns[column].weight < item.weight:
             columns[column] = item
-    if not columns:
-        return None
-    features = [item for column, item in columns.items() if encoder.is_feature[column]]
-    answers = [item for column, item in columns.items() if not encoder.is_feature[column]]
-    ranked = sorted(features or answers, key=lambda item: -item.weight)
-    what = "Inputs have changed" if features else "Predictions have changed"
-    also = f"; predictions have changed as well ({answers[0].name})" if features and answers else ""
-    return Signal(
-        key=f"drift/{model}/{version}//",
-        kind="drift",
-        model=model,
-        version=version,
-        segment="",
-        severity="warning",
-        title=f"{what}: {_listed(ranked)}{also}",
-        since=_earliest(ranked),
-        features=_contributions(ranked),
-        size=ranked[0].size,
-        rule="two-sided CUSUMs of normal scores (location and spread), "
-        "and an e-detector of category shares",
-        guarantee=_guarantee(watch),
-        examples=ranked[0].examples,
-        advice=_DRIFT_ADVICE if features else _PREDICTION_ADVICE,
-        assumptions=watch.assumptions,
-    )
+    total = sum(item.weight for item in columns.values()) or 1.0
+    any_input = any(encoder.is_feature[column] for column in columns)
+    result = []
+    for column, item in sorted(columns.items(), key=lambda pair: -pair[1].weight):
+        is_input = bool(encoder.is_feature[column])
+        what = "Inputs have changed" if is_input else "Predictions have changed"
+        detail = "" if item.detail == "shifted" else f", {item.detail}"
+        result.append(
+            Signal(
+                key=f"drift/{model}/{version}//{'input' if is_input else 'prediction'}/{item.name}",
+                kind="drift",
+                model=model,
+                version=version,
+                segment="",
+                severity="warning",
+                title=f"{what}: {item.name}{detail}",
+                since=item.since,
+                features=(Contribution(item.name, item.weight / total, item.detail),),
+                size=item.size,
+                rule="two-sided CUSUMs of normal scores (location and spread), "
+                "and an e-detector of category shares",
+                guarantee=_guarantee(watch),
+                examples=item.examples,
+                advice=_DRIFT_ADVICE if any_input else _PREDICTION_ADVICE,
+                assumptions=watch.assumptions,
+            )
+        )
+    return result
 
 
 def _composed(watch: ModelWatch, one: Shifted, name: str, series: str, hides: Hides) -> _Problem:
@@ -167,9 +174,9 @@ def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
     return f"median {now:.4g}, was {before:.4g}"
 
 
-def _quality(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signal | None:
-    result: list[_Problem] = []
-    rules: list[Rule] = []
+def _quality(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Signal]:
+    """One signal for each column and rule, the most certain first."""
+    result: list[tuple[Rule, str, _Problem]] = []
     for index in np.flatnonzero(watch.broken.alarmed):
         rule = watch.rules[int(index)]
         rate = min(1.0, float(watch.broken.recent[index]))
@@ -183,42 +190,39 @@ def _quality(watch: ModelWatch, model: str, version: str, hides: Hides) -> Signa
             words = f"{WORDS[rule.rule]}: {', '.join(list(watch.quality.added)[:5])}"
         elif not rule.feature:
             words = f"{WORDS[rule.rule]}: {rate * 100:.3g} %"
-        name = rule.feature or str(rule.rule)
         weight = SPAN * _divergence(rate, rule.null)
         since = began if math.isfinite(began) else None
-        result.append(_Problem(name, weight, words, since, size))
-        rules.append(rule.rule)
+        problem = _Problem(rule.feature or str(rule.rule), weight, words, since, size)
+        result.append((rule.rule, rule.feature, problem))
     for column in np.flatnonzero(watch.stuck()):
         name = watch.encoder.names[int(column)]
         length = int(watch.runs.length[column])
         words = f"{WORDS[Rule.CONSTANT]} for {length:,} rows"
-        result.append(_Problem(name, float(length), words, None))
-        rules.append(Rule.CONSTANT)
-    if not result:
-        return None
-    order = sorted(range(len(result)), key=lambda n: -result[n].weight)
-    ranked = [result[n] for n in order]
-    leading = rules[order[0]]
-    examples = watch.examples.broken.get(leading, {}).get(ranked[0].name, [])
-    worst = max((item.size.value for item in ranked if item.size is not None), default=0.0)
-    return Signal(
-        key=f"quality/{model}/{version}//",
-        kind="quality",
-        model=model,
-        version=version,
-        segment="",
-        severity="critical" if worst >= 0.5 else "warning",
-        title=f"Data quality: {ranked[0].name} {ranked[0].detail}"
-        + (f", and {len(ranked) - 1} more" if len(ranked) > 1 else ""),
-        since=_earliest(ranked),
-        features=_contributions(ranked),
-        size=ranked[0].size,
-        rule="Shiryaev-Roberts e-detector on the rate of rows that violate a rule",
-        guarantee=_guarantee(watch),
-        examples=tuple(reversed(examples)),
-        advice=ADVICE[leading],
-        assumptions=(),
-    )
+        result.append((Rule.CONSTANT, name, _Problem(name, float(length), words, None)))
+    total = sum(item.weight for _, _, item in result) or 1.0
+    return [
+        Signal(
+            key=f"quality/{model}/{version}//{rule}/{feature}",
+            kind="quality",
+            model=model,
+            version=version,
+            segment="",
+            severity="critical" if item.size is not None and item.size.value >= 0.5 else "warning",
+            title=f"Data quality: {item.name} {item.detail}"
+            if feature
+            else f"Data quality: {item.detail}",
+            since=item.since,
+            features=(Contribution(item.name, item.weight / total, item.detail),),
+            size=item.size,
+            rule="longest run of one value that chance and the baseline explain"
+            if rule is Rule.CONSTANT
+            else "Shiryaev-Roberts e-detector on the rate of rows that violate a rule",
+            guarantee=_guarantee(watch),
+            examples=tuple(reversed(watch.examples.broken.get(rule, {}).get(item.name, []))),
+            advice=ADVICE[rule],
+        )
+        for rule, feature, item in sorted(result, key=lambda one: -one[2].weight)
+    ]
 
 
 def _joint(watch: ModelWatch, model: str, version: str) -> list[Signal]:
@@ -237,7 +241,7 @@ def _joint(watch: ModelWatch, model: str, version: str) -> list[Signal]:
         named = ", ".join(name for name, weight in weights[:3] if weight > 0.1)
         result.append(
             Signal(
-                key=f"drift/{model}/{version}//{one.rule}",
+                key=f"drift/{model}/{version}//joint/{one.rule}",
                 kind="drift",
                 model=model,
                 version=version,
@@ -271,27 +275,31 @@ def _segments(watch: ModelWatch, model: str, version: str) -> list[Signal]:
         if not alarmed.any():
             continue
         ranked = _in_segment(watch, number, np.flatnonzero(alarmed).tolist())
-        names = dict.fromkeys(item.name for item in ranked)
+        first: dict[str, _Problem] = {}
+        for item in ranked:
+            first.setdefault(item.name, item)
+        total = sum(item.weight for item in first.values()) or 1.0
         segment = f"{feature}={value}"
-        result.append(
-            Signal(
-                key=f"drift/{model}/{version}/{segment}/",
-                kind="drift",
-                model=model,
-                version=version,
-                segment=segment,
-                severity="info",
-                title=f"Inputs have changed where {feature} is {value}: {', '.join(names)}",
-                since=_earliest(ranked),
-                features=_contributions(ranked),
-                size=ranked[0].size,
-                rule="block CUSUMs of normal scores against the segment's first rows",
-                guarantee=_guarantee(watch),
-                examples=tuple(reversed(watch.segments.examples.get(number, ()))),
-                advice=_DRIFT_ADVICE,
-                assumptions=watch.assumptions,
+        for name, item in first.items():
+            result.append(
+                Signal(
+                    key=f"drift/{model}/{version}/{segment}/input/{name}",
+                    kind="drift",
+                    model=model,
+                    version=version,
+                    segment=segment,
+                    severity="info",
+                    title=f"Inputs have changed where {feature} is {value}: {name}",
+                    since=item.since,
+                    features=(Contribution(name, item.weight / total, item.detail),),
+                    size=item.size,
+                    rule="block CUSUMs of normal scores against the segment's first rows",
+                    guarantee=_guarantee(watch),
+                    examples=tuple(reversed(watch.segments.examples.get(number, ()))),
+                    advice=_DRIFT_ADVICE,
+                    assumptions=watch.assumptions,
+                )
             )
-        )
     return result
 
 
@@ -315,28 +323,6 @@ def _in_segment(watch: ModelWatch, number: int, indices: list[int]) -> list[_Pro
         name = encoder.names[encoder.column_of[index % series]]
         result.append(_Problem(name, weight, "shifted", moved.since, size))
     return sorted(result, key=lambda item: -item.weight)
-
-
-def _contributions(ranked: list[_Problem]) -> tuple[Contribution, ...]:
-    best: dict[str, _Problem] = {}
-    for item in ranked:
-        best.setdefault(item.name, item)
-    total = sum(item.weight for item in best.values()) or 1.0
-    return tuple(
-        Contribution(item.name, item.weight / total, item.detail)
-        for item in list(best.values())[:_MOST]
-    )
-
-
-def _listed(ranked: list[_Problem]) -> str:
-    names = list(dict.fromkeys(item.name for item in ranked))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
-def _earliest(ranked: list[_Problem]) -> float | None:
-    """The start according to the strongest evidence that has one."""
-    return next((item.since for item in ranked if item.since is not None), None)
 
 
 def _guarantee(watch: ModelWatch) -> str:

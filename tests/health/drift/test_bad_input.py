@@ -107,7 +107,8 @@ def test_appearing_and_missing_columns_are_accepted(baseline: Baseline) -> None:
         names = tuple(chance.sample([*NAMES, "new", "other"], chance.randint(1, 7)))
         watch.take_rows(sheet_of(names, [[1.0] * len(names)], [START + number]), names, False)
     watch.flush()
-    (quality,) = [s for s in settled(watch, baseline) if s.kind == "quality"]
-    assert quality.features
+    quality = [s for s in settled(watch, baseline) if s.kind == "quality"]
+    assert all(len(one.features) == 1 for one in quality)
+    assert len({one.key for one in quality}) == len(quality) > 1
     assert set(watch.quality.added) == {"new", "other"}
     assert np.isfinite(watch.cusum.evidence().statistic).all()

@@ -92,7 +92,9 @@ def test_the_whole_demo() -> None:
     assert predicted["champion", "p_late"]["count"] == sent
     assert 0.1 < predicted["champion", "p_late"]["mean"] < 0.5
     assert result["false_alarms"] == []
-    found = {one["key"].rpartition("/")[2] or one["kind"]: one for one in result["findings"]}
-    assert found["quality"]["features"][0]["name"] == "dep_delay_min"
-    assert found["drift"]["features"][0]["name"] == "temp_f"
-    assert "no labels yet" in found["estimated"]["title"]
+    causes = {
+        (one["kind"], one["features"][0]["name"]) for one in result["findings"] if one["features"]
+    }
+    assert causes >= {("quality", "dep_delay_min"), ("drift", "temp_f")}
+    estimated = next(one for one in result["findings"] if one["key"].endswith("/estimated"))
+    assert "no labels yet" in estimated["title"]

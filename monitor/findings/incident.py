@@ -1,7 +1,7 @@
 """Incidents: findings of one model that open close together, with one headline.
 
 One fault shows in many places: a column is missing, its neighbours drift, the predictions move.
-Each cause is a finding of its own, which people acknowledge and close one by one; what they are
+Each cause is a separate finding, which people acknowledge and close one by one; what they are
 notified of is the incident.
 """
 

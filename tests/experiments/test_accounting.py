@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.experiments.test_live import (
+from tests.support.live_experiment import (
     NAMES,
     NOW,
     SPLIT,

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.experiments.test_live import NOW, Fed, answer, joined, record
 from tests.support.canaries import GUARDRAILS
+from tests.support.live_experiment import NOW, Fed, answer, joined, record
 from tests.support.patience import eventually
 from tests.support.world import PATH, Model, World
 from understudy.monitor.cli.main import main

@@ -10,118 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from understudy.monitor.codecs import Reason, Table, Undecodable
+from tests.support.live_experiment import (
+    ARMS,
+    NOW,
+    SPLIT,
+    answer,
+    assigned,
+    declared,
+    division,
+    joined,
+    later,
+    live,
+    pair,
+    record,
+    served,
+    status,
+)
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evidence.arms import Arms, SplitShares
-from understudy.monitor.evidence.block_columns import BlockColumns
-from understudy.monitor.evidence.blocks import Builder
-from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.evidence.observe import correct
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.plot import sequence
 from understudy.monitor.experiments.summary import explanation
 from understudy.monitor.experiments.timeline import MOST, Timeline
-from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
-from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import Record
 from understudy.shadow import rollout
-
-ARMS = ("champion", "candidate")
-NAMES = Names(1, (("m", "1", "auto"),), (*ARMS, "champion-again"))
-NOW = 1_000_000.0
-
-
-class Fed(LiveExperiment):
-    """An experiment behind its own first stage, which takes record by record."""
-
-    def __init__(self, declared: Declared, arms: Arms, redact: Any) -> None:
-        super().__init__(declared, arms, NOW)
-        self.collector = EvidenceCollector(declared, arms, redact)
-        self._builder = Builder("", "", 1)
-
-    def take(
-        self,
-        one: Record,
-        arm: str,
-        shares: SplitShares | None,
-        inputs: Table | None,
-        answer: Table | None,
-        names: Names = NAMES,
-    ) -> None:
-        one.arm = names.arms.index(arm)
-        self._builder.add(
-            names,
-            one,
-            inputs or Undecodable(Reason.EMPTY),
-            answer or Undecodable(Reason.ERROR_RESPONSE),
-            NOW,
-        )
-        for block in self._builder.flush(NOW, everything=True):
-            self.collector.take(BlockColumns(block, 0, "champion"), shares)
-
-    def take_label(self, joined: Joined) -> None:
-        self.collector.take_labels([joined])
-
-    def flush(self) -> None:
-        self.feed(self.collector.drain())
-        self._check_split()
-
-    def tick(self, now: float) -> list[rollout.Event]:
-        self.flush()
-        return super().tick(now)
-
-    def dump_state(self) -> dict[str, Any]:
-        self.flush()
-        return super().dump_state()
-
-
-def declared(**changes: Any) -> Declared:
-    base = {"name": "x", "challengers": ["candidate"]}
-    return Declared.model_validate({**base, **changes})
-
-
-def live(redact: Any = dict, noise: bool = False, **changes: Any) -> Fed:
-    arms = Arms("champion", "champion-again" if noise else "", {"candidate": 1.0}, b"salt")
-    return Fed(declared(**changes), arms, redact)
-
-
-def record(
-    number: int,
-    role: int = records.ROLE_PRIMARY,
-    outcome: int = records.OK,
-    assigned: int = 0,
-    unit: bytes = b"",
-    started: float = NOW + 10,
-    seconds: float = 0.01,
-) -> Record:
-    one = Record()
-    one.request_id = b"r%d" % number
-    one.role, one.outcome, one.assigned, one.unit = role, outcome, assigned, unit
-    one.started, one.duration_ns = started, int(seconds * 1e9)
-    one.model, one.status, one.trace_id, one.target = 0, 200, b"", b""
-    one.first_byte_ns = one.queue_ns = one.request_size = one.response_size = 0
-    one.request_headers = one.response_headers = b""
-    one.request_body = one.response_body = None
-    return one
-
-
-def answer(value: object) -> Table:
-    return Table(("p",), 1, [value])
-
-
-def pair(one: Fed, number: int, first: object, second: object) -> None:
-    inputs = Table(("age", "ssn"), 1, [number, "secret"])
-    one.take(record(number), "champion", None, inputs, answer(first))
-    copy = record(number, records.ROLE_MIRROR)
-    one.take(copy, "candidate", None, None, answer(second))
-
-
-def status(one: Fed, mode: str = "shadow") -> dict[str, Any]:
-    one.flush()
-    found = one.experiment.decide(mode, 1.0)["candidate"]
-    return {item.name: item for item in found.evidence}
 
 
 def test_pairs_are_joined_in_any_order_and_compared() -> None:
@@ -176,27 +90,6 @@ def test_outcomes_without_evidence_are_excluded() -> None:
     found = status(one)["error_rate"]
     assert found.records == (1, 1)
     assert found.estimates == (0.0, 1.0)
-
-
-SPLIT = {"mode": "split", "weights": {"candidate": 0.4}}
-
-
-def division(share: float = 0.4, since: float = NOW) -> SplitShares:
-    return SplitShares(ARMS, (1.0 - share, share), since, since)
-
-
-def assigned(number: int, arm: int, **changes: Any) -> tuple[Record, str]:
-    return record(number, assigned=arm + 1, **changes), ARMS[arm]
-
-
-def later(one: Fed) -> None:
-    """A request that comes when all before it have been seen."""
-    one.take(*assigned(999_999, 0, started=NOW + 60), division(), None, answer(1))
-
-
-def served(one: Fed) -> list[int]:
-    one.flush()
-    return one.experiment.contests["candidate"].served
 
 
 def test_requests_started_before_a_change_of_weights_are_excluded() -> None:
@@ -366,13 +259,6 @@ def test_units_of_the_shadow_stage_do_not_count_under_the_next_weights() -> None
         )
     one.tick(NOW + 10_000)
     assert one.experiment.decide("split", 1.0)["candidate"].verdict != "invalid"
-
-
-def joined(number: int, arm: str, p: float, label: object, share: float = 0.0) -> Joined:
-    mirrored = arm != "champion" and not share
-    return Joined(
-        1, f"r{number}", arm, mirrored, "m", share, NOW, {"p": p}, 0, label, None, NOW + 5, 5.0
-    )
 
 
 def test_labels_of_pairs_and_of_split_traffic() -> None:

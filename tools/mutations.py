@@ -234,9 +234,9 @@ BUDGETS = (
 )  # fmt: skip
 
 DURABILITY = (
-    Mutation("understudy/common/files.py", "            os.fsync(fd)\n", "            pass\n",
+    Mutation("understudy/common/durable.py", "            os.fsync(fd)\n", "            pass\n",
              (f"{_DISK}::test_a_batch_is_not_committed_when_the_state_could_not_be_synced",)),
-    Mutation("understudy/common/files.py", "os.fsync(folder)", "pass",
+    Mutation("understudy/common/durable.py", "os.fsync(folder)", "pass",
              (f"{_DISK}::test_routes_that_could_not_be_synced_are_not_told",)),
     Mutation("monitor/pipeline/state.py",
              '                self.error = f"{self.path}: {error}"\n                return False\n',

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from understudy.common.files import replace_file
+from understudy.common.durable import replace_file
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.report import plots
 from understudy.monitor.experiments.summary import document

@@ -130,6 +130,7 @@ class EvaluationPlane:
                 self.feedback.configure(
                     bounds.horizon, bounds.max_size, bounds.max_rows, bounds.settle
                 )
+        self._plan = None
         return self.supervisor.generation
 
     def plan(self) -> Plan:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from understudy.common.files import replace_file
+from understudy.common.durable import replace_file
 from understudy.monitor.errors import StateError
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.slots import Slots

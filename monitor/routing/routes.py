@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from understudy.common.files import replace_file
+from understudy.common.durable import replace_file
 from understudy.monitor.errors import StateError
 from understudy.shadow.assignment import OUT, Allocation
 

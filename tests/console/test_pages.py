@@ -132,7 +132,7 @@ def test_the_drift_report(browser: Browser, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, arguments).exit_code == 0
     with visit(browser, html.as_uri()) as seen:
         seen.page.get_by_role("heading", name="Drift report").wait_for()
-        seen.page.get_by_text("1 of 3 series have drifted").wait_for()
+        seen.page.get_by_text("2 of 3 columns changed").wait_for()
         assert seen.page.get_by_role("img", name="shares by group").count() >= 3
         seen.fine(svgs=6)
         kept(seen, "drift")

@@ -1,4 +1,4 @@
-"""Readers of CSV, JSON lines and Parquet files, one for each format; and a writer of whole files.
+"""Readers of CSV, JSON lines and Parquet files, one for each format.
 
 Text files are UTF-8; a byte order mark at the start, as spreadsheets write it, is not part of
 the first column's name. Errors name the file and the line.
@@ -6,9 +6,7 @@ the first column's name. Errors name the file and the line.
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,33 +33,6 @@ class FileError(Exception):
 def fail(error: FileError) -> None:
     """Raise it: the default for broken lines."""
     raise error
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: temporary name, sync, rename, sync of the folder.
-
-    Only the owner may read it. Raises OSError; the old file is then unchanged.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:

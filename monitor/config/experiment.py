@@ -198,6 +198,9 @@ class Experiment(Section):
     """Requests to exclude."""
     settle: Seconds | Literal[0] = 0
     """Time after a weight change during which records are excluded."""
+    down_after: Seconds = 30.0
+    """How long a challenger that serves may answer none of its requests, while the champion
+    answers, before it is rolled back."""
     compare: Compare = Compare()
     """When responses agree, in shadow mode."""
     label: Label | None = None

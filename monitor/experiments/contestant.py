@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import stages_of
+from understudy.monitor.experiments.outage import Outage
 from understudy.monitor.experiments.timeline import Timeline
 from understudy.shadow import comparison, rollout
 from understudy.shadow.experiment import Decision
@@ -23,6 +24,7 @@ class ChallengerState(Stateful):
     timeline: Saved[Timeline]
     decision: Transient[Decision]
     diverted: Saved[Count]
+    outage: Saved[Outage]
 
     def __init__(self, name: str, declared: Declared, now: float) -> None:
         self.name = name
@@ -33,6 +35,7 @@ class ChallengerState(Stateful):
         self.worst = comparison.Worst(declared.compare.keep)
         self.timeline = Timeline()
         self.decision = Decision("continue", ("no traffic yet",))
+        self.outage = Outage(declared.down_after)
         self.diverted = 0
         """Requests assigned to the challenger that the champion served instead."""
 

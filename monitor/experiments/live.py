@@ -33,8 +33,9 @@ from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split, Unanswered
-from understudy.shadow.experiment.decision import OPERATOR
+from understudy.shadow.experiment.decision import HARM, OPERATOR
 from understudy.shadow.experiment.fates import (
+    BREAKER_OPEN,
     DIVERTED,
     OUTSIDE,
     TALLIES,
@@ -153,6 +154,8 @@ class LiveExperiment(Stateful):
             self._observe(self.units.close())
             self._assigned.clear()
             self.experiment.begin_epoch()
+            for contestant in self.contestants.values():
+                contestant.outage.clear()
         self._weights, self._epoch = weights, epoch
 
     def _take_assigned(self, batch: ColumnBatch) -> None:
@@ -190,6 +193,9 @@ class LiveExperiment(Stateful):
             mine |= there & (sides == 0)
             if share is None or not mine.any():
                 continue
+            self.contestants[name].outage.add(
+                sides[mine] > 0, fate[mine], batch.floats("started")[mine]
+            )
             evaluated, left_out = fate[mine] < DIVERTED, counted(fate[mine])
             contest = self.experiment.contests[name]
             if self.by_unit:
@@ -205,6 +211,7 @@ class LiveExperiment(Stateful):
                     low=_rows(low, mine),
                     high=_rows(high, mine),
                     left_out=left_out,
+                    skipped=_skipped(fate[mine], arms),
                 )
             )
 
@@ -259,7 +266,10 @@ class LiveExperiment(Stateful):
         # A request counts under one reason: the challenger's, or else the champion's.
         reasons = np.where(fates[1] >= UNREADABLE, fates[1], fates[0])
         fresh = int(batch.floats("fresh").sum())
-        contest.update_pairs(Pairs(known, fresh, low, high, counted(reasons)))
+        skipped = fates[1] == BREAKER_OPEN
+        contest.update_pairs(
+            Pairs(known, fresh, low, high, counted(reasons), skipped if skipped.any() else None)
+        )
 
     def _feed_labels(self, batch: ColumnBatch) -> None:
         """Take labels of split traffic.
@@ -336,7 +346,14 @@ class LiveExperiment(Stateful):
         stay. It does not advance the rollout."""
         self._check_split()
         unanswered = self.unanswered() if mode == "split" else None
-        return self.experiment.decide(mode, now - self.started, unanswered)
+        decisions = self.experiment.decide(mode, now - self.started, unanswered)
+        for name, contestant in self.contestants.items():
+            down = contestant.outage.describe(name) if mode == "split" else ""
+            if down and decisions[name].verdict != "rollback":
+                decisions[name] = replace(
+                    decisions[name], verdict="rollback", reasons=(down,), cause=HARM
+                )
+        return decisions
 
     def tick(self, now: float) -> list[rollout.Event]:
         """Decide and advance the rollout; returns the events for the audit log."""
@@ -463,3 +480,15 @@ def _rows(columns: Mapping[str, Floats], rows: NDArray[np.bool_]) -> dict[str, F
 def _differing(names: Sequence[str]) -> comparison.Comparison:
     """A comparison that only lists which outputs differ."""
     return comparison.Comparison(0, {name: comparison.FieldDifference(name) for name in names})
+
+
+def _skipped(fate: NDArray[np.int64], arms: Floats) -> NDArray[np.bool_] | None:
+    """Rows from while the challenger's breaker was open, in order of time; None without any.
+
+    Those of the champion too: among the rest each arm must still have its share."""
+    diverted = fate == DIVERTED
+    if not diverted.any():
+        return None
+    own = np.where(arms > 0.0, np.arange(len(fate)), -1)
+    last = np.maximum.accumulate(own)
+    return np.where(arms > 0.0, diverted, (last >= 0) & diverted[last])

@@ -15,6 +15,10 @@ that is not there.
 Values that are there and not known, such as those of requests that were not evaluated, are NaN in
 ``columns``; ``low`` and ``high`` then hold that column with the ends of the interval in which each
 value lies (see :mod:`understudy.shadow.experiment.fates`), which are equal for known values.
+
+``skipped`` marks rows from while the challenger's circuit breaker was open: whether it is open
+depends on earlier requests only, so what was sent all the same is a fair, if small, sample of them
+(predictable sampling), and harm may be judged by it. A claim still has to hold for all of them.
 """
 
 from __future__ import annotations
@@ -51,27 +55,34 @@ class Pairs:
     low: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
     high: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: npt.NDArray[np.bool_] | None = None
 
     def column(self, *names: str) -> Values | None:
         """Both arms' values where both are known; of several columns, one row for each pair."""
         return self._of(names, self.columns)
 
-    def ends(self, *names: str) -> Ends | None:
-        """The same with the lower and with the upper ends; None if all values are known."""
+    def ends(self, *names: str, sampled: bool = False) -> Ends | None:
+        """The same with the lower and with the upper ends; None if all values are known.
+        ``sampled``: without rows that were ``skipped``."""
         if self.low.keys().isdisjoint(names):
             return None
-        low = self._of(names, {**self.columns, **self.low})
-        high = self._of(names, {**self.columns, **self.high})
+        keep = ~self.skipped if sampled and self.skipped is not None else None
+        low = self._of(names, {**self.columns, **self.low}, keep)
+        high = self._of(names, {**self.columns, **self.high}, keep)
         return None if low is None or high is None else (low, high)
 
     def _of(
-        self, names: tuple[str, ...], columns: Mapping[str, tuple[Array, Array]]
+        self,
+        names: tuple[str, ...],
+        columns: Mapping[str, tuple[Array, Array]],
+        keep: npt.NDArray[np.bool_] | None = None,
     ) -> Values | None:
         found = [columns[name] for name in names if name in columns]
         if len(found) < len(names):
             return None
         pair = tuple(_stacked([column[side] for column in found]) for side in (0, 1))
-        return _where(pair, _there(pair[0], names) & _there(pair[1], names))
+        there = _there(pair[0], names) & _there(pair[1], names)
+        return _where(pair, there if keep is None else there & keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,7 @@ class Split:
     low: Mapping[str, Array] = field(default_factory=dict)
     high: Mapping[str, Array] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: npt.NDArray[np.bool_] | None = None
 
     def rows(self, which: npt.NDArray[np.intp]) -> Split:
         """The rows at the indices ``which``, of labels."""
@@ -117,20 +129,28 @@ class Split:
         values for each record."""
         return self._of(names, self.columns)
 
-    def ends(self, *names: str) -> Ends | None:
-        """The same with the lower and with the upper ends; None if all values are known."""
+    def ends(self, *names: str, sampled: bool = False) -> Ends | None:
+        """The same with the lower and with the upper ends; None if all values are known.
+        ``sampled``: without rows that were ``skipped``."""
         if self.low.keys().isdisjoint(names):
             return None
-        low = self._of(names, {**self.columns, **self.low})
-        high = self._of(names, {**self.columns, **self.high})
+        keep = ~self.skipped if sampled and self.skipped is not None else None
+        low = self._of(names, {**self.columns, **self.low}, keep)
+        high = self._of(names, {**self.columns, **self.high}, keep)
         return None if low is None or high is None else (low, high)
 
-    def _of(self, names: tuple[str, ...], columns: Mapping[str, Array]) -> Values | None:
+    def _of(
+        self,
+        names: tuple[str, ...],
+        columns: Mapping[str, Array],
+        keep: npt.NDArray[np.bool_] | None = None,
+    ) -> Values | None:
         found = [columns[name] for name in names if name in columns]
         if len(found) < len(names):
             return None
         values = _stacked(found)
-        return _where((self.arms, values, self.share), _there(values, names))
+        there = _there(values, names)
+        return _where((self.arms, values, self.share), there if keep is None else there & keep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ class BoundedMeasure(Stateful):
     """Evidence about one hypothesis from three copies of its measure.
 
     One sees the known values only, and is what is shown. A claim has to be proven with the values
-    that are worst for the challenger, and harm with those that are best for it (Manski 1990). As
+    that are worst for the challenger, and harm with those that are best for it (Manski 1990), or
+    by a fair sample of them (see ``skipped`` in :mod:`understudy.shadow.experiment.batches`). As
     long as every value is known, the three are one. Values of which not even an interval is known
     (an output without declared bounds) are left out; beyond a share of :data:`SMALL` there is then
     no evidence either way.
@@ -70,13 +71,24 @@ class BoundedMeasure(Stateful):
             for side in (0, 1):
                 self._count(side, low[side], high[side], finite)
             ends = self._sorted((low[0], high[1]), (high[0], low[1]), finite)
+        if ends is not None and batch.skipped is not None:
+            sampled = batch.ends(*names, sampled=True)
+            assert sampled is not None
+            low, high, finite = self._within(sampled, (0, 1))
+            fair = self._sorted((low[0], high[1]), (high[0], low[1]), finite)
+            ends = ends[0], fair[1] if fair is not None else sampled[0]
         self._feed(lambda measure, values: measure.update_pairs(*values), known, ends)
 
     def update_split(self, batch: Split) -> None:
         """Add records of split traffic."""
         names = self.hypothesis.columns
-        known, ends = batch.column(*names), batch.ends(*names)
-        self._feed(lambda measure, values: measure.update_split(*values), known, self._by_arm(ends))
+        known, ends = batch.column(*names), self._by_arm(batch.ends(*names))
+        if ends is not None and batch.skipped is not None:
+            sampled = batch.ends(*names, sampled=True)
+            assert sampled is not None
+            fair = self._by_arm(sampled, count=False)
+            ends = ends[0], fair[1] if fair is not None else sampled[0]
+        self._feed(lambda measure, values: measure.update_split(*values), known, ends)
 
     def update_units(self, batch: Units) -> None:
         """Add units that have reached an age."""
@@ -89,14 +101,14 @@ class BoundedMeasure(Stateful):
 
         self._feed(update, known, self._by_arm(ends))
 
-    def _by_arm(self, ends: Ends | None) -> Ends | None:
+    def _by_arm(self, ends: Ends | None, *, count: bool = True) -> Ends | None:
         """Values worst and best for the challenger, from (arms, values, …) with both ends."""
         if ends is None:
             return None
         low, high, finite = self._within(ends, (1,))
         arms = low[0]
         theirs = arms == 1.0
-        for side, mine in enumerate((~theirs, theirs)):
+        for side, mine in enumerate((~theirs, theirs) if count else ()):
             self._count(side, low[1][mine], high[1][mine], finite[mine])
         if low[1].ndim > 1:
             theirs = theirs[:, np.newaxis]

@@ -491,4 +491,5 @@ def _skipped(fate: NDArray[np.int64], arms: Floats) -> NDArray[np.bool_] | None:
         return None
     own = np.where(arms > 0.0, np.arange(len(fate)), -1)
     last = np.maximum.accumulate(own)
-    return np.where(arms > 0.0, diverted, (last >= 0) & diverted[last])
+    skipped: NDArray[np.bool_] = np.where(arms > 0.0, diverted, (last >= 0) & diverted[last])
+    return skipped

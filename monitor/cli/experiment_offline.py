@@ -287,13 +287,20 @@ def plan_command(
 
 
 def samples_of(path: Path, hypotheses: Sequence[Hypothesis]) -> dict[str, Array]:
-    """Measured values by column of the evidence. Raises ConfigError, naming file and line."""
+    """Measured values by column of the evidence, of those hypotheses that are planned from them.
+
+    Raises ConfigError, naming file and line.
+    """
     import numpy as np
 
     from understudy.monitor.errors import ReplayError
     from understudy.monitor.experiments.replay import rows_of
+    from understudy.shadow.experiment.planning import takes_samples
 
-    wanted = {h.column for h in hypotheses}
+    wanted = {h.column for h in hypotheses if takes_samples(h)}
+    if not wanted:
+        problem = "is of no use: all metrics are rates, which are planned from their `base_rate`"
+        raise ConfigError(str(path), [("", problem)])
     found: dict[str, list[float]] = {}
     known: dict[str, None] = {}
     try:

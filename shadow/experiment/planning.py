@@ -260,10 +260,15 @@ def _pairs(
     return values[0], values[1]
 
 
+def takes_samples(hypothesis: Hypothesis) -> bool:
+    """Whether measured values are of use: a rate is planned from its base rate."""
+    return hypothesis.metric.statistic is not Statistic.RATE
+
+
 def sample_of(hypothesis: Hypothesis, traffic: Traffic) -> Array | None:
     """The measured values of the metric's column, capped as the metric is; None without any."""
     sample = traffic.samples.get(hypothesis.column)
-    if sample is None or hypothesis.metric.statistic is Statistic.RATE:
+    if sample is None or not takes_samples(hypothesis):
         return None
     return sample if hypothesis.cap is None else np.clip(sample, *hypothesis.cap)
 

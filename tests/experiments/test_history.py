@@ -14,7 +14,9 @@ from understudy.monitor.evidence.layout import ASSIGNED, FACTS
 from understudy.monitor.experiments.history import UnitHistory
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.shadow.experiment import ExperimentError, Hypothesis
+from understudy.shadow.experiment.fates import ANSWERED
 from understudy.shadow.experiment.hypothesis import EARLIER
+from understudy.shadow.experiment.rules import BUILT_IN
 
 BEGIN = 1e9
 FIELD = "field:spend"
@@ -71,19 +73,20 @@ def widths(seed: int, gap: float) -> tuple[float, float, str]:
             sides = assigned[who] if stage else np.zeros(n, np.int16)
             x = taste[who] + rng.standard_normal(n) + gap * sides
             at = begin + 1.0 + np.sort(rng.random(n)) * 4000.0
-            known = {"started": at, "seconds": np.full(n, 0.01), "served": np.ones(n),
-                     "counted": np.ones(n), "epoch": np.full(n, begin),
+            known = {"started": at, "seconds": np.full(n, 0.01), "answered": np.ones(n),
+                     "fate": np.full(n, float(ANSWERED)), "epoch": np.full(n, begin),
                      "settled": np.full(n, begin)}  # fmt: skip
             facts = [known.get(name, np.zeros(n)) for name in FACTS]
-            values = [np.full(n, np.nan) if c.startswith(EARLIER) else x
-                      for c in live.layout.columns]  # fmt: skip
+            given = {FIELD: x, "unusable": np.zeros(n)}
+            values = [given.get(c, np.full(n, np.nan)) for c in live.layout.columns]
             columns = [*facts, [f"u{u}" for u in who.tolist()], np.full(n, weights),
                        np.full(n, 1.0 - weights), *values]  # fmt: skip
             ids = [b"%d/%d" % (stage, i) for i in range(n)]
             names = live.layout.assigned_names(2)
             live.feed([batch_of((ASSIGNED, "x"), names, at, ids, sides, columns)])
             live.tick(begin + 4100.0)
-        (evidence,) = live.experiment.contests["candidate"].evidence("split", 0.05)
+        evidence, usable = live.experiment.contests["candidate"].evidence("split", 0.05)
+        assert (usable.name, usable.records) == (BUILT_IN, evidence.records)
         assert evidence.difference.lower < gap < evidence.difference.upper
         found.append(evidence.difference.upper - evidence.difference.lower)
     return found[0], found[1], evidence.note

@@ -30,6 +30,7 @@ from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.kafka.routes import RouteTable
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.shadow.assignment import POINTS
+from understudy.shadow.experiment.rules import BUILT_IN
 
 SPLIT = {"mode": "split", "weights": {"other0": 0.5}, "metrics": GUARDRAILS}
 
@@ -211,7 +212,9 @@ def test_a_label_counts_for_the_experiment_that_assigned_its_request() -> None:
             fed.take_label(replace(label, experiment=("x", "other")[number // 2 % 2]))
         fed.flush()
         found = fed.experiment.decide("split", 1.0)["candidate"].evidence
-        assert {item.records for item in found} == {(count, count)}, declared["name"]
+        # A label is not another request, so it is no evidence on usable answers.
+        wanted = {"accuracy": (count, count), BUILT_IN: (0, 0)}
+        assert {item.name: item.records for item in found} == wanted, declared["name"]
 
 
 def test_a_prediction_is_offered_to_the_experiment_that_assigned_it(tmp_path: Path) -> None:

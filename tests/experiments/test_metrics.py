@@ -30,6 +30,7 @@ from understudy.monitor.labels.store import Joined
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
+from understudy.shadow.experiment.rules import BUILT_IN
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "experiments.md"
 NOW = 1_000_000.0
@@ -122,7 +123,8 @@ def test_labels_reach_every_metric_in_the_shadow_and_in_a_split() -> None:
     for mode in ("shadow", "split"):
         evidence = live.experiment.contests["candidate"].evidence(mode, 0.05)
         found = {item.name: item for item in evidence}
-        assert len(found) == len(metrics)
+        assert len(found) == len(metrics) + 1
+        assert found[BUILT_IN].records == (0, 0), "labels are not requests"
         for name in ("recall", "precision", "specificity"):
             assert min(found[name].records) > 200 if mode == "shadow" else True
         assert found["auc"].records[0] > 30
@@ -149,6 +151,7 @@ def test_a_cap_is_applied_and_named(tmp_path: Path) -> None:
     assert [item["metric"] for item in found] == [
         "latency_mean(capped at 5000 ms)",
         "latency_mean",
+        BUILT_IN,
     ]
     capped = np.minimum([r["latency"] for r in rows if not r["arm"]], 5.0).mean()
     assert found[0]["champion"] == pytest.approx(capped, rel=1e-6)
@@ -178,8 +181,10 @@ def test_a_covariate_and_a_ratio_from_a_file(tmp_path: Path) -> None:
         {"metric": "ratio", "role": "success", "field": "clicks", "per": "views"},
     ]
     found = replay(tmp_path, {"mode": "split", "metrics": metrics}, rows)
-    reward, ratio = found["metrics"]
+    reward, ratio, usable = found["metrics"]
     assert reward["status"] == ratio["status"] == "passed"
+    assert usable["metric"] == BUILT_IN
+    assert sum(usable["records"].values()) == 6000, "a request without an error has an answer"
     assert "explains 7" in reward["note"] or "explains 8" in reward["note"]
     assert ratio["metric"] == "ratio(clicks / views)"
     assert ratio["champion"] == pytest.approx(0.2, abs=0.02)
@@ -249,7 +254,8 @@ def test_the_examples_of_the_page_are_valid_and_decide(tmp_path: Path) -> None:
         )  # fmt: skip
     given = {**experiment, "metrics": metrics, "unit": {"by": "request"}}
     found = replay(tmp_path, given, rows)
-    assert len(found["metrics"]) == len(metrics)
+    assert len(found["metrics"]) == len(metrics) + 1
+    assert found["metrics"][-1]["metric"] == BUILT_IN
     for item in found["metrics"]:
         assert min(item["records"].values()) > 0, item["metric"]
 
@@ -288,7 +294,8 @@ def test_a_covariate_waits_for_the_label_with_its_prediction() -> None:
                     NOW + 1, 1.0, "x")]
         )  # fmt: skip
     live.feed(collector.drain())
-    (evidence,) = live.experiment.contests["candidate"].evidence("split", 0.05)
+    evidence, usable = live.experiment.contests["candidate"].evidence("split", 0.05)
+    assert (usable.name, usable.records) == (BUILT_IN, (0, 0)), "labels are not requests"
     assert sum(evidence.records) == 3000
     assert "adjusted for before, which explains 8" in evidence.note or "explains 7" in evidence.note
     assert evidence.difference.lower > 0.0

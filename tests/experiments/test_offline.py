@@ -16,6 +16,7 @@ from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.shadow.experiment import Experiment, Hypothesis, Pairs, Split
 from understudy.shadow.experiment.planning import Traffic, plan
+from understudy.shadow.experiment.rules import BUILT_IN
 
 METRICS = [
     {"metric": "error_rate", "margin": "2 pp"},
@@ -362,6 +363,12 @@ def test_values_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     code, output = run("plan", file, "--values", values)
     assert code == 2
     assert "line 3: reward: 'much' is not a number" in output
+    # A rate is planned from its base rate, whatever was measured.
+    values.write_text("error\n1\n0\n")
+    rate = {"metric": "error_rate", "margin": "1 pp"}
+    code, output = run("plan", declared(tmp_path, metrics=[rate]), "--values", values)
+    assert code == 2
+    assert "all metrics are rates, which are planned from their `base_rate`" in output
 
 
 def test_what_is_not_simulated_is_named(tmp_path: Path) -> None:
@@ -370,4 +377,4 @@ def test_what_is_not_simulated_is_named(tmp_path: Path) -> None:
     assert code == 0
     found = json.loads(output)
     assert found["not_simulated"] == ["auc"]
-    assert [row["metric"] for row in found["metrics"]] == ["recall"]
+    assert [row["metric"] for row in found["metrics"]] == ["recall", BUILT_IN]

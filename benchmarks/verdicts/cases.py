@@ -122,8 +122,17 @@ def _segment_wrong(
     return "wrong" if request.segment < 0.15 else None
 
 
+LONGER = {"minimum_duration": 80}
+"""Of faults that show only after a while: half a minute for a request that hangs, as that is the
+time limit."""
+
 WORSE = (
-    Case("hangs until clients give up", Server(fault=_hangs), traffic=Traffic(patience=2.0)),
+    Case(
+        "hangs until clients give up",
+        Server(fault=_hangs),
+        traffic=Traffic(patience=2.0),
+        declared=LONGER,
+    ),
     Case("fails on large bodies", Server(fault=_on_large), traffic=Traffic(large=0.05)),
     Case("fails on 3 % of the requests", Server(fault=_on_rare)),
     Case(
@@ -154,8 +163,8 @@ WORSE = (
         "half of the mean latency more",
         Server(latency=0.045),
     ),
-    Case("fails only after 40 s", Server(fault=_later), declared={"minimum_duration": 80}),
-    Case("hangs in part, and is cold", replace(Server(fault=_hangs), cold=10.0)),
+    Case("fails only after 40 s", Server(fault=_later), declared=LONGER),
+    Case("hangs in part, and is cold", replace(Server(fault=_hangs), cold=10.0), declared=LONGER),
 )
 """Each challenger is worse than its champion by more than the margin."""
 

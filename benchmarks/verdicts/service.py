@@ -183,7 +183,8 @@ class SimulatedService:
             _Running(champion, np.random.default_rng((seed, 1))),
             _Running(challenger, np.random.default_rng((seed, 2))),
         ]
-        self._limit = self.config.champion.timeouts.total
+        timeouts = self.config.champion.timeouts
+        self._limit, self._first_byte = timeouts.total, timeouts.first_byte
         self._capture = self.config.capture.max_body
         self._names = self._new_names(START)
         self._numbers = itertools.count()
@@ -268,7 +269,7 @@ class SimulatedService:
     ) -> None:
         seconds, wrong = self._servers[arm].serve(request, request.at, weakness)
         outcome = record.OK
-        ends = min(seconds, self._limit, self._traffic.patience)
+        ends = min(seconds, self._limit_of(seconds), self._traffic.patience)
         if ends < seconds:
             outcome = record.CANCELLED if ends == self._traffic.patience else record.TIMEOUT
         elif wrong == "error":
@@ -286,12 +287,16 @@ class SimulatedService:
             self._write(request, request_id, b"", 1, 1, record.BODY_TOO_LARGE, 0.0, 0, None, True)
             return
         seconds, wrong = self._servers[1].serve(request, request.at, weakness)
-        ends, outcome = min(seconds, self._limit), record.OK
+        ends, outcome = min(seconds, self._limit_of(seconds)), record.OK
         if ends < seconds:
             outcome = record.TIMEOUT
         elif wrong == "error":
             outcome = record.SERVER_ERROR
         self._write(request, request_id, b"", 1, 1, outcome, ends, 0, wrong, readable)
+
+    def _limit_of(self, seconds: float) -> float:
+        """The time limit of a request; one that hangs has not had a first byte."""
+        return self._first_byte if math.isinf(seconds) else self._limit
 
     def _write(
         self,

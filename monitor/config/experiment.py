@@ -43,7 +43,7 @@ class Metric(Section):
     )
     role: Literal["success", "guardrail"] = "guardrail"
     """success: the challenger must be better; guardrail: it must not be worse."""
-    margin: str | float = Field(default=0, examples=["0.5 pp", "10 %", "20 ms", "0.1 units"])
+    margin: str | float = Field(default=0.0, examples=["0.5 pp", "10 %", "20 ms", "0.1 units"])
     """The acceptable loss (guardrail) or the required improvement (success), with its unit."""
     alpha: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Its share of the experiment's alpha; default: an equal part of what is left."""

@@ -25,7 +25,9 @@ from understudy.monitor.health.drift.watch import ModelWatch
 from understudy.monitor.health.options import Options
 from understudy.monitor.health.performance.watch import PerformanceWatch
 from understudy.monitor.labels.store import Joined
+from understudy.shadow.experiment.batches import Array, Pairs, Split
 from understudy.shadow.experiment.experiment import Experiment
+from understudy.shadow.experiment.fates import ABANDONED, ANSWERED, OVERLOAD, ends, pair_ends
 from understudy.shadow.state import Stateful, layout_of
 
 NAMES = ("a", "b", "country")
@@ -103,18 +105,35 @@ def experiment(margin: str) -> tuple[Callable[[], Experiment], Feed]:
     )
     arms = Arms("champion", "", {"candidate": 1.0}, b"salt")
 
+    n, columns, limit = 700, ("latency", "error", "unusable"), 1.0
+
+    def values(rng: np.random.Generator, column: str) -> Array:
+        drawn = rng.lognormal(size=n) * 0.01
+        return drawn if column == "latency" else (drawn > 0.02).astype(float)
+
     def feed(found: Experiment, number: int) -> None:
         rng = np.random.default_rng(number)
-        measures = found.contests["candidate"].measures
-        for measure in (m for of_mode in measures.values() for m in of_mode if m is not None):
-            x, z = rng.lognormal(size=(2, 700)) * 0.01
-            if measure.hypothesis.column != "latency":
-                x, z = ((values > 0.02).astype(float) for values in (x, z))
-            if measure.paired:
-                measure.update_pairs(x, z)
-            else:
-                side = (rng.random(700) < 0.4).astype(float)
-                measure.update_split(side, x, np.full(700, 0.4))
+        contest = found.contests["candidate"]
+        # Every value of the first part is known; later some are not.
+        lost = 0.02 if number else 0.0
+        fates = [
+            rng.choice([ANSWERED, ABANDONED, OVERLOAD], n, p=[1.0 - 2.0 * lost, lost, lost])
+            for _ in range(2)
+        ]
+        pairs: list[dict[str, tuple[Array, Array]]] = [{}, {}, {}]
+        split: list[dict[str, Array]] = [{}, {}, {}]
+        for column in columns:
+            both = values(rng, column), values(rng, column)
+            of_pairs = pair_ends(column, both, (fates[0], fates[1]), limit)
+            of_split = ends(column, values(rng, column), fates[0], limit, paired=False)
+            for part in range(3):
+                pairs[part][column] = of_pairs[part]
+                split[part][column] = of_split[part]
+        contest.update_pairs(Pairs(pairs[0], n, *pairs[1:]))
+        arms = (rng.random(n) < 0.4).astype(float)
+        contest.update_split(Split(arms, np.full(n, 0.4), split[0], low=split[1], high=split[2]))
+        measures = [m for of_mode in contest.measures.values() for m in of_mode if m is not None]
+        assert all(m.n[0] and m.n[1] and (m.worst is None) == (number == 0) for m in measures)
         found.assigned([600, 400], [0.6, 0.4])
         found.decide("split", 1.0)
 

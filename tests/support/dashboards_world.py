@@ -178,10 +178,23 @@ class Clients:
             if self.sent % 50 == 0:
                 labels.post(self._control + "/v1/records", json=[{}])  # refused
                 self._be_refused()
+                self._wait_in_line()
                 connection.request("POST", PATH, json.dumps({"inputs": "none"}))
                 connection.getresponse().read()
             self._stop.wait(self._pause)
         connection.close()
+
+    def _wait_in_line(self) -> None:
+        """Two requests at once, for a champion with one connection."""
+        both = [http.client.HTTPConnection(self._address, timeout=patient(20)) for _ in range(2)]
+        for one in both:
+            one.connect()
+        for number, one in enumerate(both):
+            body = json.dumps({"id": f"pair-{self.sent}-{number}", **self._flight()[0]})
+            one.request("POST", PATH, body)
+        for one in both:
+            one.getresponse().read()
+            one.close()
 
     def _be_refused(self) -> None:
         refused = http.client.HTTPConnection(self._address, timeout=patient(20))
@@ -287,7 +300,7 @@ class World:
             **(CONFIG | {"models": models}),
             validation={"cases": str(cases), "every": "2s"},
             notify=[{"kind": "webhook", "url": "http://127.0.0.1:9/nobody", "severity": "info"}],
-            champion={"url": champion},
+            champion={"url": champion, "max_connections": 1},
             challengers=[{"name": "candidate", "url": candidate, "mirror": {"rate": 1.0}}],
         )
         self.service = service.start(wait=False)

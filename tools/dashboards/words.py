@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tools.dashboards.panels import BLUE, GREEN, GREY, ORANGE, RED, YELLOW
+from understudy.monitor.routing.serving import ROLES
 
 DECISIONS = {
     1.0: ("promote", GREEN),
@@ -23,6 +24,11 @@ CONNECTED = {
     for number, (word, color) in enumerate(zip(STATES, (BLUE, GREEN, ORANGE, RED), strict=True))
 }
 FIRING = {1.0: ("firing", RED)}
+UNTESTED = {1.0: ("not tested", YELLOW)}
+PLAYED = {
+    float(number): (word, color)
+    for number, (word, color) in enumerate(zip(ROLES, (GREEN, BLUE, YELLOW, GREY), strict=True))
+}
 QUANTILES = {
     "p50": "green", "p90": "light-green", "p95": "yellow", "p99": "orange", "p99.9": "red",
     "max": "dark-red",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tools.dashboards.board import EXPERIMENT, Board, Choice, Row
 from tools.dashboards.panels import ORANGE, Query, bars, figure, lines, states, third
 from tools.dashboards.queries import WHERE, named, rate
-from tools.dashboards.words import DECISIONS, MET, decided
+from tools.dashboards.words import DECISIONS, MET, PLAYED, decided
+from understudy.monitor.routing.serving import ROLES
 
 _OF = f'{WHERE}, experiment=~"$experiment"'
 METRIC = Choice(
@@ -170,6 +171,23 @@ _SERVES = Row(
             empty="no arms",
             stepped=True,
         ),
+        states(
+            "Role",
+            "What the routes plan for each arm: it serves, gets mirrored requests, serves only when "
+            "another arm fails (standby), or is unused. Serving wins where replicas differ.",
+            PLAYED,
+            Query(
+                "max by (arm) ("
+                + " or ".join(
+                    f"max by (arm) ({named('arm_role', role=word)} == 1) * {number}"
+                    for number, word in enumerate(ROLES)
+                )
+                + ")",
+                "{{arm}}",
+            ),
+            empty="no arms",
+            width=24,
+        ),
     ),
 )
 
@@ -210,12 +228,26 @@ _FAIR = Row(
             ),
             empty="no labels",
         ),
+        third(
+            "Not evaluated",
+            "Requests of the present mode that were not evaluated, or whose answer was not, by reason. "
+            "They count against a promotion by their worst case.",
+            "short",
+            Query(
+                "sum by (experiment, challenger, reason) "
+                f"({named('experiment_left_out', _OF)} > 0)",
+                f"{_WHO}, {{{{reason}}}}",
+            ),
+            empty="every request was evaluated",
+            stacked=True,
+        ),
         states(
             "Objectives by arm",
             "Whether each arm meets the configured objectives.",
             MET,
             Query(f"min by (arm, objective) ({named('objective_met')})", "{{arm}}: {{objective}}"),
             empty="no objectives",
+            width=8,
             height=8,
         ),
         bars(
@@ -224,7 +256,6 @@ _FAIR = Row(
             "none",
             Query(f"avg by (arm) ({named('cost_per_prediction')})", "{{arm}}", instant=True),
             empty="no prices",
-            width=12,
         ),
     ),
 )

@@ -128,8 +128,8 @@ _WHERE_TIME_GOES = Row(
         ),
         third(
             "Mean wait for a connection",
-            "Wait before a request was sent to the model server: the pool was exhausted, or a connection "
-            "had to be opened.",
+            "Wait of a request because all connections to the model server were in use, for those that "
+            "waited; see `max_connections`.",
             "s",
             Query(mean("queue_seconds", OF_ARM, "arm, role"), "{{arm}}, {{role}}"),
             empty="no waiting requests",

@@ -16,7 +16,7 @@ from tools.dashboards.panels import (
     third,
 )
 from tools.dashboards.queries import OF_ARM, OF_MODEL, missing_share, named, rate, share
-from tools.dashboards.words import DRIFTED
+from tools.dashboards.words import DRIFTED, UNTESTED
 
 PREDICTION = Choice(
     "prediction", "understudy_prediction_values_total", "prediction", "A numeric prediction.",
@@ -285,6 +285,18 @@ _RIGHT = Row(
             ),
             empty="no baseline",
             high=1,
+        ),
+        states(
+            "Not tested",
+            "Checks that are declared and not tested at present, with the reason: labels or rows that "
+            "are still missing, or a setting.",
+            UNTESTED,
+            Query(
+                f"max by (model, check, reason) ({named('not_tested', OF_MODEL)})",
+                "{{model}}: {{check}} ({{reason}})",
+            ),
+            empty="every declared check is tested",
+            width=24,
         ),
     ),
 )

@@ -21,6 +21,7 @@ from tests.support.service import REAL, Service
 from tests.support.webhook_receiver import Receiver
 from understudy.monitor.config.load import parse
 from understudy.monitor.errors import ConfigError
+from understudy.monitor.findings.channels.messages import QUIET_SECONDS
 
 LEARNED = 500
 CONFIG: dict[str, Any] = {
@@ -128,8 +129,11 @@ def seen(folder: Path, there: Receiver) -> dict[str, Any]:
         with service.start(ROUTING_KEY="k-1"), httpx.Client(trust_env=False) as client:
             send(service, client, LEARNED // 10 + 10, 0.0)
             send(service, client, 60, 3.0)
+            # The drift that the detector corroborates may have been sent before.
             eventually(
-                lambda: [r for r in there.requests if b"page_cusum" in r.body], "no alert came"
+                lambda: [r for r in there.requests if b"page_cusum" in r.body],
+                "no alert came",
+                seconds=QUIET_SECONDS + 30.0,
             )
             eventually(lambda: evidence(service)["records"]["champion"] > 0, "no evidence came")
             found["evidence"] = evidence(service)

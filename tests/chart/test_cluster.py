@@ -310,11 +310,11 @@ def test_notes_warn_of_replicas_that_decide_for_themselves(cluster: ApiServer) -
     def notes(values: str) -> str:
         return install(cluster, space, values, "--dry-run=server").partition("NOTES:")[2]
 
-    assert "there are 2 replicas" in notes(MODEL + experiment)
-    assert "several replicas" in notes(MODEL + experiment + "autoscaling: {enabled: true}")
-    assert "decides for itself" not in notes(MODEL + "evaluator: {enabled: true, createTopics: false}\n" + experiment.replace("config: {", "config: {kafka: {bootstrap: [k:1]}, "))  # fmt: skip
+    assert "2 replicas run an experiment without an evaluator" in notes(MODEL + experiment)
+    assert "several replicas run an experiment" in notes(MODEL + experiment + "autoscaling: {enabled: true}")
+    assert "without an evaluator" not in notes(MODEL + "evaluator: {enabled: true, createTopics: false}\n" + experiment.replace("config: {", "config: {kafka: {bootstrap: [k:1]}, "))  # fmt: skip
     alone = CASES["one replica"] + "\n" + experiment
-    assert "to what is named in\nconfig.challengers. List it" in notes(alone)
+    assert "Allow the addresses of\nconfig.challengers in" in notes(alone)
     assert "WARNING" not in notes(alone + "networkPolicy: {egress: [{to: [{podSelector: {}}]}]}")
     assert "WARNING" not in notes(alone + "networkPolicy: {restrictEgress: false}")
     assert "model.external" in notes("model: {external: 'http://m'}")
@@ -428,7 +428,7 @@ def test_the_injector_in_the_api_server(cluster: ApiServer, webhook: Webhook) ->
     wrong["metadata"]["name"] = "wrong"
     status, said = cluster.call("POST", path, wrong)
     assert status == 422
-    assert "the annotation understudy/config is needed" in said["message"]
+    assert "the annotation understudy/config is required" in said["message"]
     other = cluster.namespace("not-injected")
     made = cluster.create(f"/api/v1/namespaces/{other}/pods", asked)
     assert "initContainers" not in made["spec"], "its namespace has not the label"

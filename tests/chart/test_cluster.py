@@ -311,7 +311,9 @@ def test_notes_warn_of_replicas_that_decide_for_themselves(cluster: ApiServer) -
         return install(cluster, space, values, "--dry-run=server").partition("NOTES:")[2]
 
     assert "2 replicas run an experiment without an evaluator" in notes(MODEL + experiment)
-    assert "several replicas run an experiment" in notes(MODEL + experiment + "autoscaling: {enabled: true}")
+    assert "several replicas run an experiment" in notes(
+        MODEL + experiment + "autoscaling: {enabled: true}"
+    )
     assert "without an evaluator" not in notes(MODEL + "evaluator: {enabled: true, createTopics: false}\n" + experiment.replace("config: {", "config: {kafka: {bootstrap: [k:1]}, "))  # fmt: skip
     alone = CASES["one replica"] + "\n" + experiment
     assert "Allow the addresses of\nconfig.challengers in" in notes(alone)

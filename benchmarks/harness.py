@@ -146,7 +146,7 @@ def resident_mib(pid: int) -> float:
 
 def children(pid: int) -> list[int]:
     """Process ids of the direct children."""
-    found: list[int] = []
+    pids: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+        pids += [int(child) for child in (task / "children").read_text().split()]
+    return pids

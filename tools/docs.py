@@ -152,8 +152,8 @@ def configuration() -> str:
 def _rules() -> dict[Path, Callable[[], str]]:
     """The files that ``understudy slo generate`` makes of the objectives in ``deploy/prometheus``."""
     folder = DOCS.parent / "deploy" / "prometheus"
-    found = files_of(load(folder / "slo.yaml"))
-    return {folder / name: partial(dumped, data) for name, data in found.items()}
+    result = files_of(load(folder / "slo.yaml"))
+    return {folder / name: partial(dumped, data) for name, data in result.items()}
 
 
 STACK = DOCS.parent / "examples" / "kubernetes" / "values-prometheus.yaml"

@@ -24,14 +24,14 @@ PYTHON = "3.11"
 
 def requirements_by_lock() -> dict[str, list[str]]:
     """Requirements by the name of the lock."""
-    found = tomllib.loads(PROJECT.read_text(encoding="utf-8"))
-    project = found["project"]
+    data = tomllib.loads(PROJECT.read_text(encoding="utf-8"))
+    project = data["project"]
     extras = project["optional-dependencies"]
     service = [*project["dependencies"], *extras.get("kafka", [])]
     return {
         "requirements.lock": service,
         "load.lock": [*service, *extras["load"]],
-        "build.lock": found["build-system"]["requires"],
+        "build.lock": data["build-system"]["requires"],
     }
 
 

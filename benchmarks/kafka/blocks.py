@@ -58,7 +58,7 @@ def mixed(chance: random.Random) -> list[Any]:
 def batches(count: int, size: int, make: Make) -> list[bytes]:
     """Batches of encoded records, as workers hand them over."""
     chance = random.Random(7)
-    found, at = [], 1.77e9
+    made, at = [], 1.77e9
     for _ in range(count):
         parts: list[bytes] = []
         for _ in range(size):
@@ -75,20 +75,20 @@ def batches(count: int, size: int, make: Make) -> list[bytes]:
                 *(b"content-type: application/json", b"", asked, said),
             )
             parts += encoded
-        found.append(b"".join(parts))
-    return found
+        made.append(b"".join(parts))
+    return made
 
 
 def rows_of(batch: bytes) -> list[Row]:
     """Records with what the codecs make of them."""
-    found: list[Row] = []
+    rows_: list[Row] = []
     for r in decode_batch(batch):
         d = decode_exchange(
             SPEC, r.target, r.request_headers, r.request_body, r.status, r.response_headers,
             r.response_body,
         )  # fmt: skip
-        found.append((NAMES, r, d.features, d.predictions))
-    return found
+        rows_.append((NAMES, r, d.features, d.predictions))
+    return rows_
 
 
 class Contender:
@@ -339,7 +339,7 @@ def run(quick: bool) -> Result:
     for label, make in (("numbers", numeric), ("mixed", mixed)):
         for size in SIZES if label == "numbers" else SIZES[1:2]:
             data = batches(per_round // size, size, make)
-            found: dict[str, list[tuple[float, float, float]]] = {c.name: [] for c in CONTENDERS}
+            results: dict[str, list[tuple[float, float, float]]] = {c.name: [] for c in CONTENDERS}
             columns: list[float] = []
             spooled: list[tuple[float, float]] = []
             messages = messages_of(data, size)
@@ -348,13 +348,13 @@ def run(quick: bool) -> Result:
             for _ in range(rounds):
                 gc.collect()
                 for kind in CONTENDERS:
-                    found[kind.name].append(measure(kind(size), data))
+                    results[kind.name].append(measure(kind(size), data))
                 columns.append(columns_us(messages, per_round))
                 spooled.append(spool_us(messages, per_round))
             names = ("write_us", "read_us", "bytes")
             summary = {
                 name: dict(zip(names, map(min, zip(*seen, strict=True)), strict=True))
-                for name, seen in found.items()
+                for name, seen in results.items()
             }
             result.measurements[f"{label}_{size}"] = {
                 **summary,
@@ -363,7 +363,7 @@ def run(quick: bool) -> Result:
                 "spool_out_us": min(o for _, o in spooled),
                 "medians": {
                     name: dict(zip(names, map(median, zip(*seen, strict=True)), strict=True))
-                    for name, seen in found.items()
+                    for name, seen in results.items()
                 },
             }
             rows = [[name, *one.values()] for name, one in summary.items()]

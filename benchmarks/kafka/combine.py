@@ -19,13 +19,13 @@ def combined(files: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]
     """The environment of the first file, and the runs of all by their seeds, each of which may be
     there once."""
     runs: dict[int, dict[str, Any]] = {}
-    found = [json.loads(file.read_text()) for file in files]
-    for file, part in zip(files, found, strict=True):
+    results = [json.loads(file.read_text()) for file in files]
+    for file, part in zip(files, results, strict=True):
         for run in part["runs"]:
             if run["seed"] in runs:
                 raise click.ClickException(f"{file}: seed {run['seed']} is there already")
             runs[run["seed"]] = run
-    return found[0]["environment"], [runs[seed] for seed in sorted(runs)]
+    return results[0]["environment"], [runs[seed] for seed in sorted(runs)]
 
 
 @click.command()

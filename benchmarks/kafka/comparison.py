@@ -25,11 +25,11 @@ def compare(config: Config, order: dict[str, Any]) -> dict[str, Any]:
     state = committed_state(config)
     rows, unread = evidence_rows(config, state["read"] if state else [0] * EVIDENCE_PARTITIONS)
     wanted, wanted_rows, records = expected(config, order)
-    found, moved = ["no state"], 0
+    result, moved = ["no state"], 0
     if state:
         two = counted(wanted), counted(state["pipeline"])
         moved = _align(*two) if state["late"] else 0
-        found = differences(*two, 1e-6)
+        result = differences(*two, 1e-6)
     twice = [row for row, count in (rows - wanted_rows).items() if count]
     lost = [row for row, count in (wanted_rows - rows).items() if count]
     return {
@@ -38,7 +38,7 @@ def compare(config: Config, order: dict[str, Any]) -> dict[str, Any]:
         "rows_twice_or_strange": len(twice),
         "rows_lost": len(lost),
         "rows_not_judged_yet": unread,
-        "differences": found[:20],
+        "differences": result[:20],
         "late_rows": state["late"] if state else None,
         "other_edges": moved,
         "examples": [repr(row) for row in (*twice[:5], *lost[:5])],
@@ -119,9 +119,9 @@ def evidence_rows(config: Config, read: list[int]) -> tuple[Counter[Any], int]:
         for messages in consumer.poll(timeout_ms=500).values():
             for message in messages:
                 for _, batch in decode_message(message.value).batches:
-                    found = _rows(batch)
-                    rows.update(found)
-                    unread += len(found) if message.offset >= read[message.partition] else 0
+                    result = _rows(batch)
+                    rows.update(result)
+                    unread += len(result) if message.offset >= read[message.partition] else 0
     consumer.close()
     return rows, unread
 

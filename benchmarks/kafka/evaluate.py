@@ -85,12 +85,12 @@ def blocks_of(requests: int, partitions: int, seed: int = 2) -> list[tuple[int, 
     scores = rng.beta(2, 5, requests).tolist()
     seconds = rng.lognormal(-4.0, 0.5, (requests, 2))
     builder = Builder("pod-0", "run-1", partitions, 1024)
-    found: list[tuple[int, bytes]] = []
+    results: list[tuple[int, bytes]] = []
     empty = Undecodable(Reason.EMPTY)
     now = BEGAN
 
     def give(blocks: Sequence[Any]) -> None:
-        found.extend((block.head.partition, encode(block)) for block in blocks)
+        results.extend((block.head.partition, encode(block)) for block in blocks)
 
     give(builder.heartbeats(now, now))
     for number in range(requests):
@@ -110,7 +110,7 @@ def blocks_of(requests: int, partitions: int, seed: int = 2) -> list[tuple[int, 
             give(builder.heartbeats(now, now - 1.0))
     give(builder.flush(now, everything=True))
     give(builder.heartbeats(now + 10.0, now + 10.0))
-    return found
+    return results
 
 
 def stages(config: Config, requests: int) -> dict[str, float]:
@@ -229,16 +229,16 @@ def group(folder: Path, kafka: Any, requests: int, evaluators: int) -> dict[str,
 def _get(port: int, path: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
-            found: dict[str, Any] = json.load(reply)
-            return found
+            result: dict[str, Any] = json.load(reply)
+            return result
     except (OSError, ValueError):
         return {}
 
 
 def _owned(ports: list[int]) -> tuple[int, int, int]:
-    found = [_get(port, "/v1/evaluator") for port in ports]
-    inputs = [len(one.get("partitions", ())) for one in found]
-    judges = [len(one.get("judges", ())) for one in found]
+    results = [_get(port, "/v1/evaluator") for port in ports]
+    inputs = [len(one.get("partitions", ())) for one in results]
+    judges = [len(one.get("judges", ())) for one in results]
     members = sum(a + b > 0 for a, b in zip(inputs, judges, strict=True))
     return sum(inputs), sum(judges), members
 

@@ -114,15 +114,15 @@ def judged(ports: list[int], until: float, deadline: float) -> bool:
     labels may be on their way when the records of their time have been judged."""
     before, since = None, time.monotonic()
     while (now := time.monotonic()) < deadline:
-        found = _states(ports)
-        judges = [judge for one in found for judge in one.get("judges", ())]
+        result = _states(ports)
+        judges = [judge for one in result for judge in one.get("judges", ())]
         done = {j["place"] for j in judges if (j["judged"] or 0.0) >= until and not j["waiting"]}
         moving = [
-            *(one["records"] for one in found),
-            *([part["labels"], part["records"]] for one in found for part in one["partitions"]),
+            *(one["records"] for one in result),
+            *([part["labels"], part["records"]] for one in result for part in one["partitions"]),
             *([judge["place"], judge["rows"]] for judge in judges),
         ]
-        if moving != before or len(done) < EVIDENCE_PARTITIONS or len(found) < len(ports):
+        if moving != before or len(done) < EVIDENCE_PARTITIONS or len(result) < len(ports):
             before, since = moving, now
         elif now - since >= SETTLED_SECONDS:
             return True
@@ -132,13 +132,13 @@ def judged(ports: list[int], until: float, deadline: float) -> bool:
 
 def _states(ports: list[int]) -> list[dict[str, Any]]:
     """What the evaluators that answer say of themselves."""
-    found = []
+    results = []
     for port in ports:
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{port}/v1/evaluator", timeout=5
             ) as reply:
-                found.append(json.load(reply))
+                results.append(json.load(reply))
         except (OSError, ValueError):
             continue
-    return found
+    return results

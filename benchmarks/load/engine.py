@@ -72,17 +72,17 @@ def requests() -> list[bytes]:
 def ours(port: int, rate: float, seconds: float, seed: int) -> dict[str, float]:
     load = Open(steady(rate, seconds), seed=seed)
     before = time.process_time()
-    found = drive(Target("127.0.0.1", port, connections=256), requests(), load)
+    result = drive(Target("127.0.0.1", port, connections=256), requests(), load)
     gathering = time.process_time() - before
     return {
-        "whole_us": (found.cpu_seconds + gathering) / found.count * 1e6,
-        "requests": float(found.count),
-        "failed": float(found.failed),
-        "cpu_us": found.cpu_seconds / found.count * 1e6,
-        "lag_p50_us": (found.lags.quantile(0.5) or 0.0) * 1e6,
-        "lag_p99_us": (found.lags.quantile(0.99) or 0.0) * 1e6,
-        "p50_ms": (found.quantile(0.5) or 0.0) * 1e3,
-        "p99_ms": (found.quantile(0.99) or 0.0) * 1e3,
+        "whole_us": (result.cpu_seconds + gathering) / result.count * 1e6,
+        "requests": float(result.count),
+        "failed": float(result.failed),
+        "cpu_us": result.cpu_seconds / result.count * 1e6,
+        "lag_p50_us": (result.lags.quantile(0.5) or 0.0) * 1e6,
+        "lag_p99_us": (result.lags.quantile(0.99) or 0.0) * 1e6,
+        "p50_ms": (result.quantile(0.5) or 0.0) * 1e3,
+        "p99_ms": (result.quantile(0.99) or 0.0) * 1e3,
     }
 
 
@@ -108,8 +108,8 @@ def measured(command: Sequence[str], pattern: str, text: str | None = None) -> t
     before = os.times().children_user + os.times().children_system
     done = subprocess.run(command, capture_output=True, text=True, check=False, input=text)
     used = os.times().children_user + os.times().children_system - before
-    found = re.search(pattern, done.stdout + done.stderr)
-    return (float(found[1]) if found else 0.0), used
+    figures = re.search(pattern, done.stdout + done.stderr)
+    return (float(figures[1]) if figures else 0.0), used
 
 
 def go_tools(port: int, seconds: int, folder: Path) -> dict[str, dict[str, float]]:
@@ -119,7 +119,7 @@ def go_tools(port: int, seconds: int, folder: Path) -> dict[str, dict[str, float
     body.write_bytes(BODY)
     (folder / "plan.txt").write_text(f"POST {url}\nContent-Type: application/json\n@{body}\n")
     script = folder / "k6.js"
-    pin, found = ["taskset", "-c", CORE], {}
+    pin, result = ["taskset", "-c", CORE], {}
 
     def vegeta(seconds: int) -> dict[str, float]:
         attack = [*pin, program, "attack", f"-rate={RATE:.0f}", f"-duration={seconds}s",
@@ -153,8 +153,8 @@ def go_tools(port: int, seconds: int, folder: Path) -> dict[str, dict[str, float
         program = tool(name) or ""
         one = marginal(run, seconds) if program else None
         if one is not None:
-            found[name] = one
-    return found
+            result[name] = one
+    return result
 
 
 def locust(port: int, file: str, users: int, seconds: int) -> dict[str, float] | None:
@@ -210,7 +210,7 @@ def run(quick: bool = False) -> Result:
     )
     os.sched_setaffinity(0, {int(CORE)})
     rounds, seconds = (1, 4) if quick else (3, 8)
-    found: dict[str, list[dict[str, float]]] = {
+    results: dict[str, list[dict[str, float]]] = {
         "understudy": [], "Locust FastHttpUser": [], "Locust HttpUser": [], "wrk": [], "vegeta": [],
         "hey": [], "k6": [],
     }  # fmt: skip
@@ -218,7 +218,7 @@ def run(quick: bool = False) -> Result:
     with serving as port, tempfile.TemporaryDirectory() as folder:
         result.environment |= serving.scheduled
         for number in range(rounds):
-            found["understudy"].append(ours(port, RATE, seconds, number))
+            results["understudy"].append(ours(port, RATE, seconds, number))
             for name, base in (
                 ("Locust FastHttpUser", "FastHttpUser"),
                 ("Locust HttpUser", "HttpUser"),
@@ -226,18 +226,18 @@ def run(quick: bool = False) -> Result:
                 file = _LOCUST.format(base=base, body=BODY)
                 one = marginal(partial(locust, port, file, 32), seconds)
                 if one is not None:
-                    found[name].append(one)
+                    results[name].append(one)
             other = marginal(partial(wrk, port), seconds)
             if other is not None:
-                found["wrk"].append(other)
+                results["wrk"].append(other)
             for name, one in go_tools(port, seconds, Path(folder)).items():
-                found[name].append(one)
+                results[name].append(one)
             print(f"  round {number + 1}", file=sys.stderr, flush=True)
             time.sleep(0.5)
     keys = ("requests", "whole_us", "lag_p50_us", "lag_p99_us", "p50_ms", "p99_ms")
     rows: list[list[Any]] = [
         [name, *(median([one[k] for one in several if k in one]) for k in keys)]
-        for name, several in found.items()
+        for name, several in results.items()
         if several
     ]
     result.tables.append(
@@ -245,7 +245,7 @@ def run(quick: bool = False) -> Result:
          ["who", "requests", "CPU us", "lag p50 us", "lag p99 us", "p50 ms", "p99 ms"],
          rows)
     )  # fmt: skip
-    mine = {key: median([one[key] for one in found["understudy"]]) for key in (*keys, "cpu_us")}
+    mine = {key: median([one[key] for one in results["understudy"]]) for key in (*keys, "cpu_us")}
     stall_seconds = 20 if quick else 60
     with Serving("stall", 10, 1) as port:
         stalled = ours(port, 1000.0, stall_seconds, 99)
@@ -258,8 +258,8 @@ def run(quick: bool = False) -> Result:
          [["understudy", stalled["p99_ms"], exact],
           ["Locust, constant_throughput", theirs["p99_ms"] if theirs else None, exact]])
     )  # fmt: skip
-    result.measurements = {"rounds": found, "stall": {"understudy": stalled, "locust": theirs}}
-    fast = median([one["whole_us"] for one in found["Locust FastHttpUser"]])
+    result.measurements = {"rounds": results, "stall": {"understudy": stalled, "locust": theirs}}
+    fast = median([one["whole_us"] for one in results["Locust FastHttpUser"]])
     ratio = (mine["whole_us"] or 0.0) / fast if fast else None
     off = stalled["p99_ms"] / exact
     achieved = (mine["requests"] or 0.0) / seconds

@@ -59,14 +59,14 @@ def timed(port: int, pid: int, pause: float, seed: int) -> dict[str, float]:
     outcome = drive(Target("127.0.0.1", port, connections=2048), requests, load)
     thread.join()
     begin, end = (moments[k] - outcome.begun for k in ("begin", "end"))
-    found = recovery(outcome, begin, end, LIMIT)
+    result = recovery(outcome, begin, end, LIMIT)
     # The first request of the pause is known to be bad once its limit is over; requests that are
     # due in the last LIMIT seconds of the pause are answered in time, all others are not.
     return {
         "pause": pause,
-        "detect_error": abs((found.detected_after or 0.0) - LIMIT),
-        "recover_error": abs((found.recovered_after or 0.0) + LIMIT),
-        "lost": float(found.lost),
+        "detect_error": abs((result.detected_after or 0.0) - LIMIT),
+        "recover_error": abs((result.recovered_after or 0.0) + LIMIT),
+        "lost": float(result.lost),
     }
 
 

@@ -86,9 +86,9 @@ def run(quick: bool = False) -> Result:
             for _ in range(0, paths, 200):
                 hits = rng.random((200, rows)) < part * (1.0 - p)
                 over = np.cumsum(hits, axis=1, dtype=np.int32)
-                for found, boundary in zip(first, (ours, theirs), strict=True):
+                for results, boundary in zip(first, (ours, theirs), strict=True):
                     hit = over <= boundary
-                    found.append(np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, rows))
+                    results.append(np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, rows))
             mine, other = (np.concatenate(one) for one in first)
             halves = float(np.median(mine)), float(np.median(other))
             speed.append(

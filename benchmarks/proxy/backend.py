@@ -59,8 +59,8 @@ def counts(port: int) -> list[int]:
         text = b""
         while more := told.recv(4096):
             text += more
-    found: list[int] = json.loads(text)
-    return found
+    numbers: list[int] = json.loads(text)
+    return numbers
 
 
 async def main(counts_port: int, ports: list[int]) -> None:

@@ -136,11 +136,11 @@ class Understudy(Contender):
         return [sys.executable, "-m", "understudy", "serve", "--config", str(path)]
 
     def _by_command(self, text: str) -> list[int]:
-        found = []
+        pids = []
         for pid in children(self.process.pid):
             if text in Path(f"/proc/{pid}/cmdline").read_text():
-                found.append(pid)
-        return found
+                pids.append(pid)
+        return pids
 
     def data_plane(self) -> list[int]:
         return self._by_command("understudy.monitor.proxy.worker")
@@ -153,16 +153,16 @@ class Understudy(Contender):
         return bool(self.evaluation()) and "understudy_" in self._metrics()
 
     def accounts(self) -> dict[str, float]:
-        found = {"eligible": 0.0, "evaluated": 0.0, "dropped": 0.0}
+        result = {"eligible": 0.0, "evaluated": 0.0, "dropped": 0.0}
         for line in self._metrics().splitlines():
             name, _, value = line.rpartition(" ")
             if name == "understudy_records_eligible_total":
-                found["eligible"] += float(value)
+                result["eligible"] += float(value)
             elif name == "understudy_records_evaluated_total":
-                found["evaluated"] += float(value)
+                result["evaluated"] += float(value)
             elif name.startswith('understudy_dropped_total{reason="'):
-                found["dropped"] += float(value)
-        return found
+                result["dropped"] += float(value)
+        return result
 
     def _metrics(self) -> str:
         url = f"http://127.0.0.1:{self.control}/metrics"

@@ -79,9 +79,9 @@ class Course:
 
     def cost(self) -> Cost:
         """Per cell and contender, one entry per round."""
-        found: Cost = {}
+        per_request: Cost = {}
         for name, connections in self.cells:
-            cell = found[cell_name(name, connections)] = defaultdict(list)
+            cell = per_request[cell_name(name, connections)] = defaultdict(list)
             rounds = self.rounds if (name, connections) == MAIN else 2
             for number in range(rounds + 1):
                 for contender in self.contenders:
@@ -89,7 +89,7 @@ class Course:
                     if number:  # the first round warms up
                         cell[contender.name].append(entry)
                 note(f"  {name}, {connections} connections: round {number} of {rounds}")
-        return found
+        return per_request
 
     def _loaded(self, contender: Contender, name: str, connections: int) -> dict[str, float]:
         data, everything = contender.data_plane(), contender.everything()
@@ -145,27 +145,27 @@ class Course:
 
     def resident(self) -> dict[str, dict[str, float]]:
         """Resident memory in MiB of each contender that is up."""
-        found = {}
+        result = {}
         for contender in self.contenders:
             entry = {"everything_mib": sum(map(resident_mib, contender.everything()))}
             if isinstance(contender, Understudy):
                 entry["worker_mib"] = sum(map(resident_mib, contender.data_plane()))
                 entry["evaluation_mib"] = sum(map(resident_mib, contender.evaluation()))
-            found[contender.name] = entry
-        return found
+            result[contender.name] = entry
+        return result
 
     def latency(self, rate: float) -> dict[str, list[dict[str, float]]]:
         """Latencies at ``rate`` per second, also without a proxy."""
-        found: dict[str, list[dict[str, float]]] = defaultdict(list)
+        result: dict[str, list[dict[str, float]]] = defaultdict(list)
         seconds = 3.0 if self.quick else 5.0
         places = [("direct", self.ports[0]), *((c.name, c.port) for c in self.contenders)]
         for number in range(self.rounds):
             for name, port in places:
                 if name == "aiohttp":
                     continue  # it would set the pace for all
-                found[name].append(open_loop(port, rate, seconds, number))
+                result[name].append(open_loop(port, rate, seconds, number))
             note(f"  latency at {rate:,.0f}/s: round {number + 1} of {self.rounds}")
-        return found
+        return result
 
     def memory(self) -> dict[str, Any]:
         """Resident memory of our worker and evaluation plane while requests of one row pass,

@@ -189,8 +189,8 @@ def open_loop(port: int, rate: float, seconds: float, seed: int) -> dict[str, fl
          str(rate), str(seconds), str(seed)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def _main(port: int, rate: float, seconds: float, seed: int) -> None:

@@ -89,7 +89,7 @@ def run(quick: bool) -> Result:
             "share of the generated unit tests of all indicators that pass", passed / total, 1, ">="
         )
     )
-    drills = [found for _ in range(1 if quick else 3) if (found := _drill()) is not None]
+    drills = [results for _ in range(1 if quick else 3) if (results := _drill()) is not None]
     names = ("the model server does not answer", "the budget burns")
     result.tables.append(
         (
@@ -123,10 +123,10 @@ def _minutes(seconds: float | None) -> str:
 
 
 def _tool() -> str:
-    found = find("promtool")
-    if found is None:
+    result = find("promtool")
+    if result is None:
         raise SystemExit("promtool is not here; `make parts` fetches it")
-    return str(found)
+    return str(result)
 
 
 def _version() -> str:
@@ -150,9 +150,9 @@ def _case(tool: str, slo: Slo, severity: Severity, bad: float) -> Case:
     step = STEPS[severity]
     burns = [burn for burn in slo.burns if burn.window.severity == severity]
     longest = max(burn.window.long for burn in burns)
-    found = first(burns, severity, bad, slo.period)
+    result = first(burns, severity, bad, slo.period)
     calm = math.ceil(longest / step) + 1
-    lasts = longest if found is None else found.seconds
+    lasts = longest if result is None else result.seconds
     phases = Phases(step, calm, math.ceil(lasts / step) + 5, 2)
     with tempfile.TemporaryDirectory() as name:
         ours, sloth = _measured(tool, Path(name), slo, severity, bad, phases)
@@ -162,7 +162,7 @@ def _case(tool: str, slo: Slo, severity: Severity, bad: float) -> Case:
         severity,
         bad,
         step,
-        None if found is None else found.seconds,
+        None if result is None else result.seconds,
         None if ours is None else ours - fault,
         None if sloth is None else sloth - fault,
     )
@@ -249,13 +249,13 @@ def _drilled() -> tuple[float, float]:
 
 def _generated(tool: str, quick: bool) -> tuple[int, int, tuple[str, list[str], list[list[Any]]]]:
     """The unit tests that are generated for every kind of indicator and every alert."""
-    found = compiled(SloFile.model_validate(ALL), "benchmark")
-    files = found.test_files((1.0,) if quick else (1.0, 0.1))
+    result = compiled(SloFile.model_validate(ALL), "benchmark")
+    files = result.test_files((1.0,) if quick else (1.0, 0.1))
     rows: list[list[Any]] = []
     passed = total = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for file, data in {**found.rule_files(), **files}.items():
+        for file, data in {**result.rule_files(), **files}.items():
             (folder / file).write_text(dumped(data), encoding="utf-8")
         for file, data in files.items():
             good, _ = promtool.run(tool, ["test", "rules", file], folder, programs())

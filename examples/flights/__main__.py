@@ -146,8 +146,8 @@ class Demo:
             return str(answer.read().decode())
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.get("/v1/status"))
-        return found
+        result: dict[str, Any] = json.loads(self.get("/v1/status"))
+        return result
 
     async def replay(self) -> Traffic:
         """The traffic, with what goes wrong on the way."""

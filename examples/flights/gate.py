@@ -79,11 +79,11 @@ def prepare(folder: Path, flights: Sequence[Flight], champion_port: int, rate: f
 def run(url: str, plan: Path, say: Callable[[str], None]) -> bool:
     """Whether the gate has passed; its report is beside the plan. What could not be measured, since
     the machine was busy with other things, is measured once more."""
-    found = _run(url, plan, say)
-    if found == _NOT_MEASURED:
+    result = _run(url, plan, say)
+    if result == _NOT_MEASURED:
         say("      once more:")
-        found = _run(url, plan, say)
-    return found == 0
+        result = _run(url, plan, say)
+    return result == 0
 
 
 def _run(url: str, plan: Path, say: Callable[[str], None]) -> int:

@@ -26,9 +26,9 @@ def quantile(values: list[float], p: float) -> float | None:
 
 def share_late(status: dict[str, Any], arm: str) -> float | None:
     """The mean predicted probability of being late, of one arm."""
-    for found in status.get("predictions", []):
-        if found["arm"] == arm and found["prediction"] == "p_late":
-            mean = found.get("mean")
+    for result in status.get("predictions", []):
+        if result["arm"] == arm and result["prediction"] == "p_late":
+            mean = result.get("mean")
             return float(mean) if mean is not None else None
     return None
 

@@ -36,16 +36,16 @@ class StepVerdict:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        found = self.outcome
+        result = self.outcome
         return {
             "rate": self.rate,
             "passed": self.passed,
             "why": self.why,
-            "achieved": found.rate,
-            "p50": found.quantile(0.5),
-            "p99": found.quantile(0.99),
-            "failed": found.failed,
-            "requests": found.count,
+            "achieved": result.rate,
+            "p50": result.quantile(0.5),
+            "p99": result.quantile(0.99),
+            "failed": result.failed,
+            "requests": result.count,
         }
 
 
@@ -145,11 +145,11 @@ def search(
     def holds(rate: float) -> bool | None:
         failed = 0
         for _ in range(4):
-            found = probe(rate)
-            probes.append(found)
-            if found.passed:
+            result = probe(rate)
+            probes.append(result)
+            if result.passed:
                 return True
-            failed += found.passed is False
+            failed += result.passed is False
             if failed == 2:
                 return False
         return None

@@ -24,8 +24,8 @@ class Meter:
 
     def __init__(self, root: Path = POWERCAP) -> None:
         # Domains within a package have a second colon, and are part of it.
-        found = sorted(root.glob("*-rapl:*")) if root.is_dir() else []
-        self._packages = [path for path in found if path.name.count(":") == 1]
+        zones = sorted(root.glob("*-rapl:*")) if root.is_dir() else []
+        self._packages = [path for path in zones if path.name.count(":") == 1]
         self._last = [self._microjoules(path) for path in self._packages]
         self._packages = [
             path for path, now in zip(self._packages, self._last, strict=True) if now is not None

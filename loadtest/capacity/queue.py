@@ -48,8 +48,8 @@ def sojourns(gaps: Floats, service: Floats, servers: int) -> Floats:
         # W_n = max(0, W_{n-1} + S_{n-1} - A_n): a running sum over its running minimum.
         steps = np.concatenate([[0.0], service[:-1] - gaps[1:]])
         total = np.cumsum(steps)
-        found: Floats = total - np.minimum.accumulate(np.minimum(total, 0.0)) + service
-        return found
+        values: Floats = total - np.minimum.accumulate(np.minimum(total, 0.0)) + service
+        return values
     free = [0.0] * servers
     now = 0.0
     out = np.empty(len(service))
@@ -74,15 +74,15 @@ def in_service(arrived: Floats, departed: Floats, servers: int) -> Floats:
 
 def _begun(arrived: Floats, departed: Floats, servers: int) -> Floats:
     departures: list[float] = []
-    found = arrived.copy()
+    values = arrived.copy()
     for number, (begins, ends) in enumerate(zip(arrived.tolist(), departed.tolist(), strict=True)):
         if len(departures) < servers:
             heapq.heappush(departures, ends)
         else:
             if departures[0] > begins:
-                found[number] = departures[0]
+                values[number] = departures[0]
             heapq.heappushpop(departures, ends)
-    return found
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,9 @@ def observed(arrived: Floats, departed: Floats, servers: int) -> Service:
 def _difference(free: Floats, waited: Floats) -> float:
     if min(len(free), len(waited)) < FEWEST:
         return 0.0
-    found = float(free.mean() - waited.mean())
+    result = float(free.mean() - waited.mean())
     uncertain = float(free.var() / len(free) + waited.var() / len(waited))
-    return found * max(0.0, 1.0 - uncertain / found**2) if found > 0.0 else 0.0
+    return result * max(0.0, 1.0 - uncertain / result**2) if result > 0.0 else 0.0
 
 
 def predict(
@@ -139,13 +139,13 @@ def predict(
         )
     rng = np.random.default_rng(seed)
     count = int(min(_LONGEST, max(20_000, 200.0 / (1.0 - p) / (1.0 - load) ** 2)))
-    found = []
+    results = []
     for _ in range(runs):
         sample = rng.choice(rng.choice(x, len(x)), count)
         times = sojourns(rng.exponential(1.0 / rate, count), sample, servers)
-        found.append(float(np.quantile(times[count // 10 :], p)) + service.way)
-    low, high = (float(np.quantile(found, q)) for q in (0.025, 0.975))
-    return Prediction(rate, p, load, Interval(float(np.mean(found)), low, high))
+        results.append(float(np.quantile(times[count // 10 :], p)) + service.way)
+    low, high = (float(np.quantile(results, q)) for q in (0.025, 0.975))
+    return Prediction(rate, p, load, Interval(float(np.mean(results)), low, high))
 
 
 def highest_rate(
@@ -159,8 +159,8 @@ def highest_rate(
     low, high = 0.0, HIGHEST_LOAD * servers / float(x.mean())
     for _ in range(12):
         middle = (low + high) / 2.0
-        found = predict(service, middle, p, servers, seed, runs=3).value
-        if found is not None and found.value <= limit:
+        result = predict(service, middle, p, servers, seed, runs=3).value
+        if result is not None and result.value <= limit:
             low = middle
         else:
             high = middle

@@ -42,20 +42,20 @@ def per_prediction(
 
     ``cpu_seconds`` is what the server's processes used over ``seconds`` for ``predictions``.
     ``declared`` may hold ``price_per_hour`` of a server."""
-    found: dict[str, Figure] = {}
+    result: dict[str, Figure] = {}
     if cpu_seconds is not None and predictions > 0.0:
-        found["cpu_seconds"] = Figure(cpu_seconds / predictions, "measured")
+        result["cpu_seconds"] = Figure(cpu_seconds / predictions, "measured")
     else:
-        found["cpu_seconds"] = Figure(None, "absent", "the server's processes are not known")
+        result["cpu_seconds"] = Figure(None, "absent", "the server's processes are not known")
     price = declared.get("price_per_hour")
     if price is not None and rate:
-        found["cost"] = Figure(
+        result["cost"] = Figure(
             price / 3600.0 / rate, "computed", f"declared price, measured capacity of {rate:.4g}/s"
         )
     else:
-        found["cost"] = Figure(None, "absent", "no price_per_hour is declared")
-    found["seconds_observed"] = Figure(seconds, "measured")
-    return found
+        result["cost"] = Figure(None, "absent", "no price_per_hour is declared")
+    result["seconds_observed"] = Figure(seconds, "measured")
+    return result
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

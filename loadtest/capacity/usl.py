@@ -43,8 +43,8 @@ class Scalability:
 
     def throughput(self, n: Floats) -> Floats:
         """Predicted throughput per second, (n,), at concurrencies ``n``."""
-        found: Floats = self.gamma * n / (1.0 + self.alpha * (n - 1.0) + self.beta * n * (n - 1.0))
-        return found
+        values: Floats = self.gamma * n / (1.0 + self.alpha * (n - 1.0) + self.beta * n * (n - 1.0))
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -78,13 +78,13 @@ def fit(concurrency: Sequence[float], throughput: Sequence[float], seed: int = 0
             f"{len(np.unique(n))} different concurrencies are too few, {FEWEST} are needed"
         )
     gamma, alpha, beta = _solve(n, x)
-    found = Scalability(gamma, alpha, beta, None, None)
-    residuals = np.log(x / found.throughput(n))
+    scalability = Scalability(gamma, alpha, beta, None, None)
+    residuals = np.log(x / scalability.throughput(n))
     residuals = residuals * math.sqrt(len(n) / max(1.0, len(n) - 3.0))
     rng = np.random.default_rng(seed)
     knees, peaks = [], []
     for _ in range(_RESAMPLED):
-        drawn = found.throughput(n) * np.exp(rng.choice(residuals, len(n)))
+        drawn = scalability.throughput(n) * np.exp(rng.choice(residuals, len(n)))
         _, a, b = (g := _solve(n, drawn))
         knee = math.sqrt(max(1.0 - a, 0.0) / b) if b > 0.0 else math.inf
         knees.append(knee)

@@ -68,10 +68,10 @@ def pause_process(
     name: str = "pause",
 ) -> int:
     """SIGSTOP a process: it exists but does nothing. Returns its pid."""
-    found = processes.find(pid, pid_file, port, command)
-    _register(name, {"resume": found, "began": start_time(found)})
-    os.kill(found, signal.SIGSTOP)
-    return found
+    target = processes.find(pid, pid_file, port, command)
+    _register(name, {"resume": target, "began": start_time(target)})
+    os.kill(target, signal.SIGSTOP)
+    return target
 
 
 def resume_process(name: str = "pause") -> int:
@@ -89,11 +89,11 @@ def kill_process(
 ) -> int:
     """SIGKILL a process and return its pid. ``restart`` is the command that starts it when the
     fault is undone; without it, a supervisor has to."""
-    found = processes.find(pid, pid_file, port, command)
+    target = processes.find(pid, pid_file, port, command)
     if restart:
         _register(name, {"start": restart})
-    os.kill(found, signal.SIGKILL)
-    return found
+    os.kill(target, signal.SIGKILL)
+    return target
 
 
 # The machine --------------------------------------------------------------------------------------
@@ -229,12 +229,12 @@ def add_fault(
     proxies = [proxy] if isinstance(proxy, str) else list(proxy)
     if used:
         _require_traffic(url, proxies)
-    found = []
+    results = []
     for one in proxies:
         if type == "down":
             change = {"method": "POST", "url": f"{url}/proxies/{one}", "json": {"enabled": True}}
             _register(name, {"http": change})
-            found.append(_api("POST", f"{url}/proxies/{one}", {"enabled": False}))
+            results.append(_api("POST", f"{url}/proxies/{one}", {"enabled": False}))
             continue
         remove = {"method": "DELETE", "url": f"{url}/proxies/{one}/toxics/{name}", "json": None}
         _register(name, {"http": remove})
@@ -242,8 +242,8 @@ def add_fault(
             "name": name, "type": type, "stream": stream, "toxicity": toxicity,
             "attributes": attributes or {},
         }  # fmt: skip
-        found.append(_api("POST", f"{url}/proxies/{one}/toxics", data))
-    return found
+        results.append(_api("POST", f"{url}/proxies/{one}/toxics", data))
+    return results
 
 
 def _require_traffic(url: str, proxies: list[str]) -> None:
@@ -288,8 +288,8 @@ def _api(method: str, url: str, data: dict[str, Any] | None = None) -> dict[str,
         hint = " (create it: add_proxy, or POST /proxies)" if response.status == 404 else ""
         text = response.body.decode(errors="replace")
         raise LoadTestError(f"{url}: {response.status} {text}{hint}")
-    found: dict[str, Any] = response.json()
-    return found
+    result: dict[str, Any] = response.json()
+    return result
 
 
 # Time and space -----------------------------------------------------------------------------------

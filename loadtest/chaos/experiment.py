@@ -63,18 +63,18 @@ def load_experiment(path: Path) -> dict[str, Any]:
         if path.suffix in (".yaml", ".yml"):
             import yaml
 
-            found = yaml.safe_load(text)
+            document = yaml.safe_load(text)
         else:
-            found = json.loads(text)
+            document = json.loads(text)
     except ValueError as error:
         raise PlanError(f"{path}: cannot be parsed: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise PlanError(f"{path}: an experiment must be an object")
     try:
-        ensure_experiment_is_valid(found)
+        ensure_experiment_is_valid(document)
     except ChaosException as error:
         raise PlanError(f"{path}: {error}") from error
-    return found
+    return document
 
 
 def run_experiment(
@@ -194,10 +194,10 @@ class _HypothesisChecker:
         configuration = load_configuration(experiment.get("configuration") or {})
         secrets = load_secrets(experiment.get("secrets") or {}, configuration)
         while not stop.wait(_CHECK_SECONDS):
-            found = run_steady_state_hypothesis(
+            hypothesis = run_steady_state_hypothesis(
                 json.loads(json.dumps(experiment)), configuration, secrets, None,
                 EventHandlerRegistry(),
             )  # fmt: skip
             self.checks += 1
-            if not found.get("steady_state_met"):
+            if not hypothesis.get("steady_state_met"):
                 self.deviations.append(time.time())

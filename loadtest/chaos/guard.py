@@ -56,8 +56,8 @@ class Guard:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30.0)
-        found: dict[str, Any] = json.loads(self.journal.read_text())
-        return found
+        entries: dict[str, Any] = json.loads(self.journal.read_text())
+        return entries
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

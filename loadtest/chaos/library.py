@@ -121,7 +121,7 @@ def experiment(
         "name": "undo",
         "provider": _python("actions", "undo", {"name": fault.undo}),
     }
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "title": fault.title,
         "description": f"{fault.title}, for {seconds:g} s, under load.",
         "method": [
@@ -142,8 +142,8 @@ def experiment(
             "tolerance": True,
             "provider": _python("probes", "answers", {"url": answers, "timeout": 2.0}),
         }
-        found["steady-state-hypothesis"] = {"title": "It responds", "probes": [probe]}
-    return found
+        result["steady-state-hypothesis"] = {"title": "It responds", "probes": [probe]}
+    return result
 
 
 def _python(module: str, func: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def resources(
     Raises PlanError for a fault without a counterpart, and without faults."""
     if not labels:
         raise PlanError("name the pods: --selector app=model")
-    found = []
+    results = []
     for number, activity in enumerate(experiment.get("method", ())):
         provider = activity.get("provider") or {}
         if (
@@ -39,7 +39,7 @@ def resources(
         name = re.sub(r"[^a-z0-9]+", "-", str(activity["name"]).lower()).strip("-")[:50]
         if kind != "PodChaos" or spec["action"] != "pod-kill":
             spec["duration"] = f"{seconds:g}s"
-        found.append(
+        results.append(
             {
                 "apiVersion": API,
                 "kind": kind,
@@ -51,9 +51,9 @@ def resources(
                 },
             }
         )
-    if not found:
+    if not results:
         raise PlanError("the method has no fault that Chaos Mesh can inject")
-    return found
+    return results
 
 
 def _spec(func: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -82,10 +82,10 @@ def _spec(func: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
 def _network(kind: str, at: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     def delay() -> dict[str, Any]:
-        found = {"latency": f"{float(at.get('latency', 0)):g}ms"}
+        result = {"latency": f"{float(at.get('latency', 0)):g}ms"}
         if at.get("jitter"):
-            found["jitter"] = f"{float(at['jitter']):g}ms"
-        return {"action": "delay", "delay": found, "direction": "to"}
+            result["jitter"] = f"{float(at['jitter']):g}ms"
+        return {"action": "delay", "delay": result, "direction": "to"}
 
     def corrupt() -> dict[str, Any]:
         percent = min(100.0, 100.0 * 1400.0 * float(at.get("probability", 0.001)))

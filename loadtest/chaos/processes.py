@@ -20,17 +20,17 @@ def find(
     With ``command``: the first of it and its descendants whose command line contains that text,
     such as ``understudy.monitor.proxy`` for a worker of the sidecar. Raises PlanError if there is
     no such process, or unless exactly one of the three is given."""
-    found = _find_one(pid, pid_file, port)
+    root = _find_one(pid, pid_file, port)
     if command is None:
-        return found
-    for one in sorted(process_tree(found)):
+        return root
+    for one in sorted(process_tree(root)):
         try:
             words = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         except (OSError, UnicodeDecodeError):
             continue
         if command in words:
             return one
-    raise PlanError(f"process {found}: no descendant has {command!r} in its command line")
+    raise PlanError(f"process {root}: no descendant has {command!r} in its command line")
 
 
 def _find_one(pid: int | None, pid_file: str | None, port: int | None) -> int:
@@ -42,10 +42,10 @@ def _find_one(pid: int | None, pid_file: str | None, port: int | None) -> int:
         except (OSError, ValueError) as error:
             raise PlanError(f"{pid_file}: not a pid file: {error}") from error
     if port is not None:
-        found = listening(port)
-        if not found:
+        result = listening(port)
+        if not result:
             raise PlanError(f"no process of this user listens on port {port}")
-        return found[0]
+        return result[0]
     assert pid is not None
     if pid <= 1 or not Path(f"/proc/{pid}").exists():
         raise PlanError(f"no such process: {pid}")
@@ -64,7 +64,7 @@ def listening(port: int) -> list[int]:
             cells = line.split()
             if cells[3] == _LISTENING and int(cells[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{cells[9]}]")
-    found = []
+    pids = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
@@ -73,8 +73,8 @@ def listening(port: int) -> list[int]:
         except OSError:
             continue
         if open_files & inodes:
-            found.append(int(folder.name))
-    return sorted(found)
+            pids.append(int(folder.name))
+    return sorted(pids)
 
 
 def process_tree(pid: int) -> list[int]:
@@ -88,12 +88,12 @@ def process_tree(pid: int) -> list[int]:
                 continue
             parent = int(text.rpartition(")")[2].split()[1])
             parents.setdefault(parent, []).append(int(folder.name))
-    found, pending = [], [pid]
+    pids, pending = [], [pid]
     while pending:
         one = pending.pop()
-        found.append(one)
+        pids.append(one)
         pending += parents.get(one, [])
-    return found
+    return pids
 
 
 def cpu_seconds(pid: int) -> float:

@@ -86,21 +86,21 @@ class Profile:
     def moments(self, counts: Times) -> Times:
         """The inverse of :meth:`passed`: the times in seconds, (n,), at which ``counts`` requests
         are expected; infinite beyond the end."""
-        found = np.full_like(counts, np.inf)
+        times = np.full_like(counts, np.inf)
         begun, before = 0.0, 0.0
         for piece in self.pieces:
             here = (counts >= before) & (counts < before + piece.count)
             rest = counts[here] - before
             slope = (piece.end - piece.start) / piece.seconds
             if abs(slope) < 1e-12:
-                found[here] = begun + rest / max(piece.start, 1e-300)
+                times[here] = begun + rest / max(piece.start, 1e-300)
             else:
                 # The positive root, in the form that keeps its digits for a small slope.
                 root = np.sqrt(np.maximum(piece.start**2 + 2.0 * slope * rest, 0.0))
-                found[here] = begun + 2.0 * rest / np.maximum(piece.start + root, 1e-300)
+                times[here] = begun + 2.0 * rest / np.maximum(piece.start + root, 1e-300)
             begun += piece.seconds
             before += piece.count
-        return found
+        return times
 
 
 def arrivals(

@@ -122,16 +122,16 @@ class Outcome:
     def part(self, start: float, end: float) -> Outcome:
         """The requests that were due from ``start`` to ``end``, in seconds. Needs ``single``."""
         first, last = np.searchsorted(self.due, [start, end])
-        found = Outcome(end - start, self.begun + start)
+        outcome = Outcome(end - start, self.begun + start)
         cut = slice(int(first), int(last))
-        found.due = self.due[cut] - start
+        outcome.due = self.due[cut] - start
         # Copies, since the columns are sorted in place as more requests end.
-        found.latency, found.ok = self.latency[cut].copy(), self.ok[cut].copy()
-        found.first_byte, found.payload = self.first_byte[cut].copy(), self.payload[cut].copy()
-        found.count, found.failed = len(found.due), int((~found.ok).sum())
-        found.latencies.add(found.latency)
-        found.lags = self.lags
-        return found
+        outcome.latency, outcome.ok = self.latency[cut].copy(), self.ok[cut].copy()
+        outcome.first_byte, outcome.payload = self.first_byte[cut].copy(), self.payload[cut].copy()
+        outcome.count, outcome.failed = len(outcome.due), int((~outcome.ok).sum())
+        outcome.latencies.add(outcome.latency)
+        outcome.lags = self.lags
+        return outcome
 
     def series(self, width: float = 1.0) -> list[dict[str, Any]]:
         """Per interval of ``width`` seconds: rate, failures, p50, p95, p99, largest latency."""
@@ -185,13 +185,13 @@ class Outcome:
 
 def percentiles(outcome: Outcome) -> list[tuple[float, float]]:
     """Pairs of quantile and latency for a percentile plot, up to the last whole request."""
-    found = []
+    results = []
     tail = 1.0
     while tail * max(outcome.count, 1) >= 1.0 and tail > 1e-7:
         for part in (1.0, 0.7, 0.5, 0.35, 0.25, 0.175, 0.13):
             p = 1.0 - tail * part
             value = outcome.latencies.quantile(p) if p > 0.0 else None
             if value is not None and tail * part * outcome.count >= 1.0:
-                found.append((p, value))
+                results.append((p, value))
         tail /= 10.0
-    return found
+    return results

@@ -71,8 +71,8 @@ class Sender:
         )
         self._check = check
         self._next_payload, self._stride = first % len(payloads), stride
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        self._addresses = [(family, sockaddr) for family, *_, sockaddr in found]
+        addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        self._addresses = [(family, sockaddr) for family, *_, sockaddr in addresses]
         self._address = 0
         self._epoll = select.epoll()
         self._timer = Timer()

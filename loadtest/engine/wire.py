@@ -59,11 +59,11 @@ class _ResponseParser:
 
 def head_of(data: bytes) -> Head:
     """Parse a whole head, its empty line included. Raises InvalidResponse."""
-    found = _ResponseParser()
-    found.feed(data)
-    status = found.parser.get_status_code()
-    fields = dict(found.headers)
-    keep_alive = bool(found.parser.should_keep_alive())
+    response = _ResponseParser()
+    response.feed(data)
+    status = response.parser.get_status_code()
+    fields = dict(response.headers)
+    keep_alive = bool(response.parser.should_keep_alive())
     if status in (204, 304):
         return Head(status, 0, keep_alive)
     length = fields.get(b"content-length")

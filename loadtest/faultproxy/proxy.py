@@ -48,8 +48,8 @@ class Proxy:
         if self._server is None:
             host, _, port = self.listen.rpartition(":")
             self._server = await asyncio.start_server(self._accept, host.strip("[]"), int(port))
-            found = self._server.sockets[0].getsockname()
-            self.listen = f"{host}:{found[1]}"
+            address = self._server.sockets[0].getsockname()
+            self.listen = f"{host}:{address[1]}"
 
     async def stop(self) -> None:
         """Refuse new connections, and cut the open ones."""

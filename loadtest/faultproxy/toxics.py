@@ -56,10 +56,10 @@ class Toxic:
             raise ToxicError(
                 f"stream was invalid, can be either upstream or downstream: {stream!r}"
             )
-        found = cls(str(data.get("name") or f"{kind}_{stream}"), kind, stream)  # type: ignore[arg-type]
-        found.attributes = dict(DEFAULTS[kind])
-        found.update(data)
-        return found
+        toxic = cls(str(data.get("name") or f"{kind}_{stream}"), kind, stream)  # type: ignore[arg-type]
+        toxic.attributes = dict(DEFAULTS[kind])
+        toxic.update(data)
+        return toxic
 
     def update(self, data: Mapping[str, Any]) -> None:
         """Update attributes and toxicity from the API's JSON. Raises ToxicError."""
@@ -153,19 +153,19 @@ def _error(status: int) -> bytes:
 
 
 def _sliced(pieces: list[bytes], size: int, variation: int, chance: random.Random) -> list[bytes]:
-    found = []
+    slices = []
     for piece in pieces:
         index = 0
         while index < len(piece):
             step = max(1, size + chance.randint(-variation, variation))
-            found.append(piece[index : index + step])
+            slices.append(piece[index : index + step])
             index += step
-    return found
+    return slices
 
 
 def _corrupted(piece: bytes, probability: float, chance: random.Random) -> bytes:
-    found = bytearray(piece)
-    for index in range(len(found)):
+    corrupted = bytearray(piece)
+    for index in range(len(corrupted)):
         if chance.random() < probability:
-            found[index] ^= 1 << chance.randrange(8)
-    return bytes(found)
+            corrupted[index] ^= 1 << chance.randrange(8)
+    return bytes(corrupted)

@@ -139,18 +139,18 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     from understudy.loadtest.gate.regression import changes, read
 
     try:
-        found = changes(read(old), read(new), margin)
+        result = changes(read(old), read(new), margin)
     except (LoadTestError, KeyError, TypeError) as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps([one.to_dict() for one in found]))
+        click.echo(json.dumps([one.to_dict() for one in result]))
     else:
         table = Table(box=None, pad_edge=False)
         for name in ("stage", "figure", "before", "after", "ratio", "verdict"):
             table.add_column(name)
         styles = {"worse": "red", "better": "green"}
-        for one in found:
+        for one in result:
             ratio = f"{one.low:.2f} to {one.high:.2f}" if one.low is not None else ""
             style = styles.get(one.verdict, "")
             verdict = f"{one.verdict}{': ' + one.why if one.why else ''}"
@@ -159,8 +159,8 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
                 one.stage, one.figure, *cells, ratio, f"[{style}]{verdict}[/]" if style else verdict
             )
         Console(width=None if sys.stdout.isatty() else 140).print(table)
-    verdicts = {one.verdict for one in found}
-    sys.exit(1 if "worse" in verdicts else 2 if not found else 0)
+    verdicts = {one.verdict for one in result}
+    sys.exit(1 if "worse" in verdicts else 2 if not result else 0)
 
 
 @gate.command("fault")
@@ -190,11 +190,11 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
         if any(not key or not middle for key, middle, _ in pairs):
             raise PlanError("--set: write KEY=VALUE")
         given = {key: _value(key, value) for key, _, value in pairs}
-        found = experiment(name, given, seconds, answers)
+        result = experiment(name, given, seconds, answers)
     except LoadTestError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
-    click.echo(json.dumps(found, indent=2))
+    click.echo(json.dumps(result, indent=2))
 
 
 @gate.command("mesh")
@@ -220,11 +220,11 @@ def mesh(file: Path, namespace: str, selector: str) -> None:
         if any(not key or not value for key, _, value in pairs):
             raise PlanError(f"--selector {selector!r}: write app=model")
         labels = {key: value for key, _, value in pairs}
-        found = resources(load_experiment(file), namespace, labels)
+        result = resources(load_experiment(file), namespace, labels)
     except LoadTestError as error:
         click.echo(f"understudy: {error}", err=True)
         sys.exit(2)
-    click.echo(yaml.safe_dump_all(found, sort_keys=False), nl=False)
+    click.echo(yaml.safe_dump_all(result, sort_keys=False), nl=False)
 
 
 def _value(key: str, text: str) -> Any:

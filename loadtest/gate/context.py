@@ -95,11 +95,11 @@ class GateContext:
         def progress(outcome: Outcome, elapsed: float) -> None:
             self.show.update(outcome, elapsed, length)
 
-        found = drive(target, requests, load, self.checks, self.processes, look, progress)
+        measured = drive(target, requests, load, self.checks, self.processes, look, progress)
         if late:
             limit = self.plan.limits.seconds
             raise LoadTestError(f"the gate takes longer than {limit:g} s (limits.seconds)")
-        return found
+        return measured
 
 
 S = TypeVar("S", bound=Part)

@@ -65,8 +65,8 @@ class Objectives(Part):
     def percentiles(self) -> dict[float, float]:
         """Limits in seconds, by share of the requests."""
         names = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
-        found = {p: getattr(self, name) for name, p in names.items()}
-        held = {p: float(limit) for p, limit in found.items() if limit is not None}
+        result = {p: getattr(self, name) for name, p in names.items()}
+        held = {p: float(limit) for p, limit in result.items() if limit is not None}
         if not held and self.preset is not None:
             held = dict(PRESETS[self.preset]["percentiles"])
         return held

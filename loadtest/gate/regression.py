@@ -44,14 +44,14 @@ class Change:
 def read(path: Path) -> dict[str, Any]:
     """Read the result of a gate from a JSON file. Raises PlanError."""
     try:
-        found = json.loads(path.read_text())
+        report = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise PlanError(
             f"{path}: is not a gate result; write one: understudy gate … --json-file {path}"
         )
-    return found
+    return report
 
 
 def changes(
@@ -61,29 +61,29 @@ def changes(
     show the variation between runs, so relative changes below ``margin`` count as the same."""
     old = {stage["name"]: stage for stage in before["stages"]}
     rng = np.random.default_rng(seed)
-    found: list[Change] = []
+    changed: list[Change] = []
     for stage in after["stages"]:
         name = stage["name"]
         other = old.pop(name, None)
         if other is None:
-            found.append(
+            changed.append(
                 Change(name, "stage", None, None, None, None, "cannot be told", "the stage is new")
             )
             continue
         if "histogram" in stage and "histogram" in other:
             a, b = (Histogram.from_dict(one["histogram"]) for one in (other, stage))
-            found += [_quantile(name, p, a, b, margin, rng) for p in (0.5, 0.99)]
-            found.append(_failures(name, other["load"], stage["load"]))
+            changed += [_quantile(name, p, a, b, margin, rng) for p in (0.5, 0.99)]
+            changed.append(_failures(name, other["load"], stage["load"]))
         if "capacity" in stage and "capacity" in other:
-            found.append(_capacity(name, other["capacity"], stage["capacity"], margin))
+            changed.append(_capacity(name, other["capacity"], stage["capacity"], margin))
         if other["verdict"] == "passed" and stage["verdict"] in ("failed", "invalid"):
             why = "; ".join(stage["why"])
-            found.append(Change(name, "verdict", None, None, None, None, "worse", why))
-    found += [
+            changed.append(Change(name, "verdict", None, None, None, None, "worse", why))
+    changed += [
         Change(name, "stage", None, None, None, None, "cannot be told", "the stage was removed")
         for name in old
     ]
-    return found
+    return changed
 
 
 def _quantile(

@@ -145,11 +145,11 @@ def _chaos(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _capacity(data: Mapping[str, Any]) -> dict[str, Any]:
-    found = data["capacity"]
-    low, high = found["low"], found["high"]
+    capacity = data["capacity"]
+    low, high = capacity["low"], capacity["high"]
     text = f"{low:,.0f} per second passed" if low is not None else "nothing passed"
     text += f", {high:,.0f} failed" if high is not None else ""
-    guess = found.get("estimate")
+    guess = capacity.get("estimate")
     if guess:
         text += (
             f"; estimate from all probes {guess['value']:,.0f} "
@@ -175,7 +175,7 @@ def _capacity(data: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "said": text,
-        "why": found["why"],
+        "why": capacity["why"],
         "replicas": replicas,
         "predicted": _predicted(data.get("prediction") or {}),
         "by_rate": trusted(_by_rate(data)),
@@ -185,8 +185,8 @@ def _capacity(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_rate(data: Mapping[str, Any]) -> str:
-    found = data["capacity"]
-    probes = [p for p in found["probes"] if p["p99"] is not None]
+    capacity = data["capacity"]
+    probes = [p for p in capacity["probes"] if p["p99"] is not None]
     if len(probes) < 2:
         return ""
     predicted = data.get("prediction") or {}
@@ -200,8 +200,8 @@ def _by_rate(data: Mapping[str, Any]) -> str:
                 "p99 by rate", True, show_y=seconds)  # fmt: skip
     if known:
         axes.curve(known, "p50")
-    if found["low"] is not None and found["high"] is not None:
-        axes.stretch(found["low"], found["high"], "ok", least=1.0)
+    if capacity["low"] is not None and capacity["high"] is not None:
+        axes.stretch(capacity["low"], capacity["high"], "ok", least=1.0)
     for passed, style in ((True, "good"), (False, "bad")):
         axes.dots([(p["rate"], p["p99"]) for p in probes if p["passed"] is passed], style)
     return axes.svg()

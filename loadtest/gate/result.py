@@ -32,7 +32,7 @@ class StageResult:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         outcome = self.outcome
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "name": self.name,
             "kind": self.kind,
             "verdict": self.verdict,
@@ -42,13 +42,13 @@ class StageResult:
             **self.data,
         }
         if self.windows:
-            found["windows"] = [list(window) for window in self.windows]
+            result["windows"] = [list(window) for window in self.windows]
         if outcome is not None:
             width = max(0.25, outcome.seconds / 240.0)
-            found["load"] = outcome.summary()
-            found["series"] = {"width": width, "points": outcome.series(width)}
-            found["histogram"] = outcome.latencies.to_dict()
-        return found
+            result["load"] = outcome.summary()
+            result["series"] = {"width": width, "points": outcome.series(width)}
+            result["histogram"] = outcome.latencies.to_dict()
+        return result
 
 
 @dataclass(slots=True)

@@ -61,15 +61,15 @@ class Gate(GateContext):
                     result.broken = f"longer than {self.plan.limits.seconds:g} s (limits.seconds)"
                     break
                 self.show.stage(stage, number + 1, len(self.plan.stages))
-                found = self._stage(stage)
-                result.stages.append(found)
-                self.show.done(found)
+                results = self._stage(stage)
+                result.stages.append(results)
+                self.show.done(results)
                 if keep is not None:
                     keep(result)
                 if self._target_down:
                     result.broken = self._target_down
                     break
-                if stage.stop_on_fail and found.verdict in ("failed", "invalid"):
+                if stage.stop_on_fail and results.verdict in ("failed", "invalid"):
                     left = [one.name for one in self.plan.stages[number + 1 :]]
                     if left:
                         result.notes.append(f"skipped after {stage.name}: {', '.join(left)}")
@@ -83,14 +83,14 @@ class Gate(GateContext):
     def _stage(self, stage: Stage) -> StageResult:
         begun = time.monotonic()
         try:
-            found = KINDS[stage.kind].run(self, stage, stage.settings)
+            result = KINDS[stage.kind].run(self, stage, stage.settings)
         except LoadTestError as error:
-            found = StageResult(stage.name, stage.kind, "invalid", [str(error)])
-        found.seconds = time.monotonic() - begun
-        self._check_target(stage, found)
-        if not stage.judged and found.outcome is not None and found.outcome.count:
-            found.verdict, found.why = "shown", []
-        return found
+            result = StageResult(stage.name, stage.kind, "invalid", [str(error)])
+        result.seconds = time.monotonic() - begun
+        self._check_target(stage, result)
+        if not stage.judged and result.outcome is not None and result.outcome.count:
+            result.verdict, result.why = "shown", []
+        return result
 
     def _check_target(self, stage: Stage, found: StageResult) -> None:
         """Mark a stage as invalid if the target went down during it."""

@@ -27,24 +27,24 @@ def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
     """The payloads that a plan declares, to be sent in turns. Raises PlanError."""
     headers, path, count = declared.headers, declared.path, declared.count
     if declared.bodies is not None:
-        found = of_bodies(declared.bodies, path, count, headers)
+        payloads = of_bodies(declared.bodies, path, count, headers)
     elif declared.rows is not None:
-        found = of_rows(
+        payloads = of_rows(
             declared.rows, declared.format, declared.rows_per_request, path, count, headers
         )
     elif declared.records is not None:
-        found = recorded(declared.records, count, headers)
+        payloads = recorded(declared.records, count, headers)
     elif declared.template is not None:
         drawer = Drawer(seed)
-        found = [
+        payloads = [
             Payload(as_body(drawer.fill(declared.template)), path=path, headers=headers)
             for _ in range(count)
         ]
     else:
-        found = [Payload(b"", path=path, headers=headers)]
+        payloads = [Payload(b"", path=path, headers=headers)]
     if declared.method != "POST":
-        found = [replace(one, method=declared.method) for one in found]
-    return found
+        payloads = [replace(one, method=declared.method) for one in payloads]
+    return payloads
 
 
 def bytes_of(payloads: Sequence[Payload], address: Address) -> list[bytes]:
@@ -62,10 +62,10 @@ def checks_of(declared: Declared, payloads: Sequence[Payload]) -> Checks | None:
             schema = json.loads(schema.read_text())
         except (OSError, ValueError) as error:
             raise PlanError(f"{declared.schema_}: checks.schema cannot be read: {error}") from error
-    found = Checks(
+    checks = Checks(
         tuple(declared.statuses), schema, [one.expect for one in payloads], declared.tolerance
     )
-    return found if found.needed else None
+    return checks if checks.needed else None
 
 
 def load_of(load: Load, engine: Engine, limits: Limits) -> Open:
@@ -131,5 +131,5 @@ def _trace(load: Load, limits: Limits) -> np.ndarray[tuple[int], np.dtype[np.flo
             f"{load.trace}: {busiest:,} requests in one second, the limit is {limits.rate:g}/s "
             "(limits.rate)"
         )
-    found: np.ndarray[tuple[int], np.dtype[np.float64]] = moments
-    return found
+    values: np.ndarray[tuple[int], np.dtype[np.float64]] = moments
+    return values

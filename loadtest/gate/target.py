@@ -49,10 +49,10 @@ def allowed(address: Address, own: bool) -> None:
     """Raise TargetError for an unknown host, and for a public address unless ``own`` confirms that
     it is yours."""
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise TargetError(f"target: {address.host}: {error.strerror or error}") from error
-    for *_, sockaddr in found:
+    for *_, sockaddr in addresses:
         ip = ipaddress.ip_address(str(sockaddr[0]).split("%")[0])
         if not own and not (ip.is_loopback or ip.is_private or ip.is_link_local):
             raise TargetError(

@@ -73,11 +73,11 @@ def _decision(
 
 def evaluate(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
     """Evaluate every objective after the end of a load. Without requests they are invalid."""
-    found: list[Criterion] = []
+    criteria: list[Criterion] = []
     tightest = objectives.tightest
     lag = outcome.lag_p99
     if tightest is not None and lag is not None and lag > LAG_SHARE * tightest:
-        found.append(
+        criteria.append(
             Criterion(
                 "send lag p99", LAG_SHARE * tightest, lag, "invalid",
                 "the load generator was late: send fewer requests per process, or use more "
@@ -85,17 +85,17 @@ def evaluate(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
             )
         )  # fmt: skip
     for p, limit in sorted(objectives.percentiles().items()):
-        found.append(_percentile(objectives, outcome, p, limit))
+        criteria.append(_percentile(objectives, outcome, p, limit))
     if objectives.first_byte_p95 is not None:
-        found.append(_first_byte(outcome, objectives.first_byte_p95, objectives.alpha))
+        criteria.append(_first_byte(outcome, objectives.first_byte_p95, objectives.alpha))
     most = objectives.most_errors()
     if most is not None:
-        found.append(_errors(outcome, most, objectives.alpha))
+        criteria.append(_errors(outcome, most, objectives.alpha))
     if objectives.rate is not None:
         good = (outcome.count - outcome.failed) / outcome.seconds if outcome.seconds else 0.0
         verdict: CriterionVerdict = "passed" if good >= objectives.rate else "failed"
-        found.append(Criterion("good responses per second", objectives.rate, good, verdict))
-    return found
+        criteria.append(Criterion("good responses per second", objectives.rate, good, verdict))
+    return criteria
 
 
 def _percentile(objectives: Objectives, outcome: Outcome, p: float, limit: float) -> Criterion:

@@ -60,10 +60,10 @@ class LagStatistics:
 
     def figures(self) -> list[dict[str, Any]]:
         """Figures of each name; ``valid`` is None without a limit."""
-        found = []
+        results = []
         for name, lags in self.lags.items():
             limit, lag = self.limits.get(name), lags.quantile(0.99)
-            found.append(
+            results.append(
                 {
                     "name": name,
                     "requests": lags.count,
@@ -75,7 +75,7 @@ class LagStatistics:
                     "valid": None if limit is None or lag is None else lag <= SHARE * limit,
                 }
             )
-        return found
+        return results
 
 
 _hooks: Any = events  # without types

@@ -77,18 +77,18 @@ NOTHING = _Nothing()
 
 def at(document: Any, pointer: str) -> Any:
     """The value at a JSON pointer (RFC 6901), or :data:`NOTHING`."""
-    found = document
+    result = document
     if pointer in ("", "/"):
-        return found
+        return result
     for part in pointer.lstrip("/").split("/"):
         key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
+        if isinstance(result, dict) and key in result:
+            result = result[key]
+        elif isinstance(result, list) and key.isdigit() and int(key) < len(result):
+            result = result[int(key)]
         else:
             return NOTHING
-    return found
+    return result
 
 
 def alike(found: Any, wanted: Any, tolerance: float) -> bool:

@@ -46,7 +46,7 @@ def of_bodies(
 ) -> list[Payload]:
     """A JSONL file: each line a body, or an object with ``body`` and maybe ``path``, ``method``,
     ``headers`` and ``expect``."""
-    found = []
+    payloads = []
     for number, value in _limited(_lines(path), most):
         if isinstance(value, dict) and "body" in value and set(value) <= {
             "body", "path", "method", "headers", "expect", "name"
@@ -55,7 +55,7 @@ def of_bodies(
             expect = value.get("expect") or {}
             if not isinstance(own, dict) or not isinstance(expect, dict):
                 raise PlanError(f"{path}: line {number}: headers and expect must be objects")
-            found.append(
+            payloads.append(
                 Payload(
                     as_body(value["body"]),
                     str(value.get("method", "POST")),
@@ -65,10 +65,10 @@ def of_bodies(
                 )
             )
         else:
-            found.append(Payload(as_body(value), path=request_path, headers=headers))
-    if not found:
+            payloads.append(Payload(as_body(value), path=request_path, headers=headers))
+    if not payloads:
         raise PlanError(f"{path}: has no lines")
-    return found
+    return payloads
 
 
 def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]:
@@ -80,7 +80,7 @@ def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]
             f"{path}: is a folder of records; export it first: "
             f"understudy records export {path} -o recorded.jsonl"
         )
-    found = []
+    payloads = []
     for number, line in _limited(_lines(path), 100 * most):
         if not isinstance(line, dict):
             raise PlanError(f"{path}: line {number}: a record must be an object")
@@ -96,16 +96,16 @@ def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]
             method, request_path = (
                 (target[0], target[1]) if len(target) > 1 else ("POST", target[0])
             )
-            found.append(
+            payloads.append(
                 Payload(payload, method, request_path, {**own, **headers}, at=float(record["time"]))
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"{path}: line {number}: not a record: {error!r}") from error
-        if len(found) >= most:
+        if len(payloads) >= most:
             break
-    if not found:
+    if not payloads:
         raise PlanError(f"{path}: has no requests with a payload")
-    return sorted(found, key=lambda one: one.at or 0.0)
+    return sorted(payloads, key=lambda one: one.at or 0.0)
 
 
 def access_log(path: Path, most: int) -> list[float]:

@@ -57,16 +57,16 @@ class Drawer:
                 f"{where}: unknown generator {key}: choose one of {', '.join(generators)}"
             )
         try:
-            found = generators[key]()
+            result = generators[key]()
         except PlanError:
             raise
         except (TypeError, ValueError, IndexError, KeyError) as error:
             raise PlanError(
                 f"{where}: {key}: not a valid argument: {argument!r}: {error}"
             ) from error
-        if isinstance(found, float):
-            return found if math.isfinite(found) else 0.0
-        return found
+        if isinstance(result, float):
+            return result if math.isfinite(result) else 0.0
+        return result
 
     def _next(self) -> int:
         self._number += 1

@@ -58,9 +58,9 @@ def query_latencies(settings: Settings, outcome: Outcome) -> np.ndarray[Any, np.
         return outcome.latency
     # Samples of a query are due at the same moment.
     due, query = np.unique(outcome.due, return_inverse=True)
-    found = np.zeros(len(due))
-    np.maximum.at(found, query, outcome.latency)
-    return found
+    values = np.zeros(len(due))
+    np.maximum.at(values, query, outcome.latency)
+    return values
 
 
 @dataclass(frozen=True, slots=True)

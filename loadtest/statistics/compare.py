@@ -55,9 +55,9 @@ def compare(
     if len(a) < FEWEST:
         return Comparison(metric, None, margin, "not enough repeats")
     logs = np.log(np.array(b, np.float64) / np.array(a, np.float64))
-    found = mean(logs.tolist(), level)
-    assert found is not None
-    ratio = Interval(math.exp(found.value), math.exp(found.low), math.exp(found.high))
+    result = mean(logs.tolist(), level)
+    assert result is not None
+    ratio = Interval(math.exp(result.value), math.exp(result.low), math.exp(result.high))
     verdict: ComparisonVerdict = "not enough repeats"
     if ratio.low > 1.0 + margin:
         verdict = "worse"

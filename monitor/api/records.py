@@ -57,9 +57,9 @@ def _one(plane: EvaluationPlane, names: Names, record: Record, raw: bool) -> dic
         "features": features,
         "predictions": predictions,
         "undecodable": {
-            part: found.reason
-            for part, found in (("request", request), ("response", response))
-            if isinstance(found, Undecodable)
+            part: result.reason
+            for part, result in (("request", request), ("response", response))
+            if isinstance(result, Undecodable)
         },
     }
     if raw:

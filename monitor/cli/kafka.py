@@ -115,12 +115,12 @@ def status(config: Path, as_json: bool) -> None:
     """
     _, of_kafka = _config(config)
     with _admin(of_kafka) as admin:
-        found = admin.status()
+        result = admin.status()
     if as_json:
-        _print(found)
+        _print(result)
     else:
-        _show(found)
-    raise SystemExit(_WRONG if found["problems"] else _OK)
+        _show(result)
+    raise SystemExit(_WRONG if result["problems"] else _OK)
 
 
 kafka.add_command(import_)

@@ -28,13 +28,13 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # older clicks have non
         except ValueError:
             from understudy.monitor.baseline.kinds import instant
 
-            found = instant(value)
-        if found is None:
+            result = instant(value)
+        if result is None:
             self.fail(
                 f"not a valid time: {value!r} (examples: 2026-01-31T12:00:00Z, or unix seconds)",
                 param,
             )
-        return found
+        return result
 
 
 _log = click.argument("log", type=click.Path(path_type=Path))
@@ -119,23 +119,23 @@ def export(
         raise click.UsageError(f"--out: {out.name} must end in .parquet or .jsonl")
     if labels is not None and kind in LINES:
         raise click.UsageError("--labels: JSON lines hold the labels anyway")
-    found = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
+    result = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
     config = load(config_path) if config_path is not None else None
     with progress_bar() as bar:
         passes = 1 if kind in LINES else 2 + (labels is not None)
-        task = bar.add_task("exporting", total=passes * found.files.size)
+        task = bar.add_task("exporting", total=passes * result.files.size)
 
         def progress(size: int) -> None:
             bar.advance(task, size)
 
         if kind in LINES:
-            document = to_lines(found, out, progress)
+            document = to_lines(result, out, progress)
         else:
-            document = to_parquet(found, config, out, progress)
+            document = to_parquet(result, config, out, progress)
             if labels is not None:
-                found.restart()
-                document["labels"] = labels_to_parquet(found, labels, progress)
-    document = {"file": str(out), **document, **_faults(found)}
+                result.restart()
+                document["labels"] = labels_to_parquet(result, labels, progress)
+    document = {"file": str(out), **document, **_faults(result)}
     if as_json:
         click.echo(json.dumps(document))
         return
@@ -179,10 +179,10 @@ def show(
     from understudy.monitor.archive.records import LabelItem, Log, RecordFilter, RecordItem
     from understudy.monitor.cli.terminal import progress_bar
 
-    found = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
+    result = Log(open_log(log), RecordFilter(since, until, model, version), skip_broken)
     with progress_bar() as bar:
-        task = bar.add_task("reading", total=found.files.size)
-        items = found.items(lambda size: bar.advance(task, size))
+        task = bar.add_task("reading", total=result.files.size)
+        items = result.items(lambda size: bar.advance(task, size))
         newest = deque((i for i in items if isinstance(i, (RecordItem, LabelItem))), maxlen=count)
     for item in newest:
         if as_json:
@@ -190,7 +190,7 @@ def show(
         else:
             click.echo(_shown(item))
     if not as_json:
-        _say_faults(_faults(found))
+        _say_faults(_faults(result))
 
 
 @records.command("verify")
@@ -210,12 +210,12 @@ def verify(log: Path, as_json: bool) -> None:
     from understudy.monitor.archive.records import LabelItem, Log, RecordItem
     from understudy.monitor.cli.terminal import progress_bar
 
-    found = Log(open_log(log), skip_broken=True)
+    result = Log(open_log(log), skip_broken=True)
     times: list[float] = []
     counts = {"records": 0, "labels": 0}
     with progress_bar() as bar:
-        task = bar.add_task("verifying", total=found.files.size)
-        for item in found.items(lambda size: bar.advance(task, size)):
+        task = bar.add_task("verifying", total=result.files.size)
+        for item in result.items(lambda size: bar.advance(task, size)):
             if isinstance(item, RecordItem):
                 counts["records"] += 1
                 at = item.record.started
@@ -224,12 +224,12 @@ def verify(log: Path, as_json: bool) -> None:
                 counts["labels"] += 1
     document: dict[str, Any] = {
         "log": str(log),
-        "files": len(found.files.files),
-        "bytes": found.files.size,
+        "files": len(result.files.files),
+        "bytes": result.files.size,
         **counts,
         "from": _time(times[0]) if times else None,
         "to": _time(times[1]) if times else None,
-        **_faults(found),
+        **_faults(result),
     }
     whole = not document["broken_lines"] and not document["damaged"]["places"]
     if as_json:

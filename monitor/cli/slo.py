@@ -32,12 +32,12 @@ class _Share(click.ParamType[float]):
         from understudy.common.units import share
 
         try:
-            found = share(float(value) if str(value).replace(".", "", 1).isdigit() else value)
+            result = share(float(value) if str(value).replace(".", "", 1).isdigit() else value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if not 0.0 < found <= 1.0:
+        if not 0.0 < result <= 1.0:
             self.fail(f"not a valid share: {value} (examples: 0.05, 5%)", param, ctx)
-        return found
+        return result
 
 
 def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,11 +108,11 @@ def generate(
     from understudy.monitor.slo.load import load
     from understudy.monitor.slo.text import dumped
 
-    found = load(file, service=service, runbooks=runbooks)
-    _notices(found)
+    result = load(file, service=service, runbooks=runbooks)
+    _notices(result)
     labels = dict(_pair(one) for one in label)
     webhooks = {"page": page_webhook, "ticket": ticket_webhook}
-    files = files_of(found, only or PARTS, labels, namespace, webhooks)
+    files = files_of(result, only or PARTS, labels, namespace, webhooks)
     if as_json:
         click.echo(json.dumps(files))
         return
@@ -130,7 +130,7 @@ def generate(
     if "alertmanager.yml" in files and not page_webhook:
         _notice("alertmanager.yml: pages have no receiver; give --page-webhook, or add a receiver")
     if "rules" in (only or PARTS):
-        for name in _left_over(output, found, files):
+        for name in _left_over(output, result, files):
             _notice(f"{output / name}: of an objective that is gone; remove it and its tests")
 
 
@@ -195,16 +195,16 @@ def explain_command(
     from understudy.monitor.slo.load import load
     from understudy.monitor.slo.trials import FAULTS
 
-    found = load(file, service=service)
+    result = load(file, service=service)
     faults = bad or FAULTS
     if as_json:
-        explanations = [explain.explained(one, faults, rate) for one in found.slos]
-        click.echo(json.dumps({"slos": explanations, "notices": found.notices}))
+        explanations = [explain.explained(one, faults, rate) for one in result.slos]
+        click.echo(json.dumps({"slos": explanations, "notices": result.notices}))
         return
-    click.echo("\n\n".join(explain.text(one, faults, rate) for one in found.slos))
-    _notices(found, but=tuple(f"{one.name}: " for one in found.slos))
-    if found.alerts:
-        names = sorted({alert.name for alert in found.alerts})
+    click.echo("\n\n".join(explain.text(one, faults, rate) for one in result.slos))
+    _notices(result, but=tuple(f"{one.name}: " for one in result.slos))
+    if result.alerts:
+        names = sorted({alert.name for alert in result.alerts})
         click.echo(f"\nBesides: {', '.join(names)} (docs/runbooks)")
 
 
@@ -231,10 +231,10 @@ def test(
     from understudy.monitor.slo.text import dumped
     from understudy.monitor.slo.trials import FAULTS
 
-    found = load(file, service=service)
+    outcome = load(file, service=service)
     program = promtool.program(tool)
-    _notices(found)
-    rules, tests = found.rule_files(), found.test_files((1.0,) if quick else FAULTS)
+    _notices(outcome)
+    rules, tests = outcome.rule_files(), outcome.test_files((1.0,) if quick else FAULTS)
     tests = {name: data for name, data in tests.items() if only in name}
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:

@@ -26,16 +26,16 @@ def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
 
 def _decode(payload: object, pointers: tuple[tuple[str, str], ...]) -> Table | Undecodable:
     names, paths = _compiled(pointers)
-    found = [follow(payload, path) for path in paths]
-    if found.count(None) == len(found):
+    parts = [follow(payload, path) for path in paths]
+    if parts.count(None) == len(parts):
         return Undecodable(Reason.WRONG_SHAPE, "no pointer of the mapping leads anywhere")
-    if list not in set(map(type, found)):
-        return Table(names, 1, found)
-    lengths = {len(value) for value in found if isinstance(value, list)}
+    if list not in set(map(type, parts)):
+        return Table(names, 1, parts)
+    lengths = {len(value) for value in parts if isinstance(value, list)}
     if len(lengths) > 1:
         return Undecodable(Reason.WRONG_SHAPE, "columns differ in length")
     rows = lengths.pop()
-    cells = [value if isinstance(value, list) else [value] * rows for value in found]
+    cells = [value if isinstance(value, list) else [value] * rows for value in parts]
     return joined(names, rows, cells)
 
 

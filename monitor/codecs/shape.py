@@ -197,25 +197,25 @@ def spread(
     names: tuple[str, ...], rows: int, values: list[Any], configured: tuple[str, ...] = ()
 ) -> Table | Undecodable:
     """Columns of which some hold tensors: of one shape, they become a column per element."""
-    found: list[str] = []
+    columns: list[str] = []
     cells: list[list[Any]] = []
     for position, name in enumerate(names):
         column = values[position :: len(names)]
         width, leaves = leaves_of(column)
         if width <= 1:
-            found.append(name)
+            columns.append(name)
             cells.append(leaves)
         elif len(names) == 1 and len(configured) == width:
             return Table(configured, rows, leaves)
         elif width > MAX_WIDTH:
-            found.append(name)
+            columns.append(name)
             cells.append(_vectors(leaves, width))
         else:
-            found += numbered(name, width)
+            columns += numbered(name, width)
             cells += [leaves[i::width] for i in range(width)]
-    if len(set(found)) < len(found):
+    if len(set(columns)) < len(columns):
         return Undecodable(Reason.WRONG_SHAPE, "two columns have the same name")
-    return joined(tuple(found), rows, cells)
+    return joined(tuple(columns), rows, cells)
 
 
 def joined(names: tuple[str, ...], rows: int, cells: list[list[Any]]) -> Table | Undecodable:

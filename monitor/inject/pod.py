@@ -59,7 +59,7 @@ class Sidecar:
 def load_sidecar(path: Path) -> Sidecar:
     """Read the file that the chart renders. Raises ConfigError."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        result = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(str(path), [("", f"cannot be read: {error}")]) from error
     wanted = {
@@ -68,22 +68,22 @@ def load_sidecar(path: Path) -> Sidecar:
         "lifecycle": dict,
         "terminationGracePeriodSeconds": int,
     }
-    found = found if isinstance(found, dict) else {}
+    result = result if isinstance(result, dict) else {}
     problems = [
         (key, f"is needed, as a {kind.__name__}; the chart understudy writes this file")
         for key, kind in wanted.items()
-        if not isinstance(found.get(key), kind)
+        if not isinstance(result.get(key), kind)
     ]
-    if not problems and [c.get("name") for c in found["initContainers"]] != [NAME]:
+    if not problems and [c.get("name") for c in result["initContainers"]] != [NAME]:
         problems = [("initContainers", f"must contain one container, named {NAME!r}")]
     if problems:
         raise ConfigError(str(path), problems)
     return Sidecar(
-        found["initContainers"],
-        found["volumes"],
-        found["lifecycle"],
-        found["terminationGracePeriodSeconds"],
-        found.get("imagePullSecrets") or [],
+        result["initContainers"],
+        result["volumes"],
+        result["lifecycle"],
+        result["terminationGracePeriodSeconds"],
+        result.get("imagePullSecrets") or [],
     )
 
 

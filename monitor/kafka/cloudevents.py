@@ -41,7 +41,7 @@ def events_of_record(names: Names, record: Record, origin: Origin) -> list[Event
     service = (models[record.model] if record.model < len(models) else _MODEL)[0]
     arm = arms[record.arm] if record.arm < len(arms) else "other"
     id_ = record.request_id.decode("latin-1") or _id_of(record)
-    found: list[Event] = []
+    events: list[Event] = []
     for kind, body, headers, at in (
         (REQUEST, record.request_body, record.request_headers, record.started),
         (
@@ -70,8 +70,8 @@ def events_of_record(names: Names, record: Record, origin: Origin) -> list[Event
             "content-type": fields.get("content-type", ["application/json"])[0],
         }
         kept = [(name, text.encode()) for name, text in attributes.items() if text]
-        found.append((kept, id_.encode("latin-1", "replace"), body))
-    return found
+        events.append((kept, id_.encode("latin-1", "replace"), body))
+    return events
 
 
 def _id_of(record: Record) -> str:
@@ -81,10 +81,10 @@ def _id_of(record: Record) -> str:
 
 
 def _fields(headers: bytes) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for line in headers.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
             key = name.strip().lower().decode("latin-1")
-            found.setdefault(key, []).append(value.strip().decode("latin-1"))
-    return found
+            result.setdefault(key, []).append(value.strip().decode("latin-1"))
+    return result

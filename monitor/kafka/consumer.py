@@ -241,10 +241,10 @@ class EvidenceConsumer(Stateful):
 
 def _now_of(state: Mapping[str, Any]) -> float:
     """The time of a state. Raises SnapshotError unless it is of this version."""
-    found = state.get("version")
-    if found != EvidenceConsumer.state_version:
+    version = state.get("version")
+    if version != EvidenceConsumer.state_version:
         raise SnapshotError(
-            f"version {found!r} found, version {EvidenceConsumer.state_version} expected"
+            f"version {version!r} found, version {EvidenceConsumer.state_version} expected"
         )
     now = state.get("now")
     if not isinstance(now, (int, float)):

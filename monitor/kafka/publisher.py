@@ -373,9 +373,9 @@ def _mark(data: bytes | None) -> dict[str, Any]:
     if data is None:
         return {}
     with contextlib.suppress(orjson.JSONDecodeError):
-        found = orjson.loads(data)
-        if isinstance(found, dict):
-            return found
+        result = orjson.loads(data)
+        if isinstance(result, dict):
+            return result
     return {}
 
 

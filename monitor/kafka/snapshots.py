@@ -76,9 +76,9 @@ def read_state(
     if len(parts) != pointer.chunks or crc32(data) != pointer.checksum:
         raise SnapshotError(f"the state of {name} at {pointer} is incomplete or damaged")
     try:
-        found: dict[str, Any] = orjson.loads(
+        state: dict[str, Any] = orjson.loads(
             zstandard.ZstdDecompressor().decompress(data, _MOST_BYTES)
         )
     except (ValueError, zstandard.ZstdError) as error:
         raise SnapshotError(f"the state of {name} at {pointer} cannot be read: {error}") from error
-    return found
+    return state

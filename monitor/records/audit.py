@@ -206,15 +206,15 @@ class AuditLog:
 
     def read(self, experiment: str | None = None, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
         """The last ``limit`` entries, of one experiment or of all, oldest first."""
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         for path in reversed(self._paths()):
             for line in reversed(_whole_lines(path)):
-                if len(found) >= limit:
-                    return found[::-1]
+                if len(entries) >= limit:
+                    return entries[::-1]
                 entry = _entry(line)
                 if entry is not None and experiment in (None, entry.get("experiment")):
-                    found.append(entry)
-        return found[::-1]
+                    entries.append(entry)
+        return entries[::-1]
 
     def verify(self) -> int | None:
         """The number of the first line that was changed, or that follows a removed or inserted one;

@@ -23,7 +23,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
     reasons, problems = _unmatched_labels(file)
     if problems:
         raise ConfigError(source, problems)
-    found: list[Slo] = []
+    slos: list[Slo] = []
     notices: list[str] = []
     for number, one in enumerate(file.slos):
         where = f"slos[{number}]"
@@ -35,7 +35,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
         except ValueError as error:
             problems.append((f"{where}.{one.kind}", str(error)))
             continue
-        found.append(slo)
+        slos.append(slo)
         notices += notices_of(slo)
     alerts = alerts_of(dict(file.scrape), file.scrape_interval) if file.alerts == "all" else ()
     names = {alert.name for alert in alerts}
@@ -48,7 +48,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
         raise ConfigError(source, problems)
     return Compiled(
         service=file.service,
-        slos=tuple(found),
+        slos=tuple(slos),
         alerts=tuple(alert for alert in alerts if alert.name not in file.without),
         notices=(*notices, *(f"no unit tests: {one}" for one in reasons)),
         tried=not reasons,
@@ -64,30 +64,30 @@ def _unmatched_labels(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
     problems: list[tuple[str, str]] = []
     for key, value in file.scrape.items():
         try:
-            found = matching(key, value)
+            result = matching(key, value)
         except ValueError as error:
             problems.append(("scrape", str(error)))
             continue
-        if found is None:
+        if result is None:
             reasons.append(f"no value was found that matches scrape.{key} {value!r}")
     return reasons, problems
 
 
 def notices_of(slo: Slo) -> list[str]:
     """Notices about the alerts of an objective."""
-    found = [
+    results = [
         f"{slo.name}: {burn.window.severity}: {burn.reason}" for burn in slo.burns if burn.reason
     ]
     if not slo.sli.trial:
-        found.append(f"{slo.name}: no unit tests: its expressions have no example series")
-        return found
-    found += [
+        results.append(f"{slo.name}: no unit tests: its expressions have no example series")
+        return results
+    results += [
         f"{slo.name}: no unit tests of its {severity}: its shortest window is too short compared "
         "with its longest"
         for severity in severities_of(slo)
         if step_of(slo, severity) is None
     ]
-    return found
+    return results
 
 
 def alerting_of(settings: Alerting, objective: float, period: float) -> tuple[Burn, ...]:

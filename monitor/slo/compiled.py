@@ -35,8 +35,8 @@ class Compiled:
 
     def groups(self) -> list[Group]:
         """All rule groups."""
-        found = [self.slo_group(slo) for slo in self.slos]
-        return [*found, *self.alert_groups()]
+        results = [self.slo_group(slo) for slo in self.slos]
+        return [*results, *self.alert_groups()]
 
     def slo_group(self, slo: Slo) -> Group:
         """The group of one objective."""
@@ -62,26 +62,26 @@ class Compiled:
     def rule_files(self) -> dict[str, dict[str, Any]]:
         """Rule files by name: one for each objective, so that its tests evaluate no others, and one
         for the alerts."""
-        found = {f"{slo.id}.rules.yml": document([self.slo_group(slo)]) for slo in self.slos}
+        result = {f"{slo.id}.rules.yml": document([self.slo_group(slo)]) for slo in self.slos}
         if self.alerts:
-            found[f"{self.service}-alerts.rules.yml"] = document(self.alert_groups())
-        return found
+            result[f"{self.service}-alerts.rules.yml"] = document(self.alert_groups())
+        return result
 
     def test_files(self, faults: Sequence[float] = trials.FAULTS) -> dict[str, dict[str, Any]]:
         """Files for ``promtool test rules`` by name, to be stored beside the rule files."""
-        found: dict[str, dict[str, Any]] = {}
+        result: dict[str, dict[str, Any]] = {}
         if not self.tried:
-            return found
+            return result
         for slo in self.slos:
             tests = trials.by_interval(trials.of_objective(slo, faults))
             for interval, some in tests.items():
                 name = f"{slo.id}-{interval}.tests.yml"
-                found[name] = trials.document([f"{slo.id}.rules.yml"], some)
+                result[name] = trials.document([f"{slo.id}.rules.yml"], some)
         alert_groups = trials.by_interval([trials.of_alert(alert) for alert in self.alerts])
         for interval, some in alert_groups.items():
             name = f"{self.service}-alerts-{interval}.tests.yml"
-            found[name] = trials.document([f"{self.service}-alerts.rules.yml"], some)
-        return found
+            result[name] = trials.document([f"{self.service}-alerts.rules.yml"], some)
+        return result
 
     def prometheus_rule(self, labels: Mapping[str, str], namespace: str = "") -> dict[str, Any]:
         """All rules as one manifest for the Prometheus operator."""

@@ -31,16 +31,16 @@ def explained(
     for bad in faults:
         row: dict[str, Any] = {"bad": bad}
         for severity in SEVERITIES:
-            found = firing(slo, severity, bad, rate)
+            result = firing(slo, severity, bad, rate)
             row[severity] = (
                 None
-                if found is None
+                if result is None
                 else {
-                    "after_seconds": found.seconds,
-                    "budget_spent": found.spent,
-                    "window": duration(found.burn.window.long),
-                    "waits_for_events": found.guarded,
-                    "ends_after_seconds": found.burn.to_end(bad),
+                    "after_seconds": result.seconds,
+                    "budget_spent": result.spent,
+                    "window": duration(result.burn.window.long),
+                    "waits_for_events": result.guarded,
+                    "ends_after_seconds": result.burn.to_end(bad),
                 }
             )
         lasts = slo.budget * slo.period / bad
@@ -78,7 +78,7 @@ def explained(
 
 def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) -> str:
     """The explanation as text."""
-    found = explained(slo, faults, rate)
+    result = explained(slo, faults, rate)
     unit = slo.sli.unit
     counted = unit if isinstance(slo.sli, Events) else "the time"
     lines = [
@@ -86,7 +86,7 @@ def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) 
         f"{spoken(slo.period)}",
         *([f"  {slo.description}"] if slo.description else []),
         *([f"  good    {slo.sli.good}"] if slo.sli.good else []),
-        f"  budget  {_budget(slo, found['rate'])}",
+        f"  budget  {_budget(slo, result['rate'])}",
         f"  read    {slo.sli.exactness}",
     ]
     for burn in slo.burns:
@@ -107,12 +107,12 @@ def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) 
             f"          and at least {slo.least_bad:g} bad {unit} in the long window, so that "
             f"{few} cannot page"
         )
-    if lag := found["lag_seconds"]:
+    if lag := result["lag_seconds"]:
         lines.append(
             f"  late    the fault itself becomes visible after {spoken(lag)}; add that to the "
             "times below"
         )
-    return "\n".join([*lines, *_table(found)])
+    return "\n".join([*lines, *_table(result)])
 
 
 def _budget(slo: Slo, rate: float | None) -> str:

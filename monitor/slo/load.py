@@ -54,8 +54,8 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
         changes["service"] = service
     if runbooks:
         changes["runbooks"] = runbooks
-    found = compiled(file.model_copy(update=changes), source)
-    return replace(found, notices=(*notices, *found.notices))
+    result = compiled(file.model_copy(update=changes), source)
+    return replace(result, notices=(*notices, *result.notices))
 
 
 def checked(data: dict[str, Any], source: str) -> SloFile:

@@ -27,12 +27,12 @@ _SEVERITIES: tuple[tuple[Severity, str], ...] = (("page", "critical"), ("ticket"
 
 def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     """A page for critical findings and a ticket for warnings, of each kind."""
-    found = []
+    results = []
     for kind, what in _FINDINGS.items():
         for severity, theirs in _SEVERITIES:
             open_ = {"kind": kind, "severity": theirs}
             metric = "understudy_findings_open"
-            found.append(
+            results.append(
                 Alert(
                     name=f"Understudy{kind.capitalize()}",
                     kind="finding",
@@ -55,7 +55,7 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
                     ),
                 )
             )
-    return tuple(found)
+    return tuple(results)
 
 
 def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:

@@ -70,11 +70,11 @@ def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None)
     slos: list[Slo] = []
     for where, one in objectives:
         try:
-            found, slo_notices = _slos(one, indicators)
+            result, slo_notices = _slos(one, indicators)
         except _Fault as fault:
             problems.append((_join(where, fault.path), str(fault)))
             continue
-        slos += found
+        slos += result
         notices += slo_notices
     if not slos and not problems:
         problems.append(("", "contains no SLO"))
@@ -106,10 +106,10 @@ def _head(one: Any) -> tuple[str, str, Mapping[str, Any]]:
 
 
 def _mapping(of: Mapping[str, Any], key: str, path: str = "") -> Mapping[str, Any]:
-    found = of.get(key)
-    if not isinstance(found, Mapping):
+    result = of.get(key)
+    if not isinstance(result, Mapping):
         raise _Fault(f"{path}{key}", "must be a mapping")
-    return found
+    return result
 
 
 def _slos(
@@ -131,7 +131,7 @@ def _slos(
     wanted = spec.get("objectives")
     if not isinstance(wanted, list) or not wanted:
         raise _Fault("spec.objectives", "must be a list with at least one objective")
-    found: list[Slo] = []
+    slos: list[Slo] = []
     for number_, objective in enumerate(wanted):
         path = f"spec.objectives[{number_}]"
         if not isinstance(objective, Mapping):
@@ -155,7 +155,7 @@ def _slos(
         counted = isinstance(sli, Events) and bool(
             indicator.get("ratioMetric", {}).get("counter", True)
         )
-        found.append(
+        slos.append(
             Slo(
                 service=service,
                 name=name if len(wanted) == 1 else f"{name}-{number_ + 1}",
@@ -168,7 +168,7 @@ def _slos(
                 least_bad=5.0 if counted else 0.0,
             )
         )
-    return found, notices
+    return slos, notices
 
 
 def _period(spec: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
@@ -188,12 +188,12 @@ def _period(spec: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
 
 
 def _seconds(value: object, path: str) -> float:
-    found = quantity(value) if isinstance(value, str) else None
-    if found is None or not found[0].isdecimal() or found[1] not in _UNITS:
+    result = quantity(value) if isinstance(value, str) else None
+    if result is None or not result[0].isdecimal() or result[1] not in _UNITS:
         raise _Fault(
             path, f"not a valid duration: {value!r} (units: m, h, d, w, M, Q, Y; example: 4w)"
         )
-    return int(found[0]) * _UNITS[found[1]]
+    return int(result[0]) * _UNITS[result[1]]
 
 
 def _target(objective: Mapping[str, Any], path: str) -> float:

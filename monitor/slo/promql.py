@@ -76,12 +76,12 @@ def matching(key: str, value: str) -> str | None:
 
 def example(labels: Mapping[str, str]) -> dict[str, str]:
     """Labels of a series that the matchers accept, as far as they can be found."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for key, value in labels.items():
         one = matching(key, value)
         if one != "":
-            found[key.rstrip("=!~")] = value if one is None else one
-    return found
+            result[key.rstrip("=!~")] = value if one is None else one
+    return result
 
 
 def selector(metric: str, labels: Mapping[str, str]) -> str:

@@ -15,13 +15,13 @@ PATIENCE = 3600.0
 
 def program(given: str | None = None) -> str:
     """The path of promtool: ``given``, or found on PATH. Raises MissingExtraError."""
-    found = shutil.which(given or os.environ.get("PROMTOOL", "promtool"))
-    if found is None:
+    path = shutil.which(given or os.environ.get("PROMTOOL", "promtool"))
+    if path is None:
         raise MissingExtraError(
             "promtool not found: install Prometheus (Debian: apt install prometheus), or give its "
             "path with --promtool or in PROMTOOL"
         )
-    return found
+    return path
 
 
 def run(

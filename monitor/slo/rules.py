@@ -41,16 +41,16 @@ def _record(name: str, expression: str, labels: Mapping[str, str]) -> Rule:
 def _indicator(slo: Slo) -> list[Rule]:
     lengths = sorted({*slo.windows(), BASE})
     if isinstance(slo.sli, Events):
-        found = [rule for length in lengths for rule in _events(slo, slo.sli, length)]
+        results = [rule for length in lengths for rule in _events(slo, slo.sli, length)]
     else:
         identity = slo.identity()
-        found = [_record("slo:sli_error:slice", slo.sli.bad, identity)]
+        results = [_record("slo:sli_error:slice", slo.sli.bad, identity)]
         for length in lengths:
             window = duration(length)
             mean = f"avg_over_time(slo:sli_error:slice{{{slo.selector}}}[{window}])"
             labels = {**identity, "sloth_window": window}
-            found.append(_record(f"slo:sli_error:ratio_rate{window}", mean, labels))
-    return [*found, _period(slo)]
+            results.append(_record(f"slo:sli_error:ratio_rate{window}", mean, labels))
+    return [*results, _period(slo)]
 
 
 def _events(slo: Slo, sli: Events, length: float) -> list[Rule]:
@@ -143,7 +143,7 @@ _ADVICE = {
 
 def alerts(slo: Slo, runbook: str) -> list[Rule]:
     """The page and the ticket of an objective, for the severities that it has windows of."""
-    found = []
+    rules = []
     for severity in SEVERITIES:
         expression = condition(slo, severity)
         if expression is None:
@@ -154,7 +154,7 @@ def alerts(slo: Slo, runbook: str) -> list[Rule]:
             f"the last {duration(burn.window.short)}"
             for burn in burns
         )
-        found.append(
+        rules.append(
             {
                 "alert": ALERT,
                 "expr": expression,
@@ -178,7 +178,7 @@ def alerts(slo: Slo, runbook: str) -> list[Rule]:
                 },
             }
         )
-    return found
+    return rules
 
 
 def document(found: Iterable[Group]) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def _fault_test(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
     assert step is not None
     # Slices are counted by evaluation, events at RATE.
     rate = 1.0 / step if isinstance(slo.sli, Slices) else RATE
-    found = first(burns, severity, bad, slo.period, rate=rate, least=slo.least_bad)
+    result = first(burns, severity, bad, slo.period, rate=rate, least=slo.least_bad)
     calm = math.ceil((longest + lag) / step) + 1
     short = math.ceil(max(burn.window.short for burn in burns) / step)
     matchers = (
@@ -163,12 +163,12 @@ def _fault_test(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
         f'sloth_slo="{slo.name}"'
     )
     title = f"{slo.name}: {percent(bad)} bad"
-    if found is None:
+    if result is None:
         phases = Phases(step, calm, calm, 2)
         checks = [(calm, 0), (2 * calm, 0)]
         name = f"{title} is not a {severity}"
     else:
-        predicted = lag + found.seconds
+        predicted = lag + result.seconds
         whole = math.floor(predicted / step + 1e-9)
         fault = whole + TOLERANCE + _LASTS
         ends = short + math.ceil(lag / step) + TOLERANCE
@@ -179,7 +179,7 @@ def _fault_test(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
             checks.append((calm + early, 0))
         checks += [(calm + whole + TOLERANCE, 1), (calm + fault + ends, 0)]
         name = f"{title} is a {severity} after {spoken(predicted)}"
-    test = _story(name, matchers, phases, checks, slo.sli.trial, bad, found is not None)
+    test = _story(name, matchers, phases, checks, slo.sli.trial, bad, result is not None)
     return test
 
 
@@ -213,7 +213,7 @@ def document(rule_files: Sequence[str], tests: Sequence[dict[str, Any]]) -> dict
 
 def by_interval(tests: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Tests grouped by interval: those of one group can be in one file."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    result: dict[str, list[dict[str, Any]]] = {}
     for test in tests:
-        found.setdefault(test["interval"], []).append(test)
-    return found
+        result.setdefault(test["interval"], []).append(test)
+    return result

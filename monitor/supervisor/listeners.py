@@ -64,8 +64,8 @@ def shown(name: tuple[object, ...]) -> str:
 
 def _resolve(address: str) -> tuple[int, tuple[Any, ...]]:
     host, port = split_address(address)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, where = found[0]
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, where = addresses[0]
     return family, where
 
 

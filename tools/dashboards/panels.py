@@ -79,11 +79,11 @@ def _steps(steps: Steps) -> build.ThresholdsConfig:
 
 
 def _mapped(words: Mapping[float, tuple[str, str]]) -> list[model.ValueMapping]:
-    found = {
+    result = {
         f"{value:g}": model.ValueMappingResult(text=text, color=color, index=index)
         for index, (value, (text, color)) in enumerate(words.items())
     }
-    return [model.ValueMap(options=found)]
+    return [model.ValueMap(options=result)]
 
 
 def _legend() -> common.VizLegendOptions:

@@ -69,10 +69,10 @@ def program(name: str) -> str:
     unpacked = sorted((ROOT / ".parts").glob(f"*/usr/bin/{name}"))
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy"
     unpacked += sorted(cached.glob(f"parts/*/usr/lib/{name}/{name}"))
-    found = str(unpacked[0]) if unpacked else shutil.which(name)
-    if found is None:
+    path = str(unpacked[0]) if unpacked else shutil.which(name)
+    if path is None:
         raise click.ClickException(f"{name} is not here; `make parts` fetches it where apt works")
-    return found
+    return path
 
 
 @contextmanager

@@ -61,22 +61,22 @@ class Prometheus:
 
     def over(self, expr: str, span: Span) -> list[Series]:
         """The series of a query over a span."""
-        found = self._get(
+        entry = self._get(
             "query_range", query=expr, start=span.start, end=span.end, step=span.step
         )["result"]
-        return [_series(one["metric"], one["values"]) for one in found]
+        return [_series(one["metric"], one["values"]) for one in entry]
 
     def at(self, expr: str, moment: float) -> list[Series]:
         """The series of a query at one moment."""
-        found = self._get("query", query=expr, time=moment)["result"]
-        return [_series(one["metric"], [one["value"]]) for one in found]
+        entry = self._get("query", query=expr, time=moment)["result"]
+        return [_series(one["metric"], [one["value"]]) for one in entry]
 
     def labels(self, label: str, selector: str, span: Span) -> list[str]:
         """Values of a label of the series that a selector finds."""
-        found = self._get(
+        result = self._get(
             f"label/{label}/values", **{"match[]": selector, "start": span.start, "end": span.end}
         )
-        return sorted(str(value) for value in found)
+        return sorted(str(value) for value in result)
 
     def _get(self, path: str, **query: Any) -> Any:
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
@@ -113,17 +113,17 @@ def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def choices(dashboard: Mapping[str, Any], span: Span) -> dict[str, str]:
     """What the variables stand for when a dashboard is opened."""
-    found = {
+    result = {
         "__rate_interval": f"{span.rate_interval * 1000:.0f}ms",
         "__interval": f"{span.step * 1000:.0f}ms",
         "__range": f"{span.end - span.start:.0f}s",
     }
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
-            found[variable["name"]] = variable["allValue"]
+            result[variable["name"]] = variable["allValue"]
         else:
-            found[variable["name"]] = str(variable["current"]["value"])
-    return found
+            result[variable["name"]] = str(variable["current"]["value"])
+    return result
 
 
 def values_of(
@@ -140,14 +140,14 @@ def answers(
     prometheus: Prometheus, panel: Mapping[str, Any], values: Mapping[str, str], span: Span
 ) -> list[tuple[dict[str, Any], list[Series]]]:
     """Each query of a panel with what Prometheus says to it."""
-    found = []
+    results = []
     for target in panel["targets"]:
         expr = filled(target["expr"], values)
         series = (
             prometheus.at(expr, span.end) if target.get("instant") else prometheus.over(expr, span)
         )
-        found.append((target, [one for one in series if one.points]))
-    return found
+        results.append((target, [one for one in series if one.points]))
+    return results
 
 
 def name_of(target: Mapping[str, Any], labels: Labels) -> str:

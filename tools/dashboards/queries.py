@@ -17,11 +17,11 @@ def named(family: str, /, where: str = WHERE, **more: str) -> str:
     ``more`` are further labels: a value that begins with ``~`` is a regular expression, one that
     begins with ``!`` is what the label is not.
     """
-    found = [where]
+    results = [where]
     for label, value in more.items():
         operator = {"~": "=~", "!": "!="}.get(value[0], "=")
-        found.append(f'{label}{operator}"{value.lstrip("~!")}"')
-    return f"understudy_{family}{{{', '.join(found)}}}"
+        results.append(f'{label}{operator}"{value.lstrip("~!")}"')
+    return f"understudy_{family}{{{', '.join(results)}}}"
 
 
 def rate(family: str, /, where: str = WHERE, by: str = "", **more: str) -> str:
@@ -43,10 +43,10 @@ def share(part: str, whole: str) -> str:
 
 def quantile(at: str, where: str = LIVE, window: str = "$window", by: str = "arm") -> str:
     """A quantile of the sidecars' own sketches, within 1 %; the worst replica's."""
-    found = named(
+    result = named(
         "request_duration_quantile_seconds", where, outcome="all", window=window, quantile=at
     )
-    return f"max by ({by}) ({found})"
+    return f"max by ({by}) ({result})"
 
 
 def failed_share(by: str = "") -> str:

@@ -69,8 +69,8 @@ def find(part: str) -> Path | None:
 
 def environment(part: str | None = None) -> dict[str, str]:
     """Environment in which unpacked programs, or the cached ``part``, find their libraries."""
-    found = folder(part).glob("usr/lib/**/*.so*") if part else ROOT.glob("*/usr/lib/**/*.so*")
-    libraries = sorted({str(path.parent) for path in found})
+    result = folder(part).glob("usr/lib/**/*.so*") if part else ROOT.glob("*/usr/lib/**/*.so*")
+    libraries = sorted({str(path.parent) for path in result})
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)} if libraries else dict(os.environ)
 
 

@@ -39,8 +39,8 @@ def java_version() -> str | None:
     if shutil.which("java") is None:
         return None
     told = subprocess.run(["java", "-version"], capture_output=True, text=True)
-    found = re.search(r'version "([^"]+)"', told.stderr + told.stdout)
-    return found[1] if told.returncode == 0 and found else None
+    version = re.search(r'version "([^"]+)"', told.stderr + told.stdout)
+    return version[1] if told.returncode == 0 and version else None
 
 
 def _folder(version: str) -> Path:

@@ -221,30 +221,30 @@ _Loader.yaml_implicit_resolvers = {
 
 def _crds(folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
     for file in sorted(folder.glob(pattern)):
-        for found in yaml.load_all(file.read_text(), _Loader):
-            if found and found["kind"] == "CustomResourceDefinition":
-                yield found
+        for result in yaml.load_all(file.read_text(), _Loader):
+            if result and result["kind"] == "CustomResourceDefinition":
+                yield result
 
 
 def _fetch_crds(part: str) -> None:
     name, pattern = CRDS[part]
     with tempfile.TemporaryDirectory() as folder:
-        found = list(_crds(_module(name, Path(folder)), pattern))
-        if not found:
+        result = list(_crds(_module(name, Path(folder)), pattern))
+        if not result:
             raise Unavailable("the module has no such files")
-        _write(part, [one for one in found if one["spec"]["names"]["kind"] in KINDS])
+        _write(part, [one for one in result if one["spec"]["names"]["kind"] in KINDS])
         _go("clean", "-modcache", timeout=120, environment={"GOMODCACHE": folder})
 
 
 def _literals(source: str) -> dict[str, dict[str, str]]:
     """The class attributes of generated code that are dictionaries of texts, by name."""
-    found = {}
+    result = {}
     for one in ast.walk(ast.parse(source)):
         if isinstance(one, ast.Assign) and isinstance(one.value, ast.Dict):
             target = one.targets[0]
             if isinstance(target, ast.Name):
-                found[target.id] = ast.literal_eval(one.value)
-    return found
+                result[target.id] = ast.literal_eval(one.value)
+    return result
 
 
 def _fetch_sdk(part: str) -> None:
@@ -262,10 +262,10 @@ def _fetch_sdk(part: str) -> None:
                 if name.startswith(prefix) and name.endswith(".py"):
                     source = wheel.read(name).decode()
                     match = re.search(r"^class (\w+)\(", source, re.MULTILINE)
-                    found = _literals(source)
-                    kinds = found.get("openapi_types", found.get("swagger_types", {}))
-                    if match is not None and "attribute_map" in found:
-                        names = found["attribute_map"]
+                    result = _literals(source)
+                    kinds = result.get("openapi_types", result.get("swagger_types", {}))
+                    if match is not None and "attribute_map" in result:
+                        names = result["attribute_map"]
                         types[match[1]] = {names[key]: kinds[key] for key in kinds}
     _write(part, types)
 

@@ -44,8 +44,8 @@ def schema(name: str) -> dict[str, Any]:
         pytest.skip(
             f"NOT TESTED: the schema of {name} is missing; `make parts` generates it with npm"
         )
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
 
 
 def _make(folder: Path) -> str | None:

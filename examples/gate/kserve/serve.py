@@ -25,8 +25,8 @@ class Delays(Model):
     def predict(self, payload, headers=None, response_headers=None):
         if isinstance(payload, InferRequest):
             rows = payload.inputs[0].as_numpy()
-            found = [late(row) for row in rows]
-            output = InferOutput("p_late", [len(found), 1], "FP64", found)
+            results = [late(row) for row in rows]
+            output = InferOutput("p_late", [len(results), 1], "FP64", results)
             return InferResponse(payload.id or "1", "delays", [output])
         return {"predictions": [late(row) for row in payload["instances"]]}
 

@@ -97,17 +97,17 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
         gate.show.note(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
         return StepVerdict(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
 
-    found = search(probe, settings.start, settings.most, precision=settings.precision)
+    capacity = search(probe, settings.start, settings.most, precision=settings.precision)
     result = StageResult(stage.name, stage.kind, "passed")
-    data: dict[str, Any] = {"capacity": found.to_dict()}
+    data: dict[str, Any] = {"capacity": capacity.to_dict()}
     guesses = [
         guess for p, limit in objectives.percentiles().items()
-        if (guess := estimate(found, p, limit)) is not None
+        if (guess := estimate(capacity, p, limit)) is not None
     ]  # fmt: skip
     if guesses:
         data["capacity"]["estimate"] = asdict(min(guesses, key=lambda one: one.value))
     if settings.servers is not None:
-        data["prediction"] = _prediction(objectives, found, settings.servers)
+        data["prediction"] = _prediction(objectives, capacity, settings.servers)
     used = (
         cpu_seconds(settings.pid) - before
         if settings.pid is not None and before is not None
@@ -118,26 +118,30 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
         for name, value in (("price_per_hour", settings.price_per_hour),)
         if value is not None
     }
-    figures = per_prediction(found.low, used, time.monotonic() - begun, float(answered), declared)
-    figures["joules"] = energy(meter.joules(), meter.names, answered, found.low, settings.watts)
+    figures = per_prediction(
+        capacity.low, used, time.monotonic() - begun, float(answered), declared
+    )
+    figures["joules"] = energy(meter.joules(), meter.names, answered, capacity.low, settings.watts)
     data["peak_memory"] = memory(settings.pid).to_dict()
     data["per_prediction"] = {name: figure.to_dict() for name, figure in figures.items()}
-    if found.low is not None and settings.traffic is not None:
-        count = replicas(settings.traffic, found.low, settings.headroom, settings.spare)
+    if capacity.low is not None and settings.traffic is not None:
+        count = replicas(settings.traffic, capacity.low, settings.headroom, settings.spare)
         data["replicas"] = {"traffic": settings.traffic, "count": count,
                             "headroom": settings.headroom, "spare": settings.spare}  # fmt: skip
     if settings.concurrencies:
         data["scalability"] = _scalability(gate, settings.concurrencies, settings.seconds)
     result.data = data
-    if found.low is None and found.high is not None and found.why.startswith("even"):
-        result.verdict, result.why = "failed", [found.why]
-    elif found.probes and found.probes[-1].passed is None:
-        result.verdict, result.why = "invalid", [found.why]
+    if capacity.low is None and capacity.high is not None and capacity.why.startswith("even"):
+        result.verdict, result.why = "failed", [capacity.why]
+    elif capacity.probes and capacity.probes[-1].passed is None:
+        result.verdict, result.why = "invalid", [capacity.why]
     if settings.at_least is not None and result.verdict == "passed":
-        low = found.low or 0.0
+        low = capacity.low or 0.0
         verdict = pass_or_fail(low >= settings.at_least)
         result.criteria = [
-            Criterion("capacity per second", settings.at_least, low, verdict, "", low, found.high)
+            Criterion(
+                "capacity per second", settings.at_least, low, verdict, "", low, capacity.high
+            )
         ]
         if verdict == "failed":
             result.verdict = "failed"

@@ -67,7 +67,7 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
     longest = gate.plan.limits.seconds
     over = threading.Event()
     begun = threading.Event()
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     failed: list[LoadTestError] = []
 
     def send() -> None:
@@ -79,7 +79,7 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
         try:
             profile = Profile((Piece(longest, rate, rate),))
             load = Open(profile, kind=gate.plan.engine.arrivals, seed=gate.plan.engine.seed)
-            found.append(gate.drive(load, stop=stop, seconds=0.0))
+            outcomes.append(gate.drive(load, stop=stop, seconds=0.0))
         except LoadTestError as error:
             failed.append(error)
         finally:
@@ -104,9 +104,9 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
         thread.join(gate.target.timeout + 30.0)
     if failed:
         raise failed[0]
-    if not found:
+    if not outcomes:
         raise LoadTestError("the load did not stop")
-    outcome = found[0]
+    outcome = outcomes[0]
     result = StageResult(stage.name, stage.kind, "passed", outcome=outcome)
     result.windows = [
         (begin - outcome.begun, end - outcome.begun, name) for begin, end, name in ran.faults

@@ -73,10 +73,10 @@ def _first_response(
         if process.poll() is not None:
             raise LoadTestError(f"cold_start: the server exited with code {process.returncode}")
         with contextlib.suppress(LoadTestError):
-            found = gate.drive(Loop(1, 1, 1, 2.0), seconds=0.0, timeout=2.0)
-            if found.count and not found.failed:
+            outcome = gate.drive(Loop(1, 1, 1, 2.0), seconds=0.0, timeout=2.0)
+            if outcome.count and not outcome.failed:
                 # When the request ended, on the clock of the load.
-                ended = found.begun + float((found.due + found.latency)[-1])
+                ended = outcome.begun + float((outcome.due + outcome.latency)[-1])
                 return ended - (time.time() - (time.monotonic() - begun))
         time.sleep(0.02)
     raise LoadTestError(f"cold_start: no good response within {timeout:g} s")

@@ -47,17 +47,17 @@ def run_compare(gate: GateContext, stage: Stage, settings: CompareStage) -> Stag
             values.append(one.quantile(p) or 0.0)
             outcome = one if address is None else outcome
     # The other target is the reference.
-    found = compared(settings.percentile, theirs, mine, settings.margin)
+    comparison = compared(settings.percentile, theirs, mine, settings.margin)
     result = StageResult(stage.name, stage.kind, "passed", outcome=outcome)
-    result.data = {"comparison": {**found.to_dict(), "this": mine, "other": theirs,
+    result.data = {"comparison": {**comparison.to_dict(), "this": mine, "other": theirs,
                                   "other_target": settings.other}}  # fmt: skip
-    if found.verdict == "worse":
-        assert found.ratio is not None
+    if comparison.verdict == "worse":
+        assert comparison.ratio is not None
         result.verdict = "failed"
         result.why = [
-            f"{settings.percentile} is {found.ratio.value:.2f} times that of {settings.other}"
+            f"{settings.percentile} is {comparison.ratio.value:.2f} times that of {settings.other}"
         ]
-    elif found.verdict == "not enough repeats":
+    elif comparison.verdict == "not enough repeats":
         result.verdict = "invalid"
         result.why = ["not enough repeats: add more, or make them longer"]
     return result

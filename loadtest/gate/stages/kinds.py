@@ -21,8 +21,8 @@ STAGES = {
 
 def _kind(code: str) -> StageKind[Any]:
     module, _, attribute = code.partition(":")
-    found: StageKind[Any] = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
-    return found
+    result: StageKind[Any] = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    return result
 
 
 KINDS = {name: _kind(code) for name, code in STAGES.items()}

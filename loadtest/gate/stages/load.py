@@ -116,12 +116,12 @@ def run_loadgen(gate: GateContext, stage: Stage, declared: LoadGen) -> StageResu
         outcome = gate.drive(load)
         right = 1.0 - outcome.failed / outcome.count if outcome.count else 0.0
         expected = gate.checks is not None and any(gate.checks.expected)
-        found = evaluate_loadgen(settings, outcome)
+        evaluation = evaluate_loadgen(settings, outcome)
         shown = {
-            k: v for k, v in found.fields.items() if k.startswith(("effective_", "result_"))
+            k: v for k, v in evaluation.fields.items() if k.startswith(("effective_", "result_"))
             and k not in ("result_validity", "result_invalid_reason", "result_min_duration_met")
         }  # fmt: skip
-        data: dict[str, Any] = {"loadgen": {**shown, "accuracy": right}, "log": found.log()}
+        data: dict[str, Any] = {"loadgen": {**shown, "accuracy": right}, "log": evaluation.log()}
         result = StageResult(stage.name, stage.kind, "passed", [], [], outcome, data)
         if not expected:
             result.verdict = "invalid"
@@ -135,12 +135,12 @@ def run_loadgen(gate: GateContext, stage: Stage, declared: LoadGen) -> StageResu
         outcome = gate.drive(settings.load(), seconds=declared.seconds)
     finally:
         gate.processes = processes
-    found = evaluate_loadgen(settings, outcome)
-    result = StageResult(stage.name, stage.kind, "passed", list(found.why), [], outcome)
-    result.data = {"loadgen": dict(found.fields), "log": found.log()}
+    evaluation = evaluate_loadgen(settings, outcome)
+    result = StageResult(stage.name, stage.kind, "passed", list(evaluation.why), [], outcome)
+    result.data = {"loadgen": dict(evaluation.fields), "log": evaluation.log()}
     if outcome.failed or (declared.limit is not None and _over(outcome, declared.limit)):
         result.verdict = "failed"
-    elif not found.valid:
+    elif not evaluation.valid:
         result.verdict = "invalid"
     return result
 

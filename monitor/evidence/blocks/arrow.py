@@ -125,11 +125,11 @@ def to_arrow(block: RecordBlock, schema: Any | None = None) -> Any:
     starts = np.concatenate([[0], np.cumsum(rows)[:-1]])
     total = int(rows.sum())
     record = np.repeat(np.arange(count), rows)
-    found: dict[str, Any] = dict(_of_records(block, record))
-    found["row"] = pyarrow.array((np.arange(total) - starts[record]).astype(np.uint32))
+    result: dict[str, Any] = dict(_of_records(block, record))
+    result["row"] = pyarrow.array((np.arange(total) - starts[record]).astype(np.uint32))
     for prefix, where, side in _SIDES:
         grid_indices = getattr(block, where)
-        found[f"{where}_error"] = _errors(block, grid_indices, record)
+        result[f"{where}_error"] = _errors(block, grid_indices, record)
         many = request_rows if where == "request" else response_rows
         for number, grid in enumerate(getattr(block, side)):
             mine = (
@@ -139,9 +139,9 @@ def to_arrow(block: RecordBlock, schema: Any | None = None) -> Any:
             for name, column in columns_of(grid):
                 field = f"{prefix}.{name}"
                 if schema.get_field_index(field) >= 0:
-                    _put(found, field, schema.field(field).type, column, at, total)
+                    _put(result, field, schema.field(field).type, column, at, total)
     arrays = [
-        found[field.name] if field.name in found else pyarrow.nulls(total, field.type)
+        result[field.name] if field.name in result else pyarrow.nulls(total, field.type)
         for field in schema
     ]
     arrays = [
@@ -201,15 +201,15 @@ def _errors(
 def _rows_of(
     grid_indices: NDArray[np.int16] | None, rows: NDArray[np.uint32] | None, count: int
 ) -> NDArray[np.int64]:
-    found = np.ones(count, np.int64) if rows is None else rows.astype(np.int64)
-    return found if grid_indices is None else np.where(grid_indices < 0, 0, found)
+    result = np.ones(count, np.int64) if rows is None else rows.astype(np.int64)
+    return result if grid_indices is None else np.where(grid_indices < 0, 0, result)
 
 
 def _spread(starts: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row indices of records whose rows are contiguous from ``starts``."""
     before = np.cumsum(rows) - rows
-    found: NDArray[np.int64] = np.arange(int(rows.sum())) + np.repeat(starts - before, rows)
-    return found
+    values: NDArray[np.int64] = np.arange(int(rows.sum())) + np.repeat(starts - before, rows)
+    return values
 
 
 def _put(

@@ -168,20 +168,20 @@ def tables(
         return [Table(names, 1, values[at : at + width]) for at in range(0, count * width, width)]
     cells = [grid.values() for grid in grids]
     used = [0] * len(grids)
-    found: list[Decoded] = []
+    decoded: list[Decoded] = []
     for grid_index, n in zip(
         [0] * count if grid_indices is None else grid_indices.tolist(),
         [1] * count if rows is None else rows.tolist(),
         strict=True,
     ):
         if grid_index < 0:
-            found.append(block.undecodable[-1 - grid_index])
+            decoded.append(block.undecodable[-1 - grid_index])
             continue
         names = grids[grid_index].names
         start = used[grid_index]
         used[grid_index] = end = start + n * len(names)
-        found.append(Table(names, n, cells[grid_index][start:end]))
-    return found
+        decoded.append(Table(names, n, cells[grid_index][start:end]))
+    return decoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,11 +113,11 @@ class _Side:
         if not self.others:
             return grids, None, None
         grid_indices, rows = np.zeros(count, np.int16), np.ones(count, np.uint32)
-        records, found, many = np.array(self.others).T
-        grid_indices[records] = found
+        records, result, many = np.array(self.others).T
+        grid_indices[records] = result
         rows[records] = many
-        several = bool((many[found >= 0] != 1).any())
-        return grids, grid_indices if found.any() else None, rows if several else None
+        several = bool((many[result >= 0] != 1).any())
+        return grids, grid_indices if result.any() else None, rows if several else None
 
 
 class _Open:

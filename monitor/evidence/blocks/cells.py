@@ -132,9 +132,9 @@ def _float(digits: str) -> float:
 def column_of(cells: Sequence[Any]) -> Column:
     """The column of ``cells`` of any kind."""
     rows = len(cells)
-    found = _scalars(cells)
-    if found is not None:
-        return Column(rows, found[0], found[1].astype(_STORED[found[0]]))
+    result = _scalars(cells)
+    if result is not None:
+        return Column(rows, result[0], result[1].astype(_STORED[result[0]]))
     if rows and type(cells[0]) is str:
         coded = _all_texts(cells)
         if coded is not None:
@@ -250,13 +250,13 @@ def _coded(
     texts: Sequence[str], known: dict[str, None] | None = None
 ) -> tuple[Codes, tuple[str, ...]]:
     """Indices into the distinct texts, and these; ``known`` are their first occurrences."""
-    found = tuple(dict.fromkeys(texts) if known is None else known)
-    indices = map(dict(zip(found, range(len(found)), strict=True)).__getitem__, texts)
-    if len(found) <= 256:
-        return np.frombuffer(bytes(indices), np.uint8), found
-    if len(found) <= 65536:
-        return np.fromiter(indices, np.uint16, len(texts)), found
-    return np.fromiter(indices, np.uint32, len(texts)), found
+    result = tuple(dict.fromkeys(texts) if known is None else known)
+    indices = map(dict(zip(result, range(len(result)), strict=True)).__getitem__, texts)
+    if len(result) <= 256:
+        return np.frombuffer(bytes(indices), np.uint8), result
+    if len(result) <= 65536:
+        return np.fromiter(indices, np.uint16, len(texts)), result
+    return np.fromiter(indices, np.uint32, len(texts)), result
 
 
 @dataclass(slots=True)
@@ -285,15 +285,15 @@ class Grid:
         with NaN for other cells, and the mask of cells that are neither number nor missing."""
         if self.matrix is not None:
             return self.matrix.T, None
-        found = np.empty((self.rows, len(self.names)))
+        result = np.empty((self.rows, len(self.names)))
         others: Mask | None = None
         for index, column in enumerate(self.columns):
-            found[:, index], other = column.floats()
+            result[:, index], other = column.floats()
             if other is not None:
                 if others is None:
-                    others = np.zeros(found.shape, np.bool_)
+                    others = np.zeros(result.shape, np.bool_)
                 others[:, index] = other
-        return found, others
+        return result, others
 
     def column(self, name: str) -> Column:
         """One column. Raises KeyError."""

@@ -159,12 +159,12 @@ def _put_records(header: dict[str, Any], writer: Writer, block: RecordBlock) -> 
 
 
 def _put_grid(writer: Writer, grid: Grid) -> dict[str, Any]:
-    found: dict[str, Any] = {"names": grid.names, "rows": grid.rows}
+    result: dict[str, Any] = {"names": grid.names, "rows": grid.rows}
     if grid.matrix is not None:
-        found |= _put_floats(writer, grid.names, grid.matrix)
+        result |= _put_floats(writer, grid.names, grid.matrix)
     else:
-        found["columns"] = [_put_column(writer, column) for column in grid.columns]
-    return found
+        result["columns"] = [_put_column(writer, column) for column in grid.columns]
+    return result
 
 
 _hints: dict[tuple[str, ...], int] = {}
@@ -181,13 +181,13 @@ def _put_floats(
     if hint is not None and hint < 0:
         _hints[names] = hint + 1
         return {"floats": writer.put(matrix.tobytes())}
-    found = decimals(matrix, hint)
+    result = decimals(matrix, hint)
     if len(_hints) >= _MOST_HINTS:
         _hints.clear()
-    if found is None:
+    if result is None:
         _hints[names] = -_BLIND
         return {"floats": writer.put(matrix.tobytes())}
-    scale, whole, fits = found
+    scale, whole, fits = result
     _hints[names] = scale
     if fits.all():
         return {"decimals": writer.put(whole.tobytes()), "scale": scale}
@@ -200,22 +200,22 @@ def _put_floats(
 
 
 def _put_column(writer: Writer, column: Column) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": KINDS[column.kind] if column.kinds is None else "mixed"}
+    result: dict[str, Any] = {"type": KINDS[column.kind] if column.kinds is None else "mixed"}
     if column.kinds is not None:
-        found["kinds"] = writer.put(column.kinds.tobytes())
+        result["kinds"] = writer.put(column.kinds.tobytes())
     if column.numbers is not None:
-        found["numbers"] = writer.put(column.numbers.tobytes())
+        result["numbers"] = writer.put(column.numbers.tobytes())
     if column.codes is not None:
         texts = [text.encode("utf-8", "surrogatepass") for text in column.texts]
         data = b"".join(texts)
         lengths = np.fromiter(map(len, texts), np.uint32, len(texts))
-        found["codes"] = writer.put(column.codes.tobytes())
-        found["width"] = column.codes.itemsize
-        found["texts"] = len(texts)
-        found["lengths"] = writer.put(lengths.tobytes())
-        found["at"] = writer.put(data)
-        found["size"] = len(data)
-    return found
+        result["codes"] = writer.put(column.codes.tobytes())
+        result["width"] = column.codes.itemsize
+        result["texts"] = len(texts)
+        result["lengths"] = writer.put(lengths.tobytes())
+        result["at"] = writer.put(data)
+        result["size"] = len(data)
+    return result
 
 
 def _records(head: Head, reader: Reader) -> RecordBlock:
@@ -257,12 +257,12 @@ def _number(
         check(name not in _NEEDED, f"the column {name} is missing")
         return np.zeros(count, kind)
     stored = np.dtype("<" + str(location["type"]))
-    found = reader.array(int(location["at"]), count, stored)
+    values = reader.array(int(location["at"]), count, stored)
     if stored == kind:
-        return found
+        return values
     # A later writer may need a wider type; its values may still be narrow.
-    narrow = found.astype(kind)
-    check(bool((narrow == found).all()), f"the column {name} holds values of a wider type")
+    narrow = values.astype(kind)
+    check(bool((narrow == values).all()), f"the column {name} holds values of a wider type")
     return narrow
 
 
@@ -326,10 +326,10 @@ def _floats(reader: Reader, data: Mapping[str, Any], width: int, rows: int) -> N
     fits[np.array(which, np.intp)] = True
     check(int(fits.sum()) == many and min(which, default=0) >= 0, "duplicate column")
     others = reader.array(int(data["floats"]), (width - many) * rows, np.float64)
-    found = np.empty((width, rows))
-    found[fits] = cells
-    found[~fits] = others.reshape(width - many, rows)
-    return found
+    values = np.empty((width, rows))
+    values[fits] = cells
+    values[~fits] = others.reshape(width - many, rows)
+    return values
 
 
 def _column(reader: Reader, rows: int, data: Mapping[str, Any]) -> Column:

@@ -67,18 +67,20 @@ class Writer:
 
 
 def _compressor() -> zstandard.ZstdCompressor:
-    found: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
-    if found is None:
+    zstd_compressor: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
+    if zstd_compressor is None:
         # The checksum costs a tenth of the compression, and detects damage.
-        found = _local.compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-    return found
+        zstd_compressor = _local.compressor = zstandard.ZstdCompressor(
+            level=LEVEL, write_checksum=True
+        )
+    return zstd_compressor
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:
-    found: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
-    if found is None:
-        found = _local.decompressor = zstandard.ZstdDecompressor()
-    return found
+    zstd_decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if zstd_decompressor is None:
+        zstd_decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+    return zstd_decompressor
 
 
 class Reader:
@@ -97,12 +99,12 @@ class Reader:
         if len(body) != size:
             raise BlockError("damaged", f"holds {len(body):,} bytes instead of {size:,}")
         try:
-            found = orjson.loads(body[:header])
+            result = orjson.loads(body[:header])
         except orjson.JSONDecodeError as fault:
             raise BlockError("damaged", f"its header is not JSON: {fault}") from fault
-        if not isinstance(found, dict):
+        if not isinstance(result, dict):
             raise BlockError("wrong_shape", "its header is not a JSON object")
-        self.header: dict[str, Any] = found
+        self.header: dict[str, Any] = result
         self._body = body
         self._start = int(header)
 

@@ -174,9 +174,9 @@ def _next(file: int, at: int, size: int) -> int:
     """Where the next header may be, from ``at`` on; ``size`` where there is none."""
     while at < size:
         window = os.pread(file, _WINDOW, at)
-        found = window.find(MAGIC)
-        if found >= 0:
-            return at + found
+        result = window.find(MAGIC)
+        if result >= 0:
+            return at + result
         if len(window) < len(MAGIC):
             return size
         at += len(window) - len(MAGIC) + 1
@@ -238,8 +238,8 @@ def weights_of(file: int, frame: Frame) -> list[int] | None:
     """What the entries of a frame that is not compressed are counted as, without its checksum."""
     count = frame.entries + frame.marked
     data = os.pread(file, 8 * count, frame.start + HEADER_SIZE)
-    found = _numbers(data, 4 * count, count) if frame.codec == PLAIN else None
-    return found[1:] if found is not None and frame.marked else found
+    result = _numbers(data, 4 * count, count) if frame.codec == PLAIN else None
+    return result[1:] if result is not None and frame.marked else result
 
 
 def _numbers(data: bytes, at: int, count: int) -> list[int] | None:

@@ -51,14 +51,14 @@ def name_of(base: int) -> str:
 
 def files_in(folder: Path) -> list[tuple[int, Path]]:
     """Segments by the index of their first entry. Raises LogError."""
-    found: list[tuple[int, Path]] = []
+    files: list[tuple[int, Path]] = []
     try:
         for path in folder.iterdir():
             if path.suffix == SUFFIX and path.stem.isdecimal():
-                found.append((int(path.stem), path))
+                files.append((int(path.stem), path))
     except OSError as error:
         raise LogError(f"{folder}: cannot be read: {error.strerror or error}") from error
-    return sorted(found)
+    return sorted(files)
 
 
 def is_log(path: Path) -> bool:
@@ -91,11 +91,11 @@ def read(
             for frame in scan(file, size, path.name, damage, check=False):
                 if frame.oldest > until or frame.newest < since:
                     continue
-                found = content(file, frame)
-                if found is None:
+                result = content(file, frame)
+                if result is None:
                     damage.add(f"{path.name}: byte {frame.start:,}", frame.end - frame.start)
                     continue
-                yield Read(frame, found, path)
+                yield Read(frame, result, path)
         except OSError as error:
             raise LogError(f"{path}: cannot be read: {error.strerror or error}") from error
         finally:

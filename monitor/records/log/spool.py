@@ -180,22 +180,22 @@ class Spool:
     def read(self, most_bytes: int = MOST_BYTES) -> list[Entry]:
         """The next entries in order, at least one where there is any. Raises LogError."""
         with self._lock:
-            found: list[Entry] = []
+            entries: list[Entry] = []
             size = 0
             while self._tail and size < most_bytes:
                 written = self._tail.popleft()
                 self._tail_bytes -= written.size
                 size += written.size
-                found += written.entries
+                entries += written.entries
                 self._next = written.entries[-1].index + 1
                 self._place = written.place
             while size < most_bytes and self._next < self._log.end:
                 segment = self._segment()
                 try:
-                    size += self._read_from(segment, most_bytes - size, found)
+                    size += self._read_from(segment, most_bytes - size, entries)
                 except OSError as error:
                     raise LogError(f"{segment.path}: cannot be read: {error.strerror}") from error
-            return found
+            return entries
 
     def rewind(self) -> None:
         """Begin again with the first entry that is not acknowledged."""
@@ -236,12 +236,12 @@ class Spool:
 
     def _segment(self) -> Segment:
         """The one in which the next entry stands."""
-        found = self._log.segments[0]
+        result = self._log.segments[0]
         for segment in self._log.segments:
             if segment.base > self._next:
                 break
-            found = segment
-        return found
+            result = segment
+        return result
 
     def _read_from(self, segment: Segment, room: int, found: list[Entry]) -> int:
         """Bytes of the entries of a segment that were added to ``found``, from the next one on."""

@@ -159,9 +159,9 @@ class SegmentLog:
             try:
                 frames = scan(file, segment.size, segment.path.name, Damage(), check=False)
                 for frame in reversed([frame for frame in frames if frame.marked]):
-                    found = content(file, frame)
-                    if found is not None:
-                        return found.mark
+                    result = content(file, frame)
+                    if result is not None:
+                        return result.mark
             finally:
                 os.close(file)
         return None

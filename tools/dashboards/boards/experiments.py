@@ -15,8 +15,8 @@ _WHO = "{{experiment}}: {{challenger}}"
 
 
 def _effect(bound: str) -> str:
-    found = named("experiment_effect", _OF, metric="~$metric", bound=bound)
-    return f"avg by (experiment, challenger, metric) ({found})"
+    result = named("experiment_effect", _OF, metric="~$metric", bound=bound)
+    return f"avg by (experiment, challenger, metric) ({result})"
 
 
 _VERDICT = Row(

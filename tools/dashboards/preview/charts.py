@@ -63,33 +63,33 @@ class Frame:
         steps = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
         step = next((one for one in steps if one >= wanted), 86400)
         form = "%H:%M:%S" if step < 60 else "%H:%M"
-        found = []
+        results = []
         at = math.ceil(self.span.start / step) * step
         while at < self.span.end:
             x = self.x(at)
             label = time.strftime(form, time.gmtime(at))
             bottom = self.height - _BOTTOM
-            found.append(element("line", cls="grid", x1=x, x2=x, y1=_TOP, y2=bottom))
+            results.append(element("line", cls="grid", x1=x, x2=x, y1=_TOP, y2=bottom))
             if _LEFT + 16 < x < self.width - 24:
-                found.append(element("text", label, x=x, y=self.height - 6, text_anchor="middle"))
+                results.append(element("text", label, x=x, y=self.height - 6, text_anchor="middle"))
             at += step
-        return "".join(found)
+        return "".join(results)
 
     def _marked(self) -> str:
-        found = []
+        results = []
         top, bottom = _TOP, self.height - _BOTTOM
         for mark in self.marks:
             x, end = self.x(mark.start), self.x(mark.end)
             if end - x > 2:
                 size: dict[str, Any] = {"width": end - x, "height": bottom - top}
-                found.append(element("rect", x=x, y=top, **size, fill=mark.color, opacity=".14"))
+                results.append(element("rect", x=x, y=top, **size, fill=mark.color, opacity=".14"))
             dashed = {"stroke": mark.color, "stroke_dasharray": "4 3", "opacity": ".8"}
-            found += [
+            results += [
                 element("line", x1=at, x2=at, y1=top, y2=bottom + 3, **dashed) for at in {x, end}
             ]
             arrow = f"M{coordinate(x - 4)} {coordinate(bottom + 6)}h8l-4 -6z"
-            found.append(element("path", title=mark.text, d=arrow, fill=mark.color))
-        return "".join(found)
+            results.append(element("path", title=mark.text, d=arrow, fill=mark.color))
+        return "".join(results)
 
     def ticks(self, at: Sequence[tuple[float, str]]) -> str:
         """Labels of the value axis: shares of the height and texts."""
@@ -103,12 +103,12 @@ class Frame:
 
 def _pieces(points: Sequence[tuple[float, float]], step: float) -> list[list[tuple[float, float]]]:
     """Stretches without a hole."""
-    found: list[list[tuple[float, float]]] = []
+    results: list[list[tuple[float, float]]] = []
     for at, value in points:
-        if not found or at - found[-1][-1][0] > 1.5 * step:
-            found.append([])
-        found[-1].append((at, value))
-    return found
+        if not results or at - results[-1][-1][0] > 1.5 * step:
+            results.append([])
+        results[-1].append((at, value))
+    return results
 
 
 def _linear(low: float, high: float) -> list[float]:
@@ -187,12 +187,12 @@ def _stacked(
     drawn: Sequence[tuple[str, list[tuple[float, float]]]],
 ) -> list[tuple[str, list[tuple[float, float]]]]:
     sums: dict[float, float] = {}
-    found: list[tuple[str, list[tuple[float, float]]]] = []
+    results: list[tuple[str, list[tuple[float, float]]]] = []
     for name, points in drawn:
         for at, value in points:
             sums[at] = sums.get(at, 0.0) + value
-        found.append((name, [(at, sums[at]) for at, _ in points]))
-    return found
+        results.append((name, [(at, sums[at]) for at, _ in points]))
+    return results
 
 
 def _curve(
@@ -226,19 +226,19 @@ def _path(
     frame: Frame,
     stepped: bool,
 ) -> str:
-    found: list[str] = []
+    results: list[str] = []
     last = ""
     for at, value in piece:
         x = coordinate(frame.x(at))
         y = coordinate(frame.y(min(max(share(value), -0.02), 1.02)))
-        if not found:
-            found.append(f"M{x} {y}")
+        if not results:
+            results.append(f"M{x} {y}")
         elif stepped and y != last:
-            found.append(f"L{x} {last}L{x} {y}")
+            results.append(f"L{x} {last}L{x} {y}")
         else:
-            found.append(f"L{x} {y}")
+            results.append(f"L{x} {y}")
         last = y
-    return "".join(found)
+    return "".join(results)
 
 
 _SCHEMES = {
@@ -334,25 +334,25 @@ def timeline(panel: Json, series: Named, frame: Frame) -> str:
 
 def _axis(frame: Frame, x: Callable[[float], float]) -> str:
     length = frame.span.end - frame.span.start
-    found = []
+    results = []
     for number in range(1, 5):
         at = frame.span.start + length * number / 5
         label = time.strftime("%H:%M:%S" if length < 1200 else "%H:%M", time.gmtime(at))
-        found.append(element("text", label, x=x(at), y=frame.height - 6, text_anchor="middle"))
-    return "".join(found)
+        results.append(element("text", label, x=x(at), y=frame.height - 6, text_anchor="middle"))
+    return "".join(results)
 
 
 def _runs(piece: Sequence[tuple[float, float]], step: float) -> list[tuple[float, float, float]]:
     """Stretches of one value: start, end, value."""
-    found: list[tuple[float, float, float]] = []
+    results: list[tuple[float, float, float]] = []
     for at, value in piece:
-        if found and found[-1][2] == value:
-            found[-1] = (found[-1][0], at + step, value)
+        if results and results[-1][2] == value:
+            results[-1] = (results[-1][0], at + step, value)
         else:
-            if found:
-                found[-1] = (found[-1][0], at, found[-1][2])
-            found.append((at, at + step, value))
-    return found
+            if results:
+                results[-1] = (results[-1][0], at, results[-1][2])
+            results.append((at, at + step, value))
+    return results
 
 
 def spark(points: Sequence[tuple[float, float]], tone: str, width: float, height: float) -> str:

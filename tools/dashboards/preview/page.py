@@ -65,13 +65,13 @@ class Annotations:
 
     def within(self, span: Span, tags: Sequence[str], tone: str) -> list[Mark]:
         """Those with the tags, in the time that is shown."""
-        found = []
+        marks = []
         for one in self.posted:
             start = one["time"] / 1000
             end = one.get("timeEnd", one["time"]) / 1000
             if set(tags) <= set(one["tags"]) and start < span.end and end > span.start:
-                found.append(Mark(start, end, tone, str(one["text"])))
-        return found
+                marks.append(Mark(start, end, tone, str(one["text"])))
+        return marks
 
 
 def page(
@@ -111,13 +111,13 @@ def page(
 
 
 def _choices(dashboard: Json) -> str:
-    found = []
+    results = []
     for variable in dashboard["templating"]["list"]:
         text = variable["current"].get("text", "")
         if variable["type"] == "datasource":
             text = "Prometheus"
-        found.append(f"<span><b>{escape(variable['label'])}</b>{escape(str(text))}</span>")
-    return "".join(found)
+        results.append(f"<span><b>{escape(variable['label'])}</b>{escape(str(text))}</span>")
+    return "".join(results)
 
 
 def _marks(
@@ -127,31 +127,31 @@ def _marks(
     values: Mapping[str, str],
     annotations: Annotations,
 ) -> tuple[list[Mark], str]:
-    found: list[Mark] = []
+    marks: list[Mark] = []
     legend = []
     for query in dashboard["annotations"]["list"]:
         tone = color(query["iconColor"])
         legend.append(f'<i style="background:{tone}"></i>{escape(query["name"])} &nbsp; ')
         if query["datasource"]["type"] == "grafana":
-            found += annotations.within(span, query["target"]["tags"], tone)
+            marks += annotations.within(span, query["target"]["tags"], tone)
             continue
         for one in prometheus.over(filled(query["expr"], values), span):
             before = -1e18
             for at, _ in one.points:
                 if at - before > span.rate_interval + span.step:
-                    found.append(Mark(at, at, tone, query["name"]))
+                    marks.append(Mark(at, at, tone, query["name"]))
                 before = at
-    return found, "".join(legend)
+    return marks, "".join(legend)
 
 
 def _rows(dashboard: Json) -> list[tuple[Json, list[Json]]]:
-    found: list[tuple[Json, list[Json]]] = []
+    results: list[tuple[Json, list[Json]]] = []
     for panel in dashboard["panels"]:
         if panel["type"] == "row":
-            found.append((panel, list(panel["panels"])))
+            results.append((panel, list(panel["panels"])))
         else:
-            found[-1][1].append(panel)
-    return found
+            results[-1][1].append(panel)
+    return results
 
 
 def _repeated(
@@ -175,9 +175,9 @@ def _panel(
     place = panel["gridPos"]
     column = (WIDTH - 32 + _GAP) / 24
     wide, high = place["w"] * column - _GAP, place["h"] * _UNIT - _GAP
-    found = answers(prometheus, panel, values, span)
-    named = [(name_of(target, one.labels), one) for target, series in found for one in series]
-    named = sorted(named, key=lambda pair: pair[0]) if len(found) == 1 else named
+    result = answers(prometheus, panel, values, span)
+    named = [(name_of(target, one.labels), one) for target, series in result for one in series]
+    named = sorted(named, key=lambda pair: pair[0]) if len(result) == 1 else named
     frame = Frame(wide - 18, high - 58, span, marks)
     kind = panel["type"]
     body = ""
@@ -206,7 +206,7 @@ def _panel(
 
 
 def _stats(panel: Json, named: Sequence[tuple[str, Series]], wide: float, high: float) -> str:
-    found = []
+    results = []
     names = panel["options"]["textMode"] == "value_and_name"
     area = panel["options"]["graphMode"] == "area"
     size = min(34.0, high * 0.3) if len(named) < 3 else 18.0
@@ -217,28 +217,28 @@ def _stats(panel: Json, named: Sequence[tuple[str, Series]], wide: float, high: 
         fits = min(size, 1.6 * (wide - 24) / len(named) / max(len(text), 1))
         label = f"<small>{escape(name)}</small>" if names else ""
         curve = spark(one.points, tone, 200, 40) if area else ""
-        found.append(
+        results.append(
             f'<div class="stat">{label}<b style="color:{tone};font-size:{fits:.0f}px">'
             f"{escape(text)}</b>{curve}</div>"
         )
-    return f'<div class="stats">{"".join(found)}</div>'
+    return f'<div class="stats">{"".join(results)}</div>'
 
 
 def _bars(panel: Json, named: Sequence[tuple[str, Series]], high: float) -> str:
     settings = defaults(panel)
     most = settings.get("max") or max(one.points[-1][1] for _, one in named) or 1.0
     tall = min(34.0, (high - 36) / len(named))
-    found = []
+    results = []
     for name, one in named:
         value = one.points[-1][1]
         text, _ = shown(panel, value)
         tone = by_thresholds(panel, value)
         share = min(max(value / most, 0.0), 1.0)
         size = min(12.5, tall * 0.8)
-        found.append(
+        results.append(
             f'<div class="bar" style="height:{tall:.1f}px;font-size:{size:.1f}px">'
             f'<span>{escape(name)}</span><div style="height:{tall * 0.68:.1f}px">'
             f'<i style="width:{share * 100:.1f}%;background:{tone}"></i></div>'
             f'<b style="color:{tone}">{escape(text)}</b></div>'
         )
-    return "".join(found)
+    return "".join(results)

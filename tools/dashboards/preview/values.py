@@ -75,17 +75,17 @@ def text_of(value: float, unit: str, digits: int | None = None) -> str:
 
 def defaults(panel: Json) -> Json:
     """The settings of a panel's fields."""
-    found: Json = panel["fieldConfig"]["defaults"]
-    return found
+    values: Json = panel["fieldConfig"]["defaults"]
+    return values
 
 
 def shown(panel: Json, value: float) -> tuple[str, str | None]:
     """The words for a value and their colour, if they have one."""
     settings = defaults(panel)
     for mapping in settings.get("mappings", []):
-        found = mapping["options"].get(f"{value:g}")
-        if found is not None:
-            return found["text"], color(found["color"])
+        result = mapping["options"].get(f"{value:g}")
+        if result is not None:
+            return result["text"], color(result["color"])
     return text_of(value, settings.get("unit", "none"), settings.get("decimals")), None
 
 

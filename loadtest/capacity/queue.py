@@ -123,8 +123,8 @@ def predict(
     """A latency quantile at a Poisson ``rate``, with the interval over ``runs`` of the simulation,
     each with service times resampled from the measured ones (a bootstrap).
 
-    There is no prediction above :data:`HIGHEST_LOAD` of the capacity, or from too few service
-    times."""
+    Above :data:`HIGHEST_LOAD` of the capacity, or with fewer than :data:`FEWEST` service times,
+    nothing is predicted."""
     x = service.times
     if len(x) < FEWEST:
         return Prediction(rate, p, 0.0, None, f"{len(x)} service times, {FEWEST} are required")

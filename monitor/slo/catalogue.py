@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from understudy.monitor.slo.alerts import Alert
-from understudy.monitor.slo.of_findings import experiment_alerts, finding_alerts
-from understudy.monitor.slo.of_kafka import kafka_alerts
-from understudy.monitor.slo.of_outages import outage_alerts
-from understudy.monitor.slo.of_sidecar import sidecar_alerts
+from understudy.monitor.slo.finding_alerts import experiment_alerts, finding_alerts
+from understudy.monitor.slo.kafka_alerts import kafka_alerts
+from understudy.monitor.slo.outage_alerts import outage_alerts
+from understudy.monitor.slo.sidecar_alerts import sidecar_alerts
 
 
 def alerts_of(scrape: Mapping[str, str], scrape_interval: float = 15.0) -> tuple[Alert, ...]:

@@ -17,7 +17,7 @@ from understudy.monitor.slo.alerts import Alert
 from understudy.monitor.slo.burn import Severity, first
 from understudy.monitor.slo.model import Level, Slices, Slo, Stream
 from understudy.monitor.slo.rules import ALERT
-from understudy.monitor.slo.trying import RATE
+from understudy.monitor.slo.trial_series import RATE
 
 FAULTS = (1.0, 0.5, 0.1, 0.01)
 """Shares of bad events in the trials."""

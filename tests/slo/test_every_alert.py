@@ -19,7 +19,7 @@ from tests.support.webhook_receiver import Receiver, receiver
 from tools.parts.debian import need
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
-from understudy.monitor.slo.of_kafka import kafka_alerts
+from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.rules import ALERT
 
 pytestmark = pytest.mark.integration

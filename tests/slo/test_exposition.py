@@ -20,8 +20,8 @@ from tests.support.service import ROOT
 from tests.support.world import PATH, Load, Model, World
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
+from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.model import WINDOW, Events
-from understudy.monitor.slo.of_kafka import kafka_alerts
 
 OF_PROMETHEUS = {"up": {"instance", "job"}}
 TARGET = {"instance", "job", "namespace"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.promtool import passes, write
-from understudy.monitor.slo.of_outages import outage_alerts
+from understudy.monitor.slo.outage_alerts import outage_alerts
 
 REQUESTS = "understudy_requests_total"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.promtool import is_true, passes, write
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
-from understudy.monitor.slo.of_outages import outage_alerts
+from understudy.monitor.slo.outage_alerts import outage_alerts
 from understudy.monitor.slo.rules import document
 
 pytestmark = pytest.mark.integration

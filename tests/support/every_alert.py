@@ -19,7 +19,7 @@ from typing import Any
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import Level, Slices, Stream
 from understudy.monitor.slo.promql import selector
-from understudy.monitor.slo.trying import RATE
+from understudy.monitor.slo.trial_series import RATE
 
 SHORTEST = 5.0
 SLOS = "objectives"

@@ -9,7 +9,7 @@ from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.model import Level, Stream
 from understudy.monitor.slo.promql import selector
-from understudy.monitor.slo.trying import counter, level
+from understudy.monitor.slo.trial_series import counter, level
 
 _WAITS = 20 * MINUTE
 

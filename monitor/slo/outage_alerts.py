@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from understudy.common.units import HOUR, MINUTE, duration
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.promql import selector
-from understudy.monitor.slo.trying import counter, level
+from understudy.monitor.slo.trial_series import counter, level
 
 UNANSWERED = "upstream_connect|upstream_reset|timeout|overload"
 """Outcomes of a model server that does not answer."""

@@ -8,7 +8,7 @@ from understudy.common.units import MINUTE
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.model import Level, Stream
 from understudy.monitor.slo.promql import selector
-from understudy.monitor.slo.trying import counter, level
+from understudy.monitor.slo.trial_series import counter, level
 
 _AT = {"instance": "a:9090"}
 

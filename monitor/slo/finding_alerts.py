@@ -12,7 +12,7 @@ from understudy.common.units import HOUR, MINUTE
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.promql import selector
-from understudy.monitor.slo.trying import counter, level
+from understudy.monitor.slo.trial_series import counter, level
 
 _FINDINGS = {
     "drift": "inputs or predictions drifted from the baseline",

@@ -16,15 +16,14 @@ from understudy.monitor.slo.rules import ALERT
 PAGE, TICKET = "page", "ticket"
 DOWN, UNSEEN = "UnderstudyModelServerDown", "UnderstudyNotSeen"
 OF_CHANNEL = (
-    "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyValidation|"
-    "UnderstudyObjective|UnderstudyOther"
+    "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyValidation|UnderstudyOther"
 )
 """Alerts about a model's quality, from our rules or from the sidecar's channel."""
 _OF_MODEL = "predictions|features|rules|performance|freshness"
 _DIVERTED = "UnderstudyServingArmDown"
 _OF_ARM = (
     "UnderstudyMirrorBreakerOpen|UnderstudyMirrorDrops|UnderstudyServingBreakerOpen|"
-    f"UnderstudyPoolExhausted|{_DIVERTED}"
+    f"UnderstudyPoolExhausted|UnderstudyObjective|{_DIVERTED}"
 )
 
 

@@ -19,7 +19,6 @@ _FINDINGS = {
     "quality": "inputs violate the rules of the baseline",
     "performance": "accuracy or calibration dropped",
     "validation": "validation cases fail",
-    "objective": "an objective is not met",
     "other": "more findings are open than are reported individually",
 }
 _SEVERITIES: tuple[tuple[Severity, str], ...] = (("page", "critical"), ("ticket", "warning"))

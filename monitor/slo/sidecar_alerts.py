@@ -202,6 +202,18 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             2 * MINUTE,
         ),
         ticket(
+            "UnderstudyObjective",
+            f"min by (namespace, instance, arm, objective) ({metric('objective_met')}) == 0",
+            10 * MINUTE,
+            "{{ $labels.arm }} misses its objective {{ $labels.objective }}",
+            "The limit in the sidecar's `objectives` has been violated for 10 minutes. Run "
+            "`understudy objectives` to see all arms side by side.",
+            (value("objective_met", 1, 0, arm="champion", objective="latency_p99"),),
+            {**at, "arm": "champion", "objective": "latency_p99"},
+            12 * MINUTE,
+            2 * MINUTE,
+        ),
+        ticket(
             "UnderstudyConfigRefused",
             f"min by (namespace, instance) ({metric('config_last_reload_successful')}) == 0",
             5 * MINUTE,

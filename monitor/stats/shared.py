@@ -6,7 +6,7 @@ nothing has to be sent for them to be seen.
 
 Layout, little-endian, every number 8 bytes and aligned to 8::
 
-    header   magic "USTATS01" · used bytes · incarnation · process id
+    header   magic, checksum of the buckets · used bytes · incarnation · process id
     entry    size · kind · length of key · key (JSON, padded) · numbers …
 
 The writer publishes a new entry by raising ``used`` last, so a reader never sees half an entry.
@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, log2
 from pathlib import Path
+from zlib import crc32
 
 from understudy.monitor.errors import StateError
 from understudy.monitor.stats.buckets import (
@@ -38,7 +39,9 @@ from understudy.monitor.stats.buckets import (
     SCALE,
 )
 
-MAGIC = int.from_bytes(b"USTATS01", "little")
+_LAYOUT = repr((CLASSIC_EDGES, SCALE, LOWEST_EXPONENT, BUCKETS)).encode()
+MAGIC = int.from_bytes(b"UST2" + crc32(_LAYOUT).to_bytes(4, "little"), "little")
+"""Contains a checksum of the buckets, since a file with other buckets cannot be continued."""
 HEADER_WORDS = 8
 WORD = 8
 CAPACITY = 32 * 1024 * 1024

@@ -66,6 +66,30 @@ def test_a_restarted_writer_continues_its_counts(tmp_path: Path) -> None:
         stats.close()
 
 
+_WRITER = """
+import sys
+from pathlib import Path
+from understudy.monitor.stats import buckets
+buckets.CLASSIC_EDGES = tuple(float(edge) for edge in sys.argv[2].split(","))
+buckets.CLASSIC = len(buckets.CLASSIC_EDGES) + 1
+from understudy.monitor.stats.shared import SharedStats
+stats = SharedStats(Path(sys.argv[1]), 1 << 20)
+stats.words[stats.counter("requests", {"arm": "champion"})] += 5
+stats.sketch("duration", {"arm": "champion"})
+"""
+
+
+@pytest.mark.parametrize("edges", ["0.5", "0.001" + ",0.02" * 13, "1,2,3"])
+def test_a_file_with_other_buckets_is_replaced(tmp_path: Path, edges: str) -> None:
+    path = tmp_path / "worker-0.stats"
+    subprocess.run([sys.executable, "-c", _WRITER, path, edges], check=True)
+    assert StatsReader(tmp_path).read().counters == {}
+    stats = SharedStats(path, 1 << 20)
+    assert stats.words[stats.counter("requests", ARM)] == 0
+    observe(stats.words, stats.sketch("duration", ARM), 10_000_000)
+    assert duration(StatsReader(tmp_path).read()).count == 1
+
+
 @pytest.mark.parametrize("how", ["truncated", "emptied", "zeroed", "garbage", "removed"])
 def test_totals_stay_when_a_file_breaks_and_grow_when_it_is_replaced(
     tmp_path: Path, how: str

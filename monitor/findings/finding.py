@@ -22,7 +22,7 @@ T = TypeVar("T")
 KINDS = ("quality", "drift", "performance", "validation", "other")
 """What a finding may be about; ``other`` is for summaries of several findings."""
 SEVERITIES = ("info", "warning", "critical")
-"""From the mildest to the limit severe."""
+"""From the mildest to the most severe."""
 EVENTS = ("opened", "updated", "reopened", "acknowledged", "closed")
 """Kinds of change to a finding."""
 MAX_KEY = 512
@@ -34,7 +34,7 @@ MAX_ASSUMPTIONS = 20
 
 
 def rank(severity: str) -> int:
-    """0, 1, 2 from the mildest to the limit severe. Raises FindingError for an unknown severity."""
+    """0, 1, 2 from the mildest to the most severe. Raises FindingError for an unknown severity."""
     if severity not in SEVERITIES:
         raise FindingError(f"severity {severity!r} is not one of {', '.join(SEVERITIES)}")
     return SEVERITIES.index(severity)
@@ -103,7 +103,7 @@ class Signal:
 
     ``key`` is the identity: signals with the same key belong to the same finding. ``version`` and
     ``segment`` are "" for all. ``since`` is the change-point estimate in unix seconds. ``features``
-    are ranked: the first one contributes limit. ``examples`` are request ids. Raises FindingError
+    are ranked: the first one contributes most. ``examples`` are request ids. Raises FindingError
     for a missing key or title, an unknown kind or severity, or a share that is not finite.
     """
 
@@ -243,7 +243,7 @@ class Finding:
 
     @property
     def severity(self) -> int:
-        """Rank of the severity: 0, 1, 2 from the mildest to the limit severe."""
+        """Rank of the severity: 0, 1, 2 from the mildest to the most severe."""
         return rank(self.signal.severity)
 
     def silent(self, now: float) -> bool:

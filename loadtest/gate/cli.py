@@ -21,19 +21,26 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group("gate", invoke_without_command=True)
-@click.option("--target", metavar="URL", help="The server to load; by default what the plan names.")
-@click.option("--plan", "plan_file", type=_OUT, help="The stages, and what each has to meet.")
+@click.option("--target", metavar="URL", help="The server to load; default: the plan's target.")
+@click.option("--plan", "plan_file", type=_OUT, help="The plan: stages and their limits.")
 @click.option("--html", type=_OUT, help="Write a report with plots.")
-@click.option("--json-file", type=_OUT, help="Write everything as JSON, for gate compare.")
+@click.option("--json-file", type=_OUT, help="Write the result as JSON, for `gate compare`.")
 @click.option("--junit", type=_OUT, help="Write JUnit XML, for CI.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
-    "--i-own-this-target", "own", is_flag=True, help="Load a public address: it must be yours."
+    "--i-own-this-target",
+    "own",
+    is_flag=True,
+    help="Allow load on a public address. It must be yours.",
 )
 @click.option(
-    "--grafana", metavar="URL", envvar="UNDERSTUDY_GRAFANA", help="Annotate the stages there."
+    "--grafana",
+    metavar="URL",
+    envvar="UNDERSTUDY_GRAFANA",
+    show_envvar=True,
+    help="Grafana in which to annotate the stages.",
 )
-@click.option("--check", "only_check", is_flag=True, help="Check the plan, and load nothing.")
+@click.option("--check", "only_check", is_flag=True, help="Check the plan without sending load.")
 @click.pass_context
 def gate(
     context: click.Context,
@@ -126,9 +133,9 @@ def gate(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
-    """Say whether anything has got worse between two results of the same plan.
+    """Check whether anything got worse between two results of the same plan.
 
-    Exit code 0: nothing has. 1: something has. 2: they cannot be compared.
+    Exit code 0: nothing got worse. 1: something did. 2: the results cannot be compared.
 
     \b
     Example:
@@ -162,11 +169,17 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
 
 @gate.command("fault")
 @click.argument("name", required=False)
-@click.option("--seconds", default=5.0, show_default=True, help="How long the fault lasts.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change an argument.")
-@click.option("--answers", metavar="URL", help="What has to answer, as the steady state.")
+@click.option("--seconds", default=5.0, show_default=True, help="Duration of the fault in seconds.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change an argument of the fault; may be repeated.",
+)
+@click.option("--answers", metavar="URL", help="URL that must respond before and after the fault.")
 def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: str | None) -> None:
-    """Print a ready experiment with the fault NAME; without a name, say which there are.
+    """Print a ready experiment with the fault NAME; without a name, list the faults.
 
     Exit code 2: there is no such fault, or it has no such argument.
 
@@ -196,8 +209,12 @@ def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: s
 
 @gate.command("mesh")
 @click.argument("file", metavar="EXPERIMENT", type=_OUT)
-@click.option("--namespace", "-n", default="default", show_default=True, help="Of the pods.")
-@click.option("--selector", "-l", required=True, help="Labels of the pods, as app=model,tier=web.")
+@click.option(
+    "--namespace", "-n", default="default", show_default=True, help="Namespace of the pods."
+)
+@click.option(
+    "--selector", "-l", required=True, help="Labels of the pods, such as app=model,tier=web."
+)
 def mesh(file: Path, namespace: str, selector: str) -> None:
     """Print the faults of a Chaos Toolkit EXPERIMENT as Chaos Mesh resources.
 

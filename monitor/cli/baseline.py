@@ -37,27 +37,53 @@ def baseline() -> None:
 
 @baseline.command("build")
 @click.argument("files", nargs=-1, type=FILE)
-@click.option("--target", help="The column of the truth.")
-@click.option("--prediction", "predictions", multiple=True, help="A column of the model's answer.")
-@click.option("--time", help="The column of the row's time: ISO 8601, or unix seconds.")
-@click.option("--ignore", "--id", "ignore", multiple=True, help="A column to leave out, as an id.")
-@click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
+@click.option("--target", help="The column with the label (the truth).")
+@click.option(
+    "--prediction",
+    "predictions",
+    multiple=True,
+    help="A column with an output of the model; may be repeated.",
+)
+@click.option("--time", help="The column with the time of the row: ISO 8601 or Unix seconds.")
+@click.option(
+    "--ignore",
+    "--id",
+    "ignore",
+    multiple=True,
+    help="A column to leave out, such as an id; may be repeated.",
+)
+@click.option(
+    "--categorical",
+    multiple=True,
+    help="A column whose numbers are codes, such as postcodes; may be repeated.",
+)
 @click.option(
     "--declare", "declared", multiple=True,
-    help="A feature to watch although it looks like an identifier, a timestamp or a counter.",
+    help="A feature to watch although it looks like an identifier, a timestamp or a counter; may "
+    "be repeated.",
 )  # fmt: skip
 @click.option(
     "--most-categories", type=click.IntRange(1), default=1024, show_default=True,
-    help="A column with more categories is taken for an identifier.",
+    help="A column with more categories is treated as an identifier.",
 )  # fmt: skip
-@click.option("--regions", is_flag=True, help="Learn what a score means where; takes minutes.")
+@click.option(
+    "--regions",
+    is_flag=True,
+    help="Learn with small trees what a score means in different regions of the data (half a "
+    "minute for 70,000 rows).",
+)
 @click.option(
     "--threshold", type=float, default=0.5, show_default=True,
     help="Score above which a prediction is positive, as in `performance`.",
 )  # fmt: skip
-@click.option("--model", default="", help="The model that it is for; by default any.")
-@click.option("--model-version", default="", help="The version; by default any.")
-@click.option("--from-live", "url", help="Take what a running service compares with, at this URL.")
+@click.option("--model", default="", help="Name of the model; default: any.")
+@click.option("--model-version", default="", help="Version of the model; default: any.")
+@click.option(
+    "--from-live",
+    "url",
+    metavar="URL",
+    help="Control address of a service: save the baseline that it uses.",
+)
 @skip_broken_option
 @_output
 @json_option
@@ -81,8 +107,8 @@ def build_command(
 ) -> None:
     """Build a baseline from FILES (.parquet, .csv or .jsonl), or take it from a running service.
 
-    Use rows that the model has not been trained on, as validation data: on its training data a
-    model is surer than it will be. Its size is bounded, whatever that of the files.
+    Use rows that the model has not been trained on, such as validation data: on its training data a
+    model is more confident than it will be in production. The size of a baseline is bounded.
 
     With --time, daily and weekly cycles become a part of it, so a normal morning is not drift. With
     --regions and labels, the accuracy without labels is estimated better when the mix of the inputs

@@ -28,7 +28,7 @@ def config() -> None:
 @click.argument("file", type=FILE)
 @json_option
 def check(file: Path, as_json: bool) -> None:
-    """Say whether FILE is valid, with one line for each problem. Exits 0 or 2.
+    """Check FILE, and print one line for each problem. Exits 0 or 2.
 
     Warnings name limits that differ between champion and challengers; the exit code stays 0.
 

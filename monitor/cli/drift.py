@@ -26,20 +26,40 @@ def drift() -> None:
 @drift.command("report")
 @click.argument("reference", type=FILE)
 @click.argument("current", type=FILE)
-@click.option("--target", help="The column of the truth, in a reference of rows.")
-@click.option("--prediction", "predictions", multiple=True, help="A column of the model's answer.")
-@click.option("--time", help="The column of the row's time.")
-@click.option("--ignore", multiple=True, help="A column to leave out, as an id.")
-@click.option("--categorical", multiple=True, help="A column whose numbers are codes.")
-@click.option("--segment", "segments", multiple=True, help="A feature to look at value by value.")
-@click.option("--window", type=click.IntRange(0), default=0, help="Rows of a step of the timeline.")
+@click.option("--target", help="The column with the label (the truth).")
+@click.option(
+    "--prediction",
+    "predictions",
+    multiple=True,
+    help="A column with an output of the model; may be repeated.",
+)
+@click.option("--time", help="The column with the time of the row: ISO 8601 or Unix seconds.")
+@click.option(
+    "--ignore", multiple=True, help="A column to leave out, such as an id; may be repeated."
+)
+@click.option(
+    "--categorical", multiple=True, help="A column whose numbers are codes; may be repeated."
+)
+@click.option(
+    "--segment",
+    "segments",
+    multiple=True,
+    help="A feature whose values are compared one by one; may be repeated.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(0),
+    default=0,
+    help="Rows of one step of the timeline; default: as many as give up to 60 steps.",
+)
 @click.option(
     "--smallest",
     type=float,
-    show_default="0.02",
+    default=0.02,
+    show_default=True,
     help="The smallest PSI beyond chance that matters.",
 )
-@click.option("--html", "html_path", type=FILE, help="Write the report as a page.")
+@click.option("--html", "html_path", type=FILE, help="Write the report as an HTML page.")
 @json_option
 @skip_broken_option
 @click.option("--exit-code", is_flag=True, help="Exit 1 when something has changed.")
@@ -53,7 +73,7 @@ def report_command(
     categorical: tuple[str, ...],
     segments: tuple[str, ...],
     window: int,
-    smallest: float | None,
+    smallest: float,
     html_path: Path | None,
     as_json: bool,
     skip_broken: bool,
@@ -75,11 +95,10 @@ def report_command(
     from understudy.monitor.baseline.build import BuildOptions, build
     from understudy.monitor.baseline.files import Reader
     from understudy.monitor.baseline.model import Baseline
-    from understudy.monitor.health.report.analysis import SMALLEST, Analysis, ReportOptions
+    from understudy.monitor.health.report.analysis import Analysis, ReportOptions
     from understudy.monitor.health.report.html import page
 
     ignored = frozenset(ignore)
-    smallest = SMALLEST if smallest is None else smallest
     with progress_bar() as bar:
         if reference.suffix.lower() == ".json":
             baseline = Baseline.load(reference)

@@ -24,15 +24,16 @@ log = logging.getLogger(__name__)
 @config_option("The configuration file, the same as that of the sidecars.")
 @click.option(
     "--instance",
-    help="Name among the evaluators; the same again after a restart, as that of a pod of a"
-    " StatefulSet. By default host and process.",
+    help="Unique name of this evaluator, which must stay the same after a restart, such as the "
+    "name of a StatefulSet pod. Default: host and process id.",
 )
 @click.option("--listen", help="Address of the control API, instead of control.listen.")
 @click.option(
     "--advertise",
     envvar="UNDERSTUDY_ADVERTISE",
-    help="Host or address at which the other evaluators reach the control API. By default that"
-    " which it listens on, or the name of this host.",
+    show_envvar=True,
+    help="Host or address at which other evaluators reach the control API. Default: the address it "
+    "listens on, or the name of this host.",
 )
 @click.option(
     "--commit",
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
     type=click.FloatRange(1, 300),
     default=15.0,
     show_default=True,
-    help="Seconds of silence after which the group goes on without this evaluator.",
+    help="Seconds without a heartbeat after which the group takes over its partitions.",
 )
 @click.option(
     "--log-level",
@@ -54,9 +55,10 @@ log = logging.getLogger(__name__)
     default="info",
     show_default=True,
     envvar="UNDERSTUDY_LOG_LEVEL",
+    show_envvar=True,
     help="What is logged to standard error.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Log lines for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Log in JSON lines.")
 def evaluate(
     config_path: Path,
     instance: str | None,
@@ -70,8 +72,8 @@ def evaluate(
     """Evaluate what sidecars with `evaluation: kafka` publish.
 
     Start as many evaluators as are needed: those of one prefix form a group that divides the
-    partitions. One of them decides the experiments, one finds out what is wrong with the models;
-    the control API of each answers for all. The topics under `sources` are imported. Work is
+    partitions. One of them decides the experiments, one monitors the models; the control API of
+    each answers for all. The topics under `sources` are imported. Work is
     committed in transactions, so that every record counts once, whichever process is killed.
     SIGTERM and Ctrl-C finish, commit and leave.
 

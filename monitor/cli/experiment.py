@@ -103,7 +103,7 @@ def status(client: Client, name: str | None, as_json: bool, exit_code: bool) -> 
 
 
 @experiment.command("list")
-@click.option("--ended", is_flag=True, help="Experiments that were removed, the latest first.")
+@click.option("--ended", is_flag=True, help="List removed experiments, the latest first.")
 @json_option
 @client_options
 def list_command(client: Client, as_json: bool, ended: bool) -> None:
@@ -145,7 +145,9 @@ def _removed(one: dict[str, Any]) -> str:
 
 @experiment.command()
 @click.argument("name")
-@click.option("--ended", is_flag=True, help="The one that was removed, if one of its name runs.")
+@click.option(
+    "--ended", is_flag=True, help="The removed experiment, even if one of the same name is running."
+)
 @json_option
 @client_options
 def show(client: Client, name: str, as_json: bool, ended: bool) -> None:
@@ -240,9 +242,11 @@ def _add(kind: str, text: str, *options: Callable[..., Any], why: bool) -> None:
     command: Any = client_options(_order(kind))
     for option in (
         json_option,
-        click.option("--challenger", help="Needed where there are several."),
-        click.option("--who", help="For the audit log; by default the user's name."),
-        click.option("--why", required=why, default=None if why else "", help="For the audit log."),
+        click.option("--challenger", help="Name of the challenger, if there are several."),
+        click.option("--who", help="Who, for the audit log; default: the name of the user."),
+        click.option(
+            "--why", required=why, default=None if why else "", help="Reason, for the audit log."
+        ),
         *options,
         click.argument("name"),
     ):
@@ -260,7 +264,9 @@ _add(
       understudy experiment promote candidate-canary --why "looks well"
       understudy experiment promote candidate-canary --force --why "the champion has to go"
     """,
-    click.option("--force", is_flag=True, help="Send all traffic, without evidence."),
+    click.option(
+        "--force", is_flag=True, help="Send all traffic to the challenger, without evidence."
+    ),
     why=False,
 )
 _add(
@@ -277,6 +283,8 @@ _add(
     "resume",
     """Resume experiment NAME where it was paused.
 
+    While the split is not as configured, resuming restarts the evidence of split traffic.
+
     \b
     Example:
       understudy experiment resume candidate-canary
@@ -291,15 +299,15 @@ _add(
     Example:
       understudy experiment abort candidate-canary --gradual --why "the season is over"
     """,
-    click.option("--gradual", is_flag=True, help="Stage by stage."),
+    click.option("--gradual", is_flag=True, help="Go back stage by stage instead of at once."),
     why=True,
 )
 
 
 @experiment.command()
 @click.argument("name")
-@click.option("--who", help="For the audit log; by default the user's name.")
-@click.option("--why", default="", help="For the audit log.")
+@click.option("--who", help="Who, for the audit log; default: the name of the user.")
+@click.option("--why", default="", help="Reason, for the audit log.")
 @json_option
 @client_options
 def remove(client: Client, name: str, who: str | None, why: str, as_json: bool) -> None:
@@ -323,7 +331,9 @@ def remove(client: Client, name: str, who: str | None, why: str, as_json: bool) 
 
 @experiment.command()
 @click.argument("name")
-@click.option("--ended", is_flag=True, help="The one that was removed, if one of its name runs.")
+@click.option(
+    "--ended", is_flag=True, help="The removed experiment, even if one of the same name is running."
+)
 @click.option("--output", "-o", type=FILE, required=True, help="The HTML file to write.")
 @client_options
 def report(client: Client, name: str, output: Path, ended: bool) -> None:

@@ -95,14 +95,14 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
 @click.option(
     "--share",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="The challenger's share of split traffic; without it, shadow.",
+    help="The challenger's share of split traffic; default: mirrored requests (shadow).",
 )
 @click.option(
     "--power",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.8,
     show_default=True,
-    help="Of the test with a fixed horizon that it is compared with.",
+    help="Power of the fixed-horizon test that is shown for comparison.",
 )
 @click.option(
     "--values",
@@ -151,7 +151,7 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
     type=click.IntRange(100, 10_000_000),
     help="Records after which a simulated experiment gives up.",
 )
-@click.option("--seed", default=1, show_default=True, help="Of the simulation.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the simulation.")
 @json_option
 def plan_command(
     file: Path,

@@ -23,15 +23,15 @@ from understudy.monitor.findings.finding import SEVERITIES
 if TYPE_CHECKING:
     from understudy.monitor.cli.client import Client
 
-_who = click.option("--who", help="For the audit log; by default the user's name.")
-_why = click.option("--why", required=True, help="It stays with the finding.")
-_model = click.option("--model", help="Only those of one model.")
+_who = click.option("--who", help="Who, for the audit log; default: the name of the user.")
+_why = click.option("--why", required=True, help="Reason; it is kept with the finding.")
+_model = click.option("--model", help="Only findings of this model.")
 _severity = click.option(
     "--severity",
     type=click.Choice(SEVERITIES),
     default="info",
     show_default=True,
-    help="Only those that are at least as bad.",
+    help="Only findings of at least this severity.",
 )
 _CODE = "Exit 1 when something of at least --severity is open."
 
@@ -59,11 +59,17 @@ def findings() -> None:
     type=click.Choice(["open", "closed", "all"]),
     default="open",
     show_default=True,
-    help="Which.",
+    help="Only those in this state.",
 )
 @_model
 @_severity
-@click.option("--limit", type=click.IntRange(1, 2000), default=100, help="How many at most.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 2000),
+    default=100,
+    show_default=True,
+    help="Maximum number of findings.",
+)
 @click.option("--exit-code", is_flag=True, help=_CODE)
 @json_option
 @client_options
@@ -106,11 +112,17 @@ def list_(
     type=click.Choice(["open", "closed", "all"]),
     default="open",
     show_default=True,
-    help="Which.",
+    help="Only those in this state.",
 )
 @_model
 @_severity
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="How many at most.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="Maximum number of incidents.",
+)
 @click.option("--exit-code", is_flag=True, help=_CODE)
 @json_option
 @client_options
@@ -150,8 +162,18 @@ def incidents(
 @findings.command()
 @click.argument("id_", metavar="[ID]", required=False)
 @_model
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="About how many changes.")
-@click.option("--before", type=click.IntRange(1), help="Go on from the page before.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    help="Approximate number of changes.",
+)
+@click.option(
+    "--before",
+    type=click.IntRange(1),
+    help="Continue with older changes: the number is printed last.",
+)
 @json_option
 @client_options
 def history(
@@ -189,7 +211,7 @@ def history(
 
 @findings.command()
 @click.argument("id_", metavar="ID")
-@click.option("--exit-code", is_flag=True, help="Exit 1 when it is open.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 if it is open.")
 @json_option
 @client_options
 def show(client: Client, id_: str, exit_code: bool, as_json: bool) -> None:
@@ -217,7 +239,11 @@ def show(client: Client, id_: str, exit_code: bool, as_json: bool) -> None:
 @_severity
 @interval_option(2.0)
 @once_option
-@click.option("--exit-code", is_flag=True, help=_CODE + " At the last refresh.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="Exit 1 when something of at least --severity is open at the last refresh.",
+)
 @client_options
 def watch(
     client: Client,
@@ -272,7 +298,7 @@ def ack(client: Client, id_: str, why: str, who: str | None, as_json: bool) -> N
 
 @findings.command()
 @click.argument("id_", metavar="ID")
-@click.option("--new-normal", is_flag=True, help="Take a new baseline: this is normal now.")
+@click.option("--new-normal", is_flag=True, help="This is normal now: learn a new baseline.")
 @_why
 @_who
 @json_option
@@ -295,9 +321,11 @@ def close(
 
 @findings.command()
 @click.argument("pattern", required=False)
-@click.option("--for", "how_long", default="1h", show_default=True, help="As in 30m, 2h or 3d.")
-@click.option("--end", metavar="SILENCE", help="End the silence of that name instead.")
-@click.option("--why", default="", help="It stays with the silence.")
+@click.option(
+    "--for", "how_long", default="1h", show_default=True, help="Duration, such as 30m, 2h or 3d."
+)
+@click.option("--end", metavar="SILENCE", help="End this silence instead.")
+@click.option("--why", default="", help="Reason; it is kept with the silence.")
 @_who
 @json_option
 @client_options

@@ -40,7 +40,7 @@ def inject() -> None:
 def file(manifest: Path, sidecar_path: Path, as_json: bool) -> None:
     """Print MANIFEST with the sidecar in its pods and templates of pods.
 
-    Exits 2 when one asks for it and cannot have it.
+    Exits 2 if a pod asks for the sidecar and cannot get it.
 
     \b
     Example:
@@ -83,9 +83,16 @@ def _place(objects: list[Any], index: int) -> tuple[Any, Any]:
 
 @inject.command("serve")
 @_SIDECAR
-@click.option("--listen", default="0.0.0.0:8443", show_default=True, help="Host and port.")
-@click.option("--certificate", type=FILE, required=True, help="PEM; read again when it changes.")
-@click.option("--key", type=FILE, required=True, help="PEM.")
+@click.option(
+    "--listen", default="0.0.0.0:8443", show_default=True, help="Host and port to listen on."
+)
+@click.option(
+    "--certificate",
+    type=FILE,
+    required=True,
+    help="Certificate in PEM format; reloaded when it changes.",
+)
+@click.option("--key", type=FILE, required=True, help="Its private key in PEM format.")
 def serve(sidecar_path: Path, listen: str, certificate: Path, key: Path) -> None:
     """Answer the API server's admission reviews, over HTTPS, until SIGTERM.
 

@@ -20,7 +20,8 @@ from understudy.monitor.errors import ConfigError
 @click.argument("config", type=FILE)
 @click.option(
     "--instance",
-    help="Name among the importers; the same again after a restart. By default host and process.",
+    help="Unique name of this importer, which must stay the same after a restart. Default: host "
+    "and process id.",
 )
 @click.option("--once", is_flag=True, help="Exit when all messages that exist now are imported.")
 @json_option
@@ -29,15 +30,15 @@ from understudy.monitor.errors import ConfigError
     type=click.FloatRange(1, 300),
     default=15.0,
     show_default=True,
-    help="Seconds of silence after which the group goes on without this importer.",
+    help="Seconds without a heartbeat after which the group takes over its partitions.",
 )
 def import_(config: Path, instance: str | None, once: bool, as_json: bool, session: float) -> None:
     """Import the topics of `sources:` in CONFIG for the evaluators.
 
     Messages that others have logged become records and labels as if a sidecar had published them,
-    each exactly once; what cannot be used goes to the topic of dead letters with a reason. Several
-    importers divide the partitions. Evaluators do this by themselves, so this is for a process of
-    its own, or for once. SIGTERM and Ctrl-C finish, commit and leave.
+    each exactly once; what cannot be used goes to the dead letter topic with a reason. Several
+    importers divide the partitions. Evaluators do this themselves; use this command for a separate
+    process or a single run. SIGTERM and Ctrl-C finish, commit and leave.
 
     \b
     Examples:

@@ -39,7 +39,9 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # older clicks have non
 
 
 _log = click.argument("log", type=click.Path(path_type=Path))
-_since = click.option("--from", "since", type=_Time(), help="Only from this time on.")
+_since = click.option(
+    "--from", "since", type=_Time(), help="Only from this time on, as in 2026-05-01T12:00:00Z."
+)
 _until = click.option("--to", "until", type=_Time(), help="Only before this time.")
 _model = click.option("--model", help="Only records of this model.")
 _version = click.option("--version", help="Only records of this version of a model.")
@@ -72,7 +74,7 @@ def records() -> None:
     "-c",
     "config_path",
     type=FILE,
-    help="How payloads are read that are not plain, and what is redacted.",
+    help="Configuration file: how payloads are read, and what is redacted.",
 )
 @_since
 @_until
@@ -152,7 +154,14 @@ def export(
 
 @records.command("show")
 @_log
-@click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, help="How many, newest.")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    show_default=True,
+    help="Number of the newest records and labels.",
+)
 @_since
 @_until
 @_model

@@ -44,7 +44,9 @@ class _Share(click.ParamType[float]):
 def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
     """The arguments that all commands of the group share."""
     for option in (
-        click.option("--service", metavar="NAME", help="Instead of the file's own name."),
+        click.option(
+            "--service", metavar="NAME", help="Name of the service, instead of the one in the file."
+        ),
         click.argument("file", type=FILE),
     ):
         command = option(command)
@@ -72,19 +74,21 @@ def slo() -> None:
     "--output",
     "-o",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder for the files; without, everything goes to standard output.",
+    help="The folder for the files; default: print everything.",
 )
 @click.option(
     "--only",
     type=click.Choice(PARTS),
     multiple=True,
-    help="Only this part; may be given again.",
+    help="Only this part; may be repeated.",
 )
-@click.option("--runbooks", metavar="URL", help="Where the runbooks are; may hold {alert}.")
-@click.option("--label", metavar="NAME=VALUE", multiple=True, help="A label of the manifest.")
+@click.option("--runbooks", metavar="URL", help="Base URL of the runbooks; may contain {alert}.")
+@click.option(
+    "--label", metavar="NAME=VALUE", multiple=True, help="A label of the manifest; may be repeated."
+)
 @click.option("--namespace", default="", help="The namespace of the manifest.")
-@click.option("--page-webhook", metavar="URL", default="", help="Where pages are sent.")
-@click.option("--ticket-webhook", metavar="URL", default="", help="Where tickets are sent.")
+@click.option("--page-webhook", metavar="URL", default="", help="Webhook that receives pages.")
+@click.option("--ticket-webhook", metavar="URL", default="", help="Webhook that receives tickets.")
 @json_option
 def generate(
     file: Path,
@@ -176,7 +180,9 @@ def files_of(
 
 @slo.command("explain")
 @_reads
-@click.option("--bad", type=_Share(), multiple=True, help="A share of bad events, as 5%.")
+@click.option(
+    "--bad", type=_Share(), multiple=True, help="Share of bad events, such as 5%; may be repeated."
+)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second.")
 @json_option
 def explain_command(
@@ -211,9 +217,13 @@ def explain_command(
 
 @slo.command("test")
 @_reads
-@click.option("--promtool", "tool", metavar="PROGRAM", help="Where promtool is.")
-@click.option("--only", metavar="TEXT", default="", help="Files whose name holds this text.")
-@click.option("--quick", is_flag=True, help="Only a total fault.")
+@click.option(
+    "--promtool", "tool", metavar="PROGRAM", help="Path of promtool; default: search for it."
+)
+@click.option(
+    "--only", metavar="TEXT", default="", help="Only files whose name contains this text."
+)
+@click.option("--quick", is_flag=True, help="Test total outages only, which is faster.")
 @json_option
 def test(
     file: Path, service: str | None, tool: str | None, only: str, quick: bool, as_json: bool

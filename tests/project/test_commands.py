@@ -256,7 +256,7 @@ def test_the_help_names_the_default_of_the_report() -> None:
 
     (option,) = [o for o in find(("drift", "report")).params if o.name == "smallest"]
     assert isinstance(option, click.Option)
-    assert option.show_default == str(SMALLEST)
+    assert option.default == SMALLEST
 
 
 def test_a_token_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:

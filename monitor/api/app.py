@@ -119,12 +119,12 @@ def _health(app: FastAPI, plane: EvaluationPlane) -> None:
         clients do not notice, such as a challenger that is down while the champion serves."""
         snapshot = plane.snapshot()
         problems = plane.problems(snapshot)
-        found = {
+        document = {
             "ready": not problems,
             "problems": problems,
             "warnings": list(plane.service(snapshot).warnings),
         }
-        return answer(found, 503 if problems else 200)
+        return answer(document, 503 if problems else 200)
 
     @app.get(
         "/metrics",
@@ -189,7 +189,7 @@ def _show(app: FastAPI, plane: EvaluationPlane) -> None:
 
 def _models(plane: EvaluationPlane) -> list[dict[str, Any]]:
     pipeline = plane.pipeline
-    found = status.predictions(plane)
+    predictions = status.predictions(plane)
     missed = status.undecodable(plane)
     result = []
     for model in plane.settings.models:
@@ -208,7 +208,7 @@ def _models(plane: EvaluationPlane) -> list[dict[str, Any]]:
                     status.seen(plane.redaction, one["name"], one)
                     for one in (stats.summary() if stats is not None else ())
                 ],
-                "predictions": [item for item in found if mine(item)],
+                "predictions": [item for item in predictions if mine(item)],
                 "undecodable": [item for item in missed if mine(item)],
             }
         )

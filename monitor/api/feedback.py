@@ -231,18 +231,18 @@ def _results(
     labels: Sequence[tuple[int, Label]], outcomes: Sequence[str], faults: Sequence[Fault]
 ) -> dict[str, Any]:
     counts = Counter(outcomes)
-    results: list[dict[str, Any]] = [
+    per_item: list[dict[str, Any]] = [
         {"item": number, "request_id": label.request_id, "row": label.row, "outcome": outcome}
         for (number, label), outcome in zip(labels, outcomes, strict=True)
     ]
-    results += (
+    per_item += (
         {"item": fault.number, "outcome": "invalid", "error": str(fault)} for fault in faults
     )
-    results.sort(key=lambda result: int(result["item"]))
+    per_item.sort(key=lambda result: int(result["item"]))
     return {
         **{outcome: counts[outcome] for outcome in OUTCOMES},
         "invalid": len(faults),
-        "results": results,
+        "results": per_item,
         "faults": [str(fault) for fault in faults],
-        "conflicts": [r["request_id"] for r in results if r["outcome"] == "conflict"],
+        "conflicts": [r["request_id"] for r in per_item if r["outcome"] == "conflict"],
     }

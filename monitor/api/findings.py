@@ -114,10 +114,10 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
         `open` counts all that are open, by severity; `not_tested` lists what is declared and
         cannot have a finding at present, with the reason."""
         now = time.time()
-        found = {"open": ledger.open, "closed": ledger.closed, "all": ledger.all}[state]()
+        findings = {"open": ledger.open, "closed": ledger.closed, "all": ledger.all}[state]()
         chosen = [
             finding
-            for finding in found
+            for finding in findings
             if model in (None, finding.signal.model) and finding.severity >= rank(severity)
         ]
         counts = {"critical": 0, "warning": 0, "info": 0}
@@ -173,8 +173,8 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
     async def show(id: _Id) -> Response:
         """One finding: what, since when, how large, which features, and what to look at next. Also
         an old one, as far back as the history reaches."""
-        found = await asyncio.to_thread(service.find, id)
-        return answer(document(found, time.time()))
+        finding = await asyncio.to_thread(service.find, id)
+        return answer(document(finding, time.time()))
 
     @router.get("/{id}/records")
     async def records(
@@ -189,9 +189,11 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
             raise Refused(*refused)
         wanted = ledger.find(id).signal.examples
         kept = recent(plane, plane.settings.keep, raw) if wanted else []
-        found = [record for record in kept if record["request_id"] in wanted]
-        have = {record["request_id"] for record in found}
-        return answer({"records": found, "gone": [one for one in wanted if one not in have]})
+        available = [record for record in kept if record["request_id"] in wanted]
+        available_ids = {record["request_id"] for record in available}
+        return answer(
+            {"records": available, "gone": [one for one in wanted if one not in available_ids]}
+        )
 
 
 def _untested(plane: EvaluationPlane) -> list[dict[str, Any]]:
@@ -211,8 +213,8 @@ def _change(router: APIRouter, plane: EvaluationPlane, service: FindingsService)
     async def close(id: _Id, closing: Closing) -> Response:
         """Close a finding that is still firing. It reopens when it recurs after it went away, or
         when it gets worse."""
-        found = service.close(id, closing.who, closing.why, closing.new_normal)
-        return answer(document(found, time.time()))
+        closed = service.close(id, closing.who, closing.why, closing.new_normal)
+        return answer(document(closed, time.time()))
 
 
 def incident_document(incident: Incident, now: float) -> dict[str, Any]:
@@ -264,8 +266,8 @@ def _incidents(router: APIRouter, plane: EvaluationPlane, service: FindingsServi
     async def acknowledge(id: _Id, note: Note) -> Response:
         """Acknowledge all open findings of an incident: no reminders until one gets worse or
         another one joins."""
-        found = service.acknowledge_incident(id, note.who, note.why)
-        return answer(incident_document(found, time.time()))
+        incident = service.acknowledge_incident(id, note.who, note.why)
+        return answer(incident_document(incident, time.time()))
 
 
 def _silences(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -> None:

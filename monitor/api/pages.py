@@ -17,8 +17,8 @@ def add_pages(app: FastAPI, name: str) -> None:
 
     @app.get("/static/{file}", include_in_schema=False)
     async def asset(file: str) -> Response:
-        found = static(file)
-        if found is None:
+        asset_file = static(file)
+        if asset_file is None:
             return refusal(404, f"there is no static file {file!r}")
-        kind, content = found
+        kind, content = asset_file
         return Response(content, headers={**STATIC_HEADERS, "Content-Type": kind})

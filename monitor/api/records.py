@@ -73,7 +73,7 @@ def _text(data: bytes) -> str:
 
 
 def _hidden(
-    found: Table, shown: Shown | None, pointers: dict[str, str], rules: Redaction
+    table: Table, shown: Shown | None, pointers: dict[str, str], rules: Redaction
 ) -> list[bool]:
     """Which columns are hidden.
 
@@ -82,40 +82,44 @@ def _hidden(
     into, every column may be it and all are hidden. Pointers say where a column is.
     """
     if not rules.rules:
-        return [False] * len(found.names)
-    hidden = [rules.hides(name) or rules.hides(pointers.get(name, name)) for name in found.names]
+        return [False] * len(table.names)
+    hidden = [rules.hides(name) or rules.hides(pointers.get(name, name)) for name in table.names]
     if pointers:
         return hidden
-    accounted = [name for name, is_hidden in zip(found.names, hidden, strict=True) if is_hidden]
+    accounted = [name for name, is_hidden in zip(table.names, hidden, strict=True) if is_hidden]
     if shown is None or not shown.covered_by(accounted):
-        return [True] * len(found.names)
+        return [True] * len(table.names)
     return hidden
 
 
 def _part(
-    found: Table | Undecodable, body: bytes | None, pointers: dict[str, str], rules: Redaction
+    decoded: Table | Undecodable, body: bytes | None, pointers: dict[str, str], rules: Redaction
 ) -> tuple[dict[str, Any] | None, Any]:
     """The decoded table and the payload, redacted."""
     data = _parsed(body)
     shown = rules.payload(data[0]) if data is not None else None
     table = None
-    if isinstance(found, Table):
-        width = len(found.names)
-        hidden = _hidden(found, shown, pointers, rules)
-        rows = [found.values[row * width :][:width] for row in range(min(found.rows, _MAX_ROWS))]
+    if isinstance(decoded, Table):
+        width = len(decoded.names)
+        hidden = _hidden(decoded, shown, pointers, rules)
+        rows = [
+            decoded.values[row * width :][:width] for row in range(min(decoded.rows, _MAX_ROWS))
+        ]
         table = {
-            "names": list(found.names),
-            "rows": found.rows,
+            "names": list(decoded.names),
+            "rows": decoded.rows,
             "values": [
                 [
                     REDACTED if is_hidden else rules.value(name, value)
-                    for name, value, is_hidden in zip(found.names, row, hidden, strict=True)
+                    for name, value, is_hidden in zip(decoded.names, row, hidden, strict=True)
                 ]
                 for row in rows
             ],
         }
         # The payload does not contain the name of a column that only the configuration names.
-        covered = not any(hidden) or (shown is not None and _named(shown, found, hidden, pointers))
+        covered = not any(hidden) or (
+            shown is not None and _named(shown, decoded, hidden, pointers)
+        )
     else:
         covered = not rules.rules
     if body is None:
@@ -125,12 +129,12 @@ def _part(
     return table, shown.data if shown is not None else f"{len(body)} bytes that are not JSON"
 
 
-def _named(shown: Shown, found: Table, hidden: list[bool], pointers: dict[str, str]) -> bool:
+def _named(shown: Shown, table: Table, hidden: list[bool], pointers: dict[str, str]) -> bool:
     """Whether every hidden column was found and redacted in the payload."""
     names = {part.lower() for hit in shown.hits for part in hit}
     return all(
         pointers.get(name, name).lower() in names
-        for name, is_hidden in zip(found.names, hidden, strict=True)
+        for name, is_hidden in zip(table.names, hidden, strict=True)
         if is_hidden
     )
 

@@ -33,10 +33,10 @@ def refuse_change(settings: Settings, headers: Mapping[str, str]) -> tuple[int, 
     """Why a call that changes state is refused, as ``(status, message)``; None if it is allowed."""
     token = token_of(settings)
     if token is not None:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
+        scheme, _, presented = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not presented:
             return 401, "this call needs the header 'Authorization: Bearer <token>'"
-        if not hmac.compare_digest(given.strip().encode(), token.encode()):
+        if not hmac.compare_digest(presented.strip().encode(), token.encode()):
             return 403, "the bearer token is not the configured one"
         return None
     if not is_loopback(settings.control_host):

@@ -27,13 +27,13 @@ def _of_arm(labels: Labels, arm: str) -> bool:
 
 
 def _window(
-    found: dict[Labels, Distribution], arm: str, role: str, seconds: float
+    sketches: dict[Labels, Distribution], arm: str, role: str, seconds: float
 ) -> dict[str, Any]:
     """Summary of one arm in one role (primary or mirror), with its errors and the summary of each
     outcome."""
     whole = Distribution()
     by_outcome: dict[str, Distribution] = {}
-    for labels, distribution in found.items():
+    for labels, distribution in sketches.items():
         have = dict(labels)
         if (have.get("arm"), have.get("role")) != (arm, role):
             continue
@@ -132,9 +132,9 @@ def _arm(
     return result
 
 
-def _brief(found: dict[Labels, Distribution], arm: str, role: str) -> dict[str, Any]:
+def _brief(sketches: dict[Labels, Distribution], arm: str, role: str) -> dict[str, Any]:
     whole = Distribution()
-    for labels, distribution in found.items():
+    for labels, distribution in sketches.items():
         if _of_arm(labels, arm) and dict(labels).get("role") == role:
             whole.add(distribution)
     values = summary(whole, 0.0)
@@ -185,12 +185,12 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
     problems = plane.problems(snapshot)
     service = plane.service(snapshot)
     supervisor = plane.supervisor
-    use = {pid: found for _, pid, found in uses(snapshot.slots)}
+    use = {pid: process_use for _, pid, process_use in uses(snapshot.slots)}
     restarts = {int(w["slot"]): int(w.get("restarts", 0)) for w in supervisor.workers}
     dropped = _by("reason", snapshot.counters_named("records_dropped"))
     eligible = snapshot.counter("records_eligible")
     sent = snapshot.counter("records_sent")
-    judge = plane.pipeline.findings_loop
+    loop = plane.pipeline.findings_loop
     return {
         "time": time.time(),
         "version": __version__,
@@ -232,11 +232,9 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
         },
         "predictions": predictions(plane),
         "undecodable": undecodable(plane),
-        "findings": in_short(judge.service.ledger.incidents(), time.time())
-        if judge
-        else {"open": 0},
-        "watched": judge.watches.in_short() if judge else [],
-        "not_tested": judge.watches.untested() if judge else [],
+        "findings": in_short(loop.service.ledger.incidents(), time.time()) if loop else {"open": 0},
+        "watched": loop.watches.in_short() if loop else [],
+        "not_tested": loop.watches.untested() if loop else [],
         "experiments": [
             summary_of(live, time.time())
             for live in (plane.experiments.live.values() if plane.experiments else ())

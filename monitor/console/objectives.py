@@ -14,10 +14,10 @@ _TEMPLATE = Path(__file__).parent / "templates" / "objectives.html"
 _SIZE, _MARGINS = (640, 380), (80, 40, 20, 50)
 
 
-def page(found: Mapping[str, Any]) -> str:
+def page(document: Mapping[str, Any]) -> str:
     """The page for the data of GET /v1/objectives: a chart for each pair of metrics that two arms
     have on the same basis, and a table of all metrics."""
-    arms: Sequence[Mapping[str, Any]] = found["arms"]
+    arms: Sequence[Mapping[str, Any]] = document["arms"]
     known = [m for m in KNOWN if sum(_value(arm, m) is not None for arm in arms) > 0]
     good = [m for m in ("accuracy", "error_rate") if m in known][:1]
     pairs = [(m, good[0]) for m in known if good and m not in (*good, "throughput")]
@@ -26,24 +26,24 @@ def page(found: Mapping[str, Any]) -> str:
     planes = [(alike, x, y) for x, y in pairs if len(alike := _alike(arms, x, y)) > 1]
     return render(
         _TEMPLATE,
-        minutes=f"{found['window_seconds'] / 60:g}",
+        minutes=f"{document['window_seconds'] / 60:g}",
         arms=arms,
         drawings=[trusted(_drawing(alike, x, y)) for alike, x, y in planes[:4]],
         rows=_rows(arms, known),
-        incomparable=incomparable(found["comparisons"]),
+        incomparable=incomparable(document["comparisons"]),
     )
 
 
 def incomparable(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each pair of arms and reason why metrics of theirs are not compared."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    metrics_of: dict[tuple[str, str, str], list[str]] = {}
     for one in comparisons:
         if one["result"] is None:
             key = one["arm"], one["other"], one["why_not"]
-            found.setdefault(key, []).append(one["metric"].replace("_", " "))
+            metrics_of.setdefault(key, []).append(one["metric"].replace("_", " "))
     return [
         f"{arm} and {other}: {', '.join(metrics)} not comparable, because {why}"
-        for (arm, other, why), metrics in found.items()
+        for (arm, other, why), metrics in metrics_of.items()
     ]
 
 
@@ -89,8 +89,8 @@ def _axis(arms: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]
     values.append(_limit(arms, metric))
     held = [float(v) for v in values if v is not None]
     low, high = min(held), max(held)
-    room = (high - low) * 0.12 or abs(high) * 0.1 or 0.1
-    return max(0.0, low - room), high + room
+    padding = (high - low) * 0.12 or abs(high) * 0.1 or 0.1
+    return max(0.0, low - padding), high + padding
 
 
 def _drawing(arms: Sequence[Mapping[str, Any]], x: str, y: str) -> str:

@@ -139,18 +139,18 @@ class PlaneCollector(Collector):
             (*_QUANTILE_BY, "window"),
         )
         for window, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True):
-            found = group(self._plane.windows.sketches("duration", seconds), _QUANTILE_BY)
-            _add_quantiles(family, found, window)
+            by_outcome = group(self._plane.windows.sketches("duration", seconds), _QUANTILE_BY)
+            _add_quantiles(family, by_outcome, window)
         _add_quantiles(family, group(since_start(snapshot, "duration"), _QUANTILE_BY), "start")
         yield family
 
     def _gauges(self, snapshot: Snapshot) -> Iterator[Metric]:
         def summed(name: str, labels: tuple[str, ...]) -> list[tuple[list[str], float]]:
-            found: dict[tuple[str, ...], int] = {}
+            totals: dict[tuple[str, ...], int] = {}
             for have, by_slot in snapshot.gauges_named(name).items():
                 key = tuple(pick(have, labels))
-                found[key] = found.get(key, 0) + sum(by_slot.values())
-            return [(list(key), value) for key, value in found.items()]
+                totals[key] = totals.get(key, 0) + sum(by_slot.values())
+            return [(list(key), value) for key, value in totals.items()]
 
         yield gauge(
             "in_flight_requests",
@@ -264,14 +264,14 @@ class PlaneCollector(Collector):
 
 
 def _add_quantiles(
-    family: QuantileFamily, found: dict[tuple[str, ...], Distribution], window: str
+    family: QuantileFamily, by_outcome: dict[tuple[str, ...], Distribution], window: str
 ) -> None:
     """Series per outcome, and with the outcome ``all`` for the outcomes together."""
     together: dict[tuple[str, ...], Distribution] = {}
-    for key, distribution in found.items():
+    for key, distribution in by_outcome.items():
         whole = (*key[:-1], "all")
         together[whole] = together.get(whole, Distribution()).merge(distribution)
-    for key, distribution in (*found.items(), *together.items()):
+    for key, distribution in (*by_outcome.items(), *together.items()):
         values = distribution.quantiles()
         if values is None or distribution.maximum is None:
             continue

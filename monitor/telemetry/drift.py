@@ -20,13 +20,13 @@ def _finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
+def drift_families(loop: FindingsLoop) -> Iterator[Metric]:
     """Label values are names of the baseline's columns and words of closed lists."""
     scores: list[tuple[list[str], float]] = []
     detected: list[tuple[list[str], float]] = []
     violations: list[tuple[list[str], float]] = []
     rows: list[tuple[list[str], float]] = []
-    for (model, version), watch in judge.watches.watches.items():
+    for (model, version), watch in loop.watches.watches.items():
         watch.flush_joint()
         encoder = watch.encoder
         series = len(encoder.series)
@@ -58,7 +58,7 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
     estimates: list[tuple[list[str], float]] = []
     of_segments: list[tuple[list[str], float]] = []
     gaps: list[tuple[list[str], float]] = []
-    for (model, version), performance in judge.watches.performance.items():
+    for (model, version), performance in loop.watches.performance.items():
         who = [model, version]
         estimate = performance.estimate()
         if estimate is not None:
@@ -104,7 +104,7 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
             (list(key), 1.0)
             for key in dict.fromkeys(
                 (one["model"], one["version"], one["check"], one["reason"])
-                for one in judge.watches.untested()
+                for one in loop.watches.untested()
             )
         ],
     )
@@ -138,7 +138,7 @@ def drift_families(judge: FindingsLoop) -> Iterator[Metric]:
         (*_OF_MODEL, "feature", "rule"),
         violations,
     )
-    groups = judge.validation.groups if judge.validation is not None else {}
+    groups = loop.validation.groups if loop.validation is not None else {}
     yield counter(
         "validation_cases",
         "Validation cases sent, by result.",

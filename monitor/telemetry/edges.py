@@ -41,7 +41,7 @@ def buckets(words: Words, more: Sequence[float] = ()) -> list[Bucket]:
     counts = classic_counts(words)
     edges = (*CLASSIC_EDGES, inf)
     extra = sorted({edge for edge in more if 0.0 < edge < inf} - set(CLASSIC_EDGES))
-    found: list[Bucket] = []
+    result: list[Bucket] = []
     low, before = 0.0, 0
     for number, (edge, count) in enumerate(zip(edges, counts, strict=True)):
         for own in (one for one in extra if low < one < edge):
@@ -50,8 +50,8 @@ def buckets(words: Words, more: Sequence[float] = ()) -> list[Bucket]:
             )
             # The sketch may be read in the middle of an observation; a histogram never falls.
             before = min(max(within, before), count)
-            found.append(Bucket(low, own, before, number))
+            result.append(Bucket(low, own, before, number))
             low = own
-        found.append(Bucket(low, edge, count, number))
+        result.append(Bucket(low, edge, count, number))
         low, before = edge, count
-    return found
+    return result

@@ -103,6 +103,6 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
             _WHO,
         ),
     ):
-        found = snapshot.counters_named(source).items()
-        values = [(pick(have, labels), value) for have, value in found]
+        series = snapshot.counters_named(source).items()
+        values = [(pick(have, labels), value) for have, value in series]
         yield counter(f"experiment_{source}", text, names, values)

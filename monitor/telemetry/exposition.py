@@ -44,29 +44,29 @@ def _preferred(accept: str) -> str:
     best, weight = "text", 0.0
     for part in accept.split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))
-        given = {
+        values = {
             name.strip().lower(): value.strip(" \"'")
             for name, _, value in (parameter.partition("=") for parameter in parameters)
         }
         try:
-            quality = float(given.get("q", "1"))
+            quality = float(values.get("q", "1"))
         except ValueError:
             continue
-        format_ = _format(kind.lower(), given)
+        format_ = _format(kind.lower(), values)
         if format_ is not None and quality > weight:
             best, weight = format_, quality
     return best
 
 
-def _format(kind: str, given: dict[str, str]) -> str | None:
+def _format(kind: str, parameters: dict[str, str]) -> str | None:
     if kind == "application/openmetrics-text":
         return "openmetrics"
     if kind in ("text/plain", "text/*", "*/*"):
         return "text"
     if (
         kind == "application/vnd.google.protobuf"
-        and given.get("proto") == "io.prometheus.client.MetricFamily"
-        and given.get("encoding") == "delimited"
+        and parameters.get("proto") == "io.prometheus.client.MetricFamily"
+        and parameters.get("encoding") == "delimited"
     ):
         return "protobuf"
     return None

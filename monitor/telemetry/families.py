@@ -131,27 +131,27 @@ def sketches(
     """
     family = SketchFamily(name, text, SERIES_LABELS)
     for labels, words in series.items():
-        found = buckets(words, more)
-        if not found[-1].count:
+        cumulative = buckets(words, more)
+        if not cumulative[-1].count:
             continue
         values = pick(labels, SERIES_LABELS)
         model, version, arm, role, _, outcome = values
         known = (exemplars or {}).get((model, version, arm, role, outcome), {})
         before = 0
-        told: list[tuple[str, float] | tuple[str, float, SampleExemplar]] = []
-        for bucket in found:
+        samples: list[tuple[str, float] | tuple[str, float, SampleExemplar]] = []
+        for bucket in cumulative:
             edge = number_text(bucket.edge)
             example = known.get(bucket.classic) if bucket.count > before else None
             inside = example is not None and (
                 not more or bucket.low < example.seconds <= bucket.edge
             )
             before = bucket.count
-            told.append(
+            samples.append(
                 (edge, bucket.count, _sample(example))
                 if example is not None and inside
                 else (edge, bucket.count)
             )
-        family.add_metric(values, told, int(words[SKETCH_SUM_NS]) / 1e9)
+        family.add_metric(values, samples, int(words[SKETCH_SUM_NS]) / 1e9)
         family.native.append(NativeSeries(tuple(values), words))
     return family
 

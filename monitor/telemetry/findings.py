@@ -13,23 +13,23 @@ from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.telemetry.families import counter, gauge
 
 
-def finding_families(room: FindingsService) -> Iterator[Metric]:
+def finding_families(service: FindingsService) -> Iterator[Metric]:
     """How many are open and were ever opened, by model and kind; what became of messages.
 
     Models come from the configuration, everything else from closed lists.
     """
-    ledger = room.ledger
+    ledger = service.ledger
     # After the first finding of a kind its series stay, at 0: a resolved alert needs a value.
-    found = Counter(
+    open_counts = Counter(
         {(*key, severity): 0 for key in ledger.totals for severity in SEVERITIES},
     )
     for finding in ledger.open():
-        found[finding.signal.model, finding.signal.kind, finding.signal.severity] += 1
+        open_counts[finding.signal.model, finding.signal.kind, finding.signal.severity] += 1
     yield gauge(
         "findings_open",
         "Open findings.",
         ("model", "kind", "severity"),
-        [(key, float(value)) for key, value in found.items()],
+        [(key, float(value)) for key, value in open_counts.items()],
     )
     yield counter("findings", "Findings opened.", ("model", "kind"), list(ledger.totals.items()))
     yield counter(
@@ -48,9 +48,9 @@ def finding_families(room: FindingsService) -> Iterator[Metric]:
         "findings_write_failures",
         "Lines of the findings' history that could not be written.",
         (),
-        [([], room.history.failures if room.history is not None else 0)],
+        [([], service.history.failures if service.history is not None else 0)],
     )
-    channels = room.notifier.channels
+    channels = service.notifier.channels
     yield counter(
         "notifications",
         "Messages to channels, by outcome.",
@@ -65,5 +65,5 @@ def finding_families(room: FindingsService) -> Iterator[Metric]:
         "notifications_pending",
         "Findings with a message waiting for a channel.",
         ("channel",),
-        [([name], pending) for name, pending in room.notifier.pending().items()],
+        [([name], pending) for name, pending in service.notifier.pending().items()],
     )

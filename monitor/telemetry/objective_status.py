@@ -99,13 +99,13 @@ def _figures(plane: EvaluationPlane, service: ArmService) -> dict[str, Figure]:
     basis = "mirrored requests" if role == "mirror" else "requests of clients"
     whole = Distribution()
     errors = 0
-    for labels, found in plane.windows.sketches("duration", WINDOW).items():
+    for labels, sketch in plane.windows.sketches("duration", WINDOW).items():
         have = dict(labels)
         if (have.get("arm"), have.get("role")) != (arm, role):
             continue
-        whole.add(found)
+        whole.add(sketch)
         if have.get("outcome", "") not in NOT_ERRORS:
-            errors += found.count
+            errors += sketch.count
     count = whole.count
     figures: dict[str, Figure] = {}
     shown = summary(whole, WINDOW) if count else {}
@@ -167,9 +167,9 @@ def _differences(plane: EvaluationPlane) -> Iterator[Difference]:
 
 
 def _accuracy(plane: EvaluationPlane, arm: str) -> Figure:
-    judge = plane.pipeline.findings_loop
-    if judge is not None and arm == plane.settings.arms[0]:
-        for performance in judge.watches.performance.values():
+    loop = plane.pipeline.findings_loop
+    if loop is not None and arm == plane.settings.arms[0]:
+        for performance in loop.watches.performance.values():
             value = performance.whole.metrics().get("accuracy")
             if value is not None:
                 interval = performance.interval.interval()

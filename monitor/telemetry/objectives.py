@@ -14,17 +14,17 @@ from understudy.monitor.telemetry.objective_status import declared, side_by_side
 def objective_families(plane: EvaluationPlane) -> Iterator[Metric]:
     """Metric families of objectives; unknown values have no sample."""
     wanted = declared(plane)
-    found = side_by_side(plane, wanted)["arms"]
+    arms = side_by_side(plane, wanted)["arms"]
     met = [
         ([arm["arm"], one["metric"]], float(one["met"]))
-        for arm in found
+        for arm in arms
         for one in arm["objectives"]
         if one["met"] is not None
     ]
     yield gauge("objective_met", "1 while an objective is met.", ("arm", "objective"), met)
     costs = [
         ([arm["arm"]], arm["figures"]["cost_per_prediction"]["value"])
-        for arm in found
+        for arm in arms
         if arm["figures"]["cost_per_prediction"]["value"] is not None
     ]
     yield gauge("cost_per_prediction", "As the configuration prices it.", ("arm",), costs)

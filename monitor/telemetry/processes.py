@@ -48,9 +48,9 @@ def uses(slots: Mapping[int, int]) -> Iterator[tuple[str, int, ProcessUse]]:
             yield name, pid, use
 
 
-def process_families(found: Iterable[tuple[str, int, ProcessUse]]) -> Iterator[Metric]:
-    """``found`` as of :func:`uses`; and the version."""
-    used = list(found)
+def process_families(process_uses: Iterable[tuple[str, int, ProcessUse]]) -> Iterator[Metric]:
+    """``process_uses`` as of :func:`uses`; and the version."""
+    used = list(process_uses)
     yield gauge(
         "process_resident_memory_bytes",
         "Resident memory of our processes.",

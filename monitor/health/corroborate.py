@@ -104,7 +104,7 @@ def corroborators_of(
 ) -> tuple[list[tuple[int, Corroborator]], list[str]]:
     """Of the ``series`` that are named, with the place of each; and why others do not run. ``rows``
     (S, or more) is what their baseline rests on."""
-    found: list[tuple[int, Corroborator]] = []
+    corroborators: list[tuple[int, Corroborator]] = []
     errors: list[str] = []
     for one in declared:
         if one.series not in series:
@@ -112,10 +112,10 @@ def corroborators_of(
             continue
         place = series.index(one.series)
         try:
-            found.append((place, Corroborator(one, one.series, float(rows[place]))))
+            corroborators.append((place, Corroborator(one, one.series, float(rows[place]))))
         except (ValueError, MissingExtraError) as error:
             errors.append(str(error))
-    return found, errors
+    return corroborators, errors
 
 
 def corroborations(
@@ -145,7 +145,7 @@ def corroborations(
 def _detector(declared: ErrorDetector, baseline_rows: float) -> _Detects:
     make = implementation(DETECTORS[declared.kind].code)
     try:
-        found: _Detects = make(declared.kind, declared.options, baseline_rows / POINT)
-        return found
+        detector: _Detects = make(declared.kind, declared.options, baseline_rows / POINT)
+        return detector
     except TypeError as error:
         raise ValueError(f"{declared.kind}: {error}") from error

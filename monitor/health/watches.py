@@ -320,24 +320,24 @@ class Watches:
 
     def untested(self) -> list[dict[str, Any]]:
         """What is declared and not tested at present, with the reasons, as JSON."""
-        found: list[tuple[ModelKey, Untested]] = []
+        untested: list[tuple[ModelKey, Untested]] = []
         for key, error in self.errors.items():
             words = f"everything: the baseline cannot be used: {error}"
-            found.append((key, Untested("all", "baseline", words)))
+            untested.append((key, Untested("all", "baseline", words)))
         for key, builder in self.learning.items():
             have, need = builder.rows, self._learn
             words = f"drift and quality: {have:,} of {need:,} rows for the baseline"
-            found.append((key, Untested("drift", "learning", words, have, need)))
+            untested.append((key, Untested("drift", "learning", words, have, need)))
         for key, watch in self.watches.items():
-            found += [(key, Untested("detector", "detector", e)) for e in watch.errors]
+            untested += [(key, Untested("detector", "detector", e)) for e in watch.errors]
         for key in self._settings:
             if not self._enabled or not self._feedback:
                 name = "feedback.enabled" if self._enabled else "monitoring.enabled"
                 words = f"performance: {name} is false"
-                found.append((key, Untested("performance", "disabled", words)))
+                untested.append((key, Untested("performance", "disabled", words)))
             elif key in self.performance:
-                found += [(key, one) for one in self.performance[key].untested()]
-        return [{"model": key[0], "version": key[1], **one.document()} for key, one in found]
+                untested += [(key, one) for one in self.performance[key].untested()]
+        return [{"model": key[0], "version": key[1], **one.document()} for key, one in untested]
 
     def in_short(self) -> list[dict[str, Any]]:
         """For the status: models, rows, the largest drifts, and the accuracy."""

@@ -77,10 +77,10 @@ class Pairs:
         columns: Mapping[str, tuple[Array, Array]],
         keep: npt.NDArray[np.bool_] | None = None,
     ) -> Values | None:
-        found = [columns[name] for name in names if name in columns]
-        if len(found) < len(names):
+        present = [columns[name] for name in names if name in columns]
+        if len(present) < len(names):
             return None
-        pair = tuple(_stacked([column[side] for column in found]) for side in (0, 1))
+        pair = tuple(_stacked([column[side] for column in present]) for side in (0, 1))
         there = _there(pair[0], names) & _there(pair[1], names)
         return _where(pair, there if keep is None else there & keep)
 
@@ -145,10 +145,10 @@ class Split:
         columns: Mapping[str, Array],
         keep: npt.NDArray[np.bool_] | None = None,
     ) -> Values | None:
-        found = [columns[name] for name in names if name in columns]
-        if len(found) < len(names):
+        present = [columns[name] for name in names if name in columns]
+        if len(present) < len(names):
             return None
-        values = _stacked(found)
+        values = _stacked(present)
         there = _there(values, names)
         return _where((self.arms, values, self.share), there if keep is None else there & keep)
 
@@ -181,13 +181,13 @@ class Units:
     def _of(
         self, names: tuple[str, ...], columns: Mapping[str, tuple[Array, Array]]
     ) -> Values | None:
-        found = [columns[name] for name in names if name in columns]
-        if len(found) < len(names):
+        present = [columns[name] for name in names if name in columns]
+        if len(present) < len(names):
             return None
-        counts = found[0][1]
+        counts = present[0][1]
         needed = [
             counted
-            for (_, counted), name in zip(found, names, strict=True)
+            for (_, counted), name in zip(present, names, strict=True)
             if not name.startswith(COVARIATE)
         ]
         there = np.min(needed, axis=0) > 0
@@ -196,7 +196,7 @@ class Units:
                 np.where(counted > 0, total / np.maximum(counted, 1.0) * counts, np.nan)
                 if name.startswith(COVARIATE)
                 else total
-                for (total, counted), name in zip(found, names, strict=True)
+                for (total, counted), name in zip(present, names, strict=True)
             ]
         )
         return _where((self.arms, sums, counts, self.share), there)

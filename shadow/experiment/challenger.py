@@ -300,7 +300,7 @@ class ChallengerEvidence(Stateful):
         known = self._shown.get((mode, alpha))
         if known is not None:
             return known
-        results: list[Evidence] = []
+        by_hypothesis: list[Evidence] = []
         for paired, split in zip(*(self.measures[m] for m in MODES), strict=True):
             assert paired is not None
             measures = [paired] if mode == "shadow" else [m for m in (split,) if m is not None]
@@ -308,9 +308,9 @@ class ChallengerEvidence(Stateful):
                 measures.append(paired)
             if measures:
                 cohorts = self.labels.get(_kind(paired.hypothesis)) if mode == "split" else None
-                results.append(_evidence(measures, mode, alpha, cohorts))
-        self._shown[mode, alpha] = results
-        return results
+                by_hypothesis.append(_evidence(measures, mode, alpha, cohorts))
+        self._shown[mode, alpha] = by_hypothesis
+        return by_hypothesis
 
     def merge(self, other: Self) -> Self:
         """The combined evidence of two replicas."""

@@ -124,7 +124,7 @@ def correct_promotions(rules: Rules, decisions: Sequence[Decision]) -> list[Deci
         return list(decisions)
     goal = -math.log(rules.alpha)
     adjusted = familywise([d.strength for d in decisions])
-    found = [
+    corrected = [
         replace(
             d,
             verdict="continue",
@@ -134,12 +134,12 @@ def correct_promotions(rules: Rules, decisions: Sequence[Decision]) -> list[Deci
         else d
         for d, a in zip(decisions, adjusted, strict=True)
     ]
-    promoted = [i for i, d in enumerate(found) if d.verdict == "promote"]
-    for i in sorted(promoted, key=lambda i: -_rank(found[i]))[1:]:
-        found[i] = replace(
-            found[i], verdict="continue", reasons=("another challenger has stronger evidence",)
+    promoted = [i for i, d in enumerate(corrected) if d.verdict == "promote"]
+    for i in sorted(promoted, key=lambda i: -_rank(corrected[i]))[1:]:
+        corrected[i] = replace(
+            corrected[i], verdict="continue", reasons=("another challenger has stronger evidence",)
         )
-    return found
+    return corrected
 
 
 def _rank(decision: Decision) -> float:

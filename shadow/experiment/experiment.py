@@ -23,9 +23,9 @@ def _dump_latched(latched: _Latched) -> dict[str, Any]:
     return {
         mode: {
             name: {"verdict": d.verdict, "reasons": list(d.reasons), "cause": d.cause}
-            for name, d in found.items()
+            for name, d in decisions.items()
         }
-        for mode, found in latched.items()
+        for mode, decisions in latched.items()
     }
 
 
@@ -133,14 +133,16 @@ class Experiment(Stateful):
             for c in self.contests.values()
         ]
         latched = self._latched[mode]
-        found: dict[str, Decision] = {}
+        by_challenger: dict[str, Decision] = {}
         arms = ("the champion", *self.contests)
         for number, (name, decision) in enumerate(
             zip(self.contests, correct_promotions(self.rules, fresh), strict=True), start=1
         ):
             if mode == "split" and self.split is not None and not self.split_honoured:
                 reason = mismatch(self.split, arms, self.contests[name].counted_in(mode))
-                found[name] = replace(decision, verdict="invalid", reasons=(reason,), cause=SPLIT)
+                by_challenger[name] = replace(
+                    decision, verdict="invalid", reasons=(reason,), cause=SPLIT
+                )
                 continue
             missing = ""
             if mode == "split" and unanswered is not None and unanswered.differs(number):
@@ -157,8 +159,8 @@ class Experiment(Stateful):
             if missing and decision.verdict != "rollback":
                 others = decision.reasons if decision.verdict == "continue" else ()
                 decision = replace(decision, verdict="continue", reasons=(missing, *others))
-            found[name] = decision
-        return found
+            by_challenger[name] = decision
+        return by_challenger
 
     def merge(self, other: Self) -> Self:
         """The combined evidence of two replicas. Verdicts are computed again."""

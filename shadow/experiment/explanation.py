@@ -348,9 +348,9 @@ def _still(rules: Rules, item: Evidence, situation: Situation) -> str:
     needed = 1.0 / rules.alpha
     have = f"evidence {math.exp(min(max(item.log_pass, 0.0), 700.0)):.3g} of {needed:.3g}"
     text = f"to be proven: {item.hypothesis.describe()} ({have})"
-    found = remaining_of(rules, item, situation)
-    if found is not None:
-        return f"{text}: {found}"
+    remaining = remaining_of(rules, item, situation)
+    if remaining is not None:
+        return f"{text}: {remaining}"
     reason = item.note or "there is too little evidence to tell from"
     return f"{text}: cannot be told yet when ({reason})"
 
@@ -397,20 +397,22 @@ def slowest(rules: Rules, decision: Decision, situation: Situation) -> Remaining
     """
     needed = [i for i in decision.evidence if i.decides and not i.hypothesis.watches]
     successes = [i for i in needed if i.hypothesis.role == "success"]
-    found = [remaining_of(rules, i, situation) for i in needed if i.hypothesis.role == "guardrail"]
+    estimates = [
+        remaining_of(rules, i, situation) for i in needed if i.hypothesis.role == "guardrail"
+    ]
     if successes:
-        theirs = [remaining_of(rules, i, situation) for i in successes]
+        of_successes = [remaining_of(rules, i, situation) for i in successes]
         if rules.promote == "any":
-            known = [r for r in theirs if r is not None]
-            theirs = [min(known, key=lambda r: r.likely)] if known else [None]
-        found += theirs
+            known = [r for r in of_successes if r is not None]
+            of_successes = [min(known, key=lambda r: r.likely)] if known else [None]
+        estimates += of_successes
     missing = max(rules.minimum - situation.requests, 0)
     if missing:
         still = (missing, missing, missing, situation.rate, situation.unit)
-        found.append(Remaining("minimum", *still))
-    if any(r is None for r in found):
+        estimates.append(Remaining("minimum", *still))
+    if any(r is None for r in estimates):
         return None
-    return max((r for r in found if r is not None), key=lambda r: r.likely, default=None)
+    return max((r for r in estimates if r is not None), key=lambda r: r.likely, default=None)
 
 
 def _look(item: Evidence) -> str:

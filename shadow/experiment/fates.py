@@ -143,8 +143,8 @@ def ends(
         return known, known, known
     column, cap = uncapped(column)
     if cap is not None:
-        found = ends(column, known, fates, limit, paired=paired)
-        return found[0].clip(*cap), found[1].clip(*cap), found[2].clip(*cap)
+        uncapped_ends = ends(column, known, fates, limit, paired=paired)
+        return uncapped_ends[0].clip(*cap), uncapped_ends[1].clip(*cap), uncapped_ends[2].clip(*cap)
     missing = fates >= DIVERTED
     if column == "latency":
         known, low, high = known.copy(), known.copy(), known.copy()
@@ -208,8 +208,8 @@ answer was not, that were abandoned, and how long these had waited (seconds)."""
 
 def tallies(fates: npt.NDArray[np.int64], seconds: Array) -> dict[str, Array]:
     """The cells of :data:`TALLIES` for requests; NaN where there is nothing to add."""
-    found = ((fates >= DIVERTED), (fates == UNREADABLE), (fates == ABANDONED))
-    columns = [np.where(mask, 1.0, np.nan) for mask in found]
+    masks = ((fates >= DIVERTED), (fates == UNREADABLE), (fates == ABANDONED))
+    columns = [np.where(mask, 1.0, np.nan) for mask in masks]
     columns.append(np.where(fates == ABANDONED, seconds, np.nan))
     return dict(zip(TALLIES, columns, strict=True))
 

@@ -140,8 +140,8 @@ _CAPPED = re.compile(r"(.+) capped (\S+) (\S+)")
 
 def uncapped(column: str) -> tuple[str, tuple[float, float] | None]:
     """The column that a capped one is made of, and the cap; None for a column without."""
-    found = _CAPPED.fullmatch(column)
-    return (found[1], (float(found[2]), float(found[3]))) if found else (column, None)
+    capped = _CAPPED.fullmatch(column)
+    return (capped[1], (float(capped[2]), float(capped[3]))) if capped else (column, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,8 +342,8 @@ def _cap(value: Any, metric: Metric, path: str) -> tuple[float, float] | None:
     ends = value if isinstance(value, (list, tuple)) else [value]
     if not 1 <= len(ends) <= 2:
         raise ExperimentError(path, f"must be the largest value, or two values, not {value!r}")
-    found = [_end(end, metric.unit, path) for end in ends]
-    lower, upper = (-math.inf, found[0]) if len(found) == 1 else found
+    limits = [_end(end, metric.unit, path) for end in ends]
+    lower, upper = (-math.inf, limits[0]) if len(limits) == 1 else limits
     if not lower < upper:
         raise ExperimentError(path, f"the lower must be below the upper, not {value!r}")
     return lower, upper
@@ -352,10 +352,10 @@ def _cap(value: Any, metric: Metric, path: str) -> tuple[float, float] | None:
 def _end(value: Any, unit: Unit, path: str) -> float:
     """One end of a cap: a quantity with its unit, which may be negative."""
     text = str(value).strip()
-    found = Margin.parse(text.removeprefix("-"), unit, path)
-    if found.relative:
+    bound = Margin.parse(text.removeprefix("-"), unit, path)
+    if bound.relative:
         raise ExperimentError(path, f"must be a value, not a share: {value!r}")
-    return -found.value if text.startswith("-") else found.value
+    return -bound.value if text.startswith("-") else bound.value
 
 
 def _bounds(value: Any, path: str) -> tuple[float, float] | None:

@@ -131,11 +131,11 @@ class LabelCohorts(Stateful):
                 self._starts = np.append(self._starts, started[0])
                 self._counts = np.concatenate((self._counts, np.zeros((1, 4))))
                 self._shorten()
-            room = max(1, int(self.size - self._counts[-1, :2].sum()))
-            part, begun = arms[:room], started[:room]
+            free = max(1, int(self.size - self._counts[-1, :2].sum()))
+            part, begun = arms[:free], started[:free]
             at = np.maximum(np.searchsorted(self._starts, begun, side="right") - 1, 0)
             np.add.at(self._counts, (at, part.astype(np.intp)), 1.0)
-            arms, started = arms[room:], started[room:]
+            arms, started = arms[free:], started[free:]
 
     def _shorten(self) -> None:
         """Join pairs of the cohorts that are judged, or that wait, while there are too many."""
@@ -272,13 +272,13 @@ class LabelCohorts(Stateful):
     def _difference(self) -> float:
         """The largest difference of the arms, in standard errors: of labelled shares in all cohorts
         and in the newest ones, and of late labels. Positive: the challenger lacks labels."""
-        found = [0.0]
+        z_values = [0.0]
         n = len(self._starts)
         for part in (1, 2, 4, 8):
             if n // part:
-                found.append(_z(self._counts[n - n // part :]))
-        found.extend(self._late().tolist())
-        return max(found, key=abs)
+                z_values.append(_z(self._counts[n - n // part :]))
+        z_values.extend(self._late().tolist())
+        return max(z_values, key=abs)
 
     def _late(self) -> Array:
         """For each delay, how many standard errors more of the challenger's labels took longer."""

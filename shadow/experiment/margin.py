@@ -66,19 +66,19 @@ class Margin:
         wanted = " or ".join(_EXAMPLES[unit] for unit in dict.fromkeys((allowed, Unit.RELATIVE)))
         if isinstance(text, bool) or not isinstance(text, (str, int, float)):
             raise ExperimentError(path, f"must be a text such as {wanted}, not {text!r}")
-        found = quantity(str(text), loose=True)
-        if found is None:
+        parsed = quantity(str(text), loose=True)
+        if parsed is None:
             raise ExperimentError(path, f"not a valid margin: {text!r} (write {wanted})")
-        number = float(found[0])
+        number = float(parsed[0])
         if not math.isfinite(number) or number < 0.0:
             raise ExperimentError(path, f"must be at least 0, not {text!r}")
-        if not found[1]:
+        if not parsed[1]:
             if number == 0.0:
                 return cls(0.0, allowed)
             raise ExperimentError(path, f"{text!r} has no unit; write {wanted}")
-        if found[1] not in _UNITS:
-            raise ExperimentError(path, f"not a valid unit: {found[1]!r} (write {wanted})")
-        unit, factor = _UNITS[found[1]]
+        if parsed[1] not in _UNITS:
+            raise ExperimentError(path, f"not a valid unit: {parsed[1]!r} (write {wanted})")
+        unit, factor = _UNITS[parsed[1]]
         if unit not in (allowed, Unit.RELATIVE):
             raise ExperimentError(path, f"{text!r} does not fit this metric; write {wanted}")
         return cls(number * factor, unit)

@@ -122,13 +122,13 @@ def plan(
         ends.append(_first_crossing(measure, hypothesis, traffic, gap, goal, limit, rng))
         if progress is not None:
             progress(number + 1)
-    found = np.array(ends)
-    done = np.isfinite(found)
+    requests = np.array(ends)
+    done = np.isfinite(requests)
     return Plan(
         hypothesis,
-        _quantile(found, 0.5),
-        _quantile(found, 0.8),
-        float(found.mean()) if done.all() else math.inf,
+        _quantile(requests, 0.5),
+        _quantile(requests, 0.8),
+        float(requests.mean()) if done.all() else math.inf,
         float(done.mean()),
         streams,
         fixed_horizon(hypothesis, traffic, power, level),

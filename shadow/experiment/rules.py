@@ -79,9 +79,9 @@ class Rules:
         chosen = DEFAULT_METRICS if metrics is None else metrics
         if not chosen:
             raise ExperimentError("metrics", "must name at least one metric")
-        given = [m.get("alpha") for m in chosen]
-        spent = sum(float(a) for a in given if isinstance(a, (int, float)))
-        open_ = sum(a is None for a in given)
+        shares = [m.get("alpha") for m in chosen]
+        spent = sum(float(a) for a in shares if isinstance(a, (int, float)))
+        open_ = sum(a is None for a in shares)
         if spent > alpha * (1.0 + 1e-9) or (open_ and spent >= alpha):
             others = f", and {open_} metrics have none left" if open_ else ""
             raise ExperimentError(

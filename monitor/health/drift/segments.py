@@ -83,7 +83,7 @@ class Segments(Stateful):
         self._series = []
         self._first = []
         self._size = []
-        room = options.max_segments
+        free = options.max_segments
         for feature in options.segments:
             if feature not in encoder.names:
                 continue
@@ -91,14 +91,14 @@ class Segments(Stateful):
             if encoder.unwatched[column]:
                 continue
             number = encoder.first[column]
-            labels = encoder.labels(number)[: max(0, room)]
+            labels = encoder.labels(number)[: max(0, free)]
             if not labels:
                 continue
             self._series.append(number)
             self._first.append(len(self.names))
             self._size.append(len(labels))
             self.names += [(feature, label) for label in labels]
-            room -= len(labels)
+            free -= len(labels)
         count, width = len(self.names), 2 * len(encoder.series)
         self._shape = (count, width)
         self._counts = np.zeros(self._shape)

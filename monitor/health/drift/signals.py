@@ -123,7 +123,7 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Si
     result = []
     for column, item in sorted(columns.items(), key=lambda pair: -pair[1].weight):
         is_input = bool(encoder.is_feature[column])
-        what = "Inputs have changed" if is_input else "Predictions have changed"
+        change = "Inputs have changed" if is_input else "Predictions have changed"
         detail = "" if item.detail == "shifted" else f", {item.detail}"
         result.append(
             Signal(
@@ -133,7 +133,7 @@ def _drift(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[Si
                 version=version,
                 segment="",
                 severity="warning",
-                title=f"{what}: {item.name}{detail}",
+                title=f"{change}: {item.name}{detail}",
                 since=item.since,
                 features=(Contribution(item.name, item.weight / total, item.detail),),
                 size=item.size,

@@ -287,11 +287,11 @@ class ModelWatch(Stateful):
 
     def _widen(self) -> None:
         """Raise thresholds where live rows depend on each other more than the baseline's."""
-        found = self.dependence.long_run()
+        inflation = self.dependence.long_run()
         # In steps, so that thresholds change seldom.
-        steps = 2.0 ** (np.ceil(2.0 * np.log2(found.upper)) / 2.0)
+        steps = 2.0 ** (np.ceil(2.0 * np.log2(inflation.upper)) / 2.0)
         known = np.array([memory.long_run for memory in self._memories])
-        widened = np.where(found.estimate > known, steps, 1.0)
+        widened = np.where(inflation.estimate > known, steps, 1.0)
         if np.array_equal(widened, self._widened):
             return
         self._widened = widened

@@ -162,16 +162,16 @@ def _of_categories(profile: CategoryProfile) -> tuple[NDArray[np.int64], list[st
     """
     ranked = sorted(profile.counts.items(), key=lambda item: (-item[1], item[0]))
     names = [name for name, _ in ranked]
-    room = GROUPS - 1
-    if len(names) > room or not profile.complete:
-        room = GROUPS - 1 - _HASHED
-    own = names[:room]
+    most = GROUPS - 1
+    if len(names) > most or not profile.complete:
+        most = GROUPS - 1 - _HASHED
+    own = names[:most]
     groups = np.full(MISSING, min(len(own), GROUPS - 1), np.int64)
     groups[: len(own)] = np.arange(len(own))
     spread = 0
-    if len(names) > room or not profile.complete:
+    if len(names) > most or not profile.complete:
         spread = min(_HASHED, len(profile.groups) or _HASHED)
-        for code, name in enumerate(names[room:], room):
+        for code, name in enumerate(names[most:], most):
             groups[code] = len(own) + group_of(name, len(profile.groups) or HASHED) % spread
         for code in range(len(profile.groups)):
             groups[len(names) + code] = len(own) + code % spread

@@ -123,10 +123,10 @@ def area_under_curve(histogram: Floats) -> tuple[float, float] | None:
 
 def _auc(histogram: Floats, alpha: float) -> Ends | None:
     """As an asymptotic sequence with the variance of :func:`area_under_curve`."""
-    found = area_under_curve(histogram)
-    if found is None:
+    estimate = area_under_curve(histogram)
+    if estimate is None:
         return None
-    area, variance = found
+    area, variance = estimate
     rows = float(histogram.sum())
     deviation = math.sqrt(variance + 1.0 / rows)
     radius = float(asymptotic_radius(rows, deviation, alpha, asymptotic_precision(PLANNED, alpha)))

@@ -238,11 +238,11 @@ class SegmentAlarms(Stateful):
         """Labels in their order: segments (n,) from 0 to ``most`` - 1 (-1: none), errors (n,)."""
         for index in np.unique(indices[(indices >= 0) & np.isfinite(wrong)]).tolist():
             values = wrong[(indices == index) & np.isfinite(wrong)]
-            room = int(REFERENCE - self._counts[index, 0])
-            if room > 0:
-                part = values[:room]
+            missing = int(REFERENCE - self._counts[index, 0])
+            if missing > 0:
+                part = values[:missing]
                 self._counts[index] += (len(part), part.sum())
-                values = values[room:]
+                values = values[missing:]
             if len(values):
                 self._evaluate(index, values)
 

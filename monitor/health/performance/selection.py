@@ -184,8 +184,8 @@ class LabelSelection(Stateful):
         begin = 0
         while begin < len(groups):
             cohort = self._open(float(times[begin]))
-            room = max(1, self._size - int(cohort.predictions.sum()))
-            end = min(len(groups), begin + room)
+            free = max(1, self._size - int(cohort.predictions.sum()))
+            end = min(len(groups), begin + free)
             cohort.predictions += np.bincount(groups[begin:end], minlength=len(cohort.predictions))
             begin = end
         if len(times):
@@ -290,10 +290,10 @@ class LabelSelection(Stateful):
 
     def _rates(self, delay: float | None) -> tuple[float, float] | None:
         """Coverage on both sides of the cut that was found, of cohorts old enough."""
-        found = self._settled(delay, self._crossed)
-        if found is None:
+        settled = self._settled(delay, self._crossed)
+        if settled is None:
             return None
-        many, known = (self._sides(one, self._crossed) for one in found)
+        many, known = (self._sides(one, self._crossed) for one in settled)
         return known[0] / many[0], known[1] / many[1]
 
     def problem(self, delay: float | None) -> Selective | None:
@@ -332,10 +332,10 @@ class LabelSelection(Stateful):
     def _fallen(self, delay: float | None) -> Selective | None:
         if not self.labels:
             return None
-        found = self._settled(delay, None, 0.0 if self.usual else self._first)
-        if found is None:
+        settled = self._settled(delay, None, 0.0 if self.usual else self._first)
+        if settled is None:
             return None
-        predictions, labels = (float(one.sum()) for one in found)
+        predictions, labels = (float(one.sum()) for one in settled)
         if not self.usual:
             self.usual = min(1.0, labels / predictions)
             return None

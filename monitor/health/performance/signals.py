@@ -89,7 +89,7 @@ def _worse(
 
 def _apart(model: str, version: str, one: LargeGap) -> Signal:
     gap = one.gap
-    what = _GAP_WORDS.get(gap.metric, gap.metric)
+    rate = _GAP_WORDS.get(gap.metric, gap.metric)
     return Signal(
         key=f"performance/{model}/{version}/{one.feature}/gap-{gap.metric}",
         kind="performance",
@@ -97,9 +97,9 @@ def _apart(model: str, version: str, one: LargeGap) -> Signal:
         version=version,
         segment=one.feature,
         severity="warning",
-        title=f"Share of {what} differs by {gap.value * 100:.1f} percentage points between "
+        title=f"Share of {rate} differs by {gap.value * 100:.1f} percentage points between "
         f"{gap.highest} and {gap.lowest} of {one.feature}",
-        features=(Contribution(one.feature, 1.0, what),),
+        features=(Contribution(one.feature, 1.0, rate),),
         size=Size(f"gap in {gap.metric}", "", None, gap.value, gap.low, gap.high),
         rule="confidence sequences of each group, simultaneous over all groups and metrics",
         guarantee="with a probability of 95 %, a gap within the allowed limit is never reported",

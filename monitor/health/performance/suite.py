@@ -35,17 +35,17 @@ def figures_of(baseline: Baseline | None, settings: Performance) -> dict[str, An
     named = table["prediction"] if table is not None else predictions[0] if predictions else ""
     if named != settings.prediction or (table is None and len(predictions) > 1):
         return {}
-    found = dict(baseline.performance)
+    figures = dict(baseline.performance)
     if table is not None:
         for name in OF_THRESHOLD:
-            if name in found and found[name].get("threshold", THRESHOLD) != settings.threshold:
-                del found[name]
+            if name in figures and figures[name].get("threshold", THRESHOLD) != settings.threshold:
+                del figures[name]
         counts, positives = (np.array(table[k], np.float64) for k in ("counts", "positives"))
         area = area_under_curve(np.array([counts - positives, positives]))
         if area is not None:
             figure = {"value": area[0], "deviation": area[1] ** 0.5, "rows": float(counts.sum())}
-            found["auc"] = figure
-    return found
+            figures["auc"] = figure
+    return figures
 
 
 def declared_metrics(settings: Performance, kind: str) -> dict[str, Margin | None]:
@@ -122,13 +122,13 @@ class MetricTests(Stateful):
             if kind == "classes":
                 self._of_classes = smallest or LOSSES["recall"].smallest
                 continue
-            given = None
+            reference = None
             if name in figures and float(figures[name]["rows"]) >= _FEWEST:
                 size = "mae" if name == "bias" else name
                 about = abs(float(figures[size]["value"]))
-                given = Reference.of_figure(LOSSES[name], figures[name], about)
+                reference = Reference.of_figure(LOSSES[name], figures[name], about)
             self.tests[name] = MetricTest(
-                LOSSES[name], run_length, self._needed(name), deviations, smallest, given
+                LOSSES[name], run_length, self._needed(name), deviations, smallest, reference
             )
 
     def _needed(self, name: str) -> int:
@@ -142,15 +142,15 @@ class MetricTests(Stateful):
             self._class(str(name)).load_state(state)
 
     def _class(self, name: str) -> MetricTest:
-        found = self.classes.get(name)
-        if found is None:
+        test = self.classes.get(name)
+        if test is None:
             length = self.run_length * MOST_CLASSES
             needed = self._needed("recall")
             label = f"class {len(self.classes) + 1}" if self.hidden else name
-            found = self.classes[name] = MetricTest(
+            test = self.classes[name] = MetricTest(
                 LOSSES["recall"], length, needed, self.deviations, self._of_classes, label=label
             )
-        return found
+        return test
 
     def __iter__(self) -> Iterator[MetricTest]:
         return iter((*self.tests.values(), *self.classes.values()))

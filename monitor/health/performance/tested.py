@@ -272,34 +272,34 @@ class MetricTest(Stateful):
         """Since when, as unix time, and the metric since then with an interval."""
         assert self.reference is not None
         series = int(np.argmax(self.latches.alarmed))
-        found = self.history.estimate(series)
+        estimate = self.history.estimate(series)
         sign = -1.0 if series == 1 else 1.0
         by = self._spread * self.scale * sign
         value, low, high = (
             self._metric(self.reference.mean + by * size)
-            for size in (found.size, found.low, found.high)
+            for size in (estimate.size, estimate.low, estimate.high)
         )
         if self.kind.rate:
-            wrong = min(max(self.reference.mean + by * found.size, 0.0), 1.0)
-            rows = max(found.rows, 1.0)
+            wrong = min(max(self.reference.mean + by * estimate.size, 0.0), 1.0)
+            rows = max(estimate.rows, 1.0)
             value = self._metric(wrong)
             low, high = (self._metric(end) for end in share(wrong * rows, rows, 0.05))
-        return found.time, value, min(low, high), max(low, high)
+        return estimate.time, value, min(low, high), max(low, high)
 
     def untested(self, labels: int, wanted: int) -> Untested | None:
         """Why it is not tested yet, with ``labels`` of the ``wanted`` ones; None when it is."""
         name = self.kind.name
-        what = f"{self.kind.title} of {self.label}" if self.label else self.kind.title
+        title = f"{self.kind.title} of {self.label}" if self.label else self.kind.title
         if self.reference is None and self.rows >= self.needed:
-            words = f"{what}: {labels:,} of {wanted:,} labels for the reference"
+            words = f"{title}: {labels:,} of {wanted:,} labels for the reference"
             return Untested(name, "reference", words, labels, wanted)
         if self.reference is None:
             need = f"{self.rows:,} of {self.needed:,} {self.kind.rows} for the reference"
-            return Untested(name, "reference", f"{what}: {need}", self.rows, self.needed)
+            return Untested(name, "reference", f"{title}: {need}", self.rows, self.needed)
         if self._detector is None:
             worst = self.usual
-            return Untested(name, "reference", f"{what}: the reference is {worst:.3g}, which leaves"
-                            " no room for a loss")  # fmt: skip
+            words = f"{title}: the reference is {worst:.3g}, which leaves no room for a loss"
+            return Untested(name, "reference", words)
         return None
 
     def summary(self) -> dict[str, Any]:

@@ -481,14 +481,14 @@ class PerformanceWatch(Stateful):
         """Decide whether labels are judged at present."""
         if self.selection is None:
             return
-        found = self.selection.problem(self.delays.quantile(_DELAY))
+        problem = self.selection.problem(self.delays.quantile(_DELAY))
         before = self.selective.reason if self.selective is not None else None
-        if found is not None and found.reason == "selective" != before:
+        if problem is not None and problem.reason == "selective" != before:
             # What was learned and found just before may be as selective.
             if self.labels < 2 * self.settings.reference_labels:
                 self._restart_reference()
             self._restart_tests()
-        self.selective = found
+        self.selective = problem
 
     def take_batch(self, batch: LabelledBatch, rows: Sequence[Mapping[str, object]] = ()) -> None:
         """Take labelled predictions, all of them valid; ``rows`` are the features that were stored
@@ -537,24 +537,24 @@ class PerformanceWatch(Stateful):
             self.declared.add(rows, missed, yes_predicted, yes_true)
 
     def _collect(self, batch: LabelledBatch, missed: Floats) -> None:
-        room = self.first.room
+        free = self.first.room
         scores = labels = None
         if self.kind == "scores" and self.estimator is None:
-            scores = np.asarray(batch.predicted)[:room]
-            labels = (np.asarray(batch.labels)[:room] > 0.5).astype(np.float64)
-        self.first.add(missed[:room], scores, labels)
+            scores = np.asarray(batch.predicted)[:free]
+            labels = (np.asarray(batch.labels)[:free] > 0.5).astype(np.float64)
+        self.first.add(missed[:free], scores, labels)
         self._complete()
 
-    def _realise(self, found: ResolvedLosses | None) -> None:
+    def _realise(self, resolved: ResolvedLosses | None) -> None:
         """Update the alarm and the history with measured losses."""
-        if found is None:
+        if resolved is None:
             return
-        three = np.full((len(found.losses), 3), np.nan)
-        three[:, 1] = found.losses
-        self.latches.update(_only(found.evidence, 1), three, self.labels)
-        both = np.full((len(found.losses), 2), np.nan)
-        both[:, 1] = self.realised.standard(found.losses)
-        self.history.update(both, found.times)
+        three = np.full((len(resolved.losses), 3), np.nan)
+        three[:, 1] = resolved.losses
+        self.latches.update(_only(resolved.evidence, 1), three, self.labels)
+        both = np.full((len(resolved.losses), 2), np.nan)
+        both[:, 1] = self.realised.standard(resolved.losses)
+        self.history.update(both, resolved.times)
 
     def _check(self, scores: Floats, labels: Floats, missed: Floats) -> None:
         """Test the calibration of the scores with their labels."""
@@ -583,9 +583,9 @@ class PerformanceWatch(Stateful):
         points = self.unlabelled.points if self.unlabelled is not None else []
         if len(self.windows) >= FEWEST or len(points) < FEWEST:
             return retrain_advice(self.windows, self.settings.floor)
-        found = retrain_advice(points, self.settings.floor)
+        advice = retrain_advice(points, self.settings.floor)
         predicted = "estimated from the scores, because there are few labels"
-        return replace(found, assumptions=(predicted, *found.assumptions))
+        return replace(advice, assumptions=(predicted, *advice.assumptions))
 
     # Both ---------------------------------------------------------------------------------------
 
@@ -661,9 +661,9 @@ class PerformanceWatch(Stateful):
                 words = f"Calibration: {count}"
                 result.append(Untested("calibration", "reference", words, have, need))
         for test in self.metrics:
-            found = test.untested(self.metrics.labels, need)
-            if found is not None:
-                result.append(found)
+            untested = test.untested(self.metrics.labels, need)
+            if untested is not None:
+                result.append(untested)
         for feature in self.declared.features:
             few, all_ = self.declared.alarms[feature].waiting()
             if few:

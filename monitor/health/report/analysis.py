@@ -161,13 +161,13 @@ class Analysis:
                 self._windows = _halved(self._windows)
         self._current.finish()
         smallest = self.options.smallest
-        found = [
+        checked = [
             checks_of(column, self._current, smallest) for column in self.baseline.columns.values()
         ]
-        adjusted(found, benjamini_hochberg)
+        adjusted(checked, benjamini_hochberg)
         timelines = self._timelines()
         columns, series = [], []
-        for checks in found:
+        for checks in checked:
             column = checks.before
             verdict = verdict_of(checks, LEVEL)
             columns.append(
@@ -227,7 +227,7 @@ class Analysis:
             "windows": [{"at": at, "rows": rows} for at, rows, _ in self._windows],
             "assumptions": list(self.watch.assumptions),
             "level": LEVEL,
-            "tests": sum(len(checks.checks) for checks in found),
+            "tests": sum(len(checks.checks) for checks in checked),
             "smallest_psi": smallest,
             "smallest_share": SMALLEST_RATE,
         }

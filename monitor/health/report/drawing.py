@@ -136,10 +136,10 @@ def _place(histogram: Mapping[str, Any], number: int, low: float, high: float) -
 
 def _marks(low: float, high: float, log: bool) -> list[float]:
     if log:
-        found = log_ticks(low, high)
-        while len(found) > 7:
-            found = found[::2]
-        return found or [low, high]
+        marks = log_ticks(low, high)
+        while len(marks) > 7:
+            marks = marks[::2]
+        return marks or [low, high]
     return ticks(low, high, 5)
 
 

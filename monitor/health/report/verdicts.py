@@ -84,32 +84,36 @@ def checks_of(before: Column, current: Current, smallest: float) -> ColumnChecks
     """The tests of one column; ``smallest`` is the PSI from which a distribution has changed by
     enough."""
     now = current.columns[before.name]
-    found = ColumnChecks(before, now)
-    _missing(found)
+    result = ColumnChecks(before, now)
+    _missing(result)
     had, has = _values(before), _values(now)
     for name, profile in before.series.items():
-        found.series.append(_series(name, profile, now.series[name], current.thinned.get(name)))
+        result.series.append(_series(name, profile, now.series[name], current.thinned.get(name)))
     if not had or not has:
         if not had and not has and before.rows and now.rows:
-            found.empty = "no values in either file"
-        return found
-    _type(found, current.kinds.get(before.name, before.kind))
-    if found.checks and found.checks[-1].aspect == "type" and found.checks[-1].reason[:3] == "now":
-        return found  # values of another kind: nothing else can be compared
+            result.empty = "no values in either file"
+        return result
+    _type(result, current.kinds.get(before.name, before.kind))
+    if (
+        result.checks
+        and result.checks[-1].aspect == "type"
+        and result.checks[-1].reason[:3] == "now"
+    ):
+        return result  # values of another kind: nothing else can be compared
     if ignored(before):
         looks = before.extra["looks_like"]
-        found.empty = f"not compared: looks like {looks}; leave it out, or declare it"
-        return found
-    plain = len(found.series) == 1
-    for one in found.series:
+        result.empty = f"not compared: looks like {looks}; leave it out, or declare it"
+        return result
+    plain = len(result.series) == 1
+    for one in result.series:
         prefix = "" if plain else f"{one.name.removeprefix(before.name + '.')}: "
         if isinstance(one.reference, NumericProfile):
             assert isinstance(one.current, NumericProfile)
-            _numeric(found, one, one.reference, one.current, prefix, smallest)
+            _numeric(result, one, one.reference, one.current, prefix, smallest)
         else:
             assert isinstance(one.current, CategoryProfile)
-            _categorical(found, one, one.reference, one.current, prefix, smallest)
-    return found
+            _categorical(result, one, one.reference, one.current, prefix, smallest)
+    return result
 
 
 def _values(column: Column) -> int:
@@ -119,8 +123,8 @@ def _values(column: Column) -> int:
 # Missing and type ---------------------------------------------------------------------------------
 
 
-def _missing(found: ColumnChecks) -> None:
-    before, now = found.before, found.now
+def _missing(column: ColumnChecks) -> None:
+    before, now = column.before, column.now
     j, k = before.missing + before.nan, now.missing + now.nan
     if not j + k or not before.rows or not now.rows:
         return
@@ -131,16 +135,16 @@ def _missing(found: ColumnChecks) -> None:
     elif p == 1.0 > q:
         words = f"has values, the reference had none (missing in {percent(q)} of the rows)"
     chance = same_rate(j, before.rows, k, now.rows)
-    found.checks.append(Check("missing", chance, abs(p - q) >= SMALLEST_RATE, words))
+    column.checks.append(Check("missing", chance, abs(p - q) >= SMALLEST_RATE, words))
 
 
-def _type(found: ColumnChecks, kind: str) -> None:
-    before, now = found.before, found.now
+def _type(column: ColumnChecks, kind: str) -> None:
+    before, now = column.before, column.now
     n, m = float(_values(before)), float(_values(now))
     if kind != before.kind and not _same_kind(before, now, kind):
         chance = float(all_among(m, n, m))
         words = f"now {_a(kind)} column, was {_a(before.kind)} one"
-        found.checks.append(Check("type", chance, True, words))
+        column.checks.append(Check("type", chance, True, words))
         return
     j, k = float(before.mistyped), float(now.mistyped)
     if not j + k:
@@ -148,7 +152,7 @@ def _type(found: ColumnChecks, kind: str) -> None:
     p, q = j / n, k / m
     words = f"{percent(q)} of the values are not {_what(before.kind)}, was {percent(p)}"
     chance = same_rate(j, n, k, m)
-    found.checks.append(Check("type", chance, abs(p - q) >= SMALLEST_RATE, words))
+    column.checks.append(Check("type", chance, abs(p - q) >= SMALLEST_RATE, words))
 
 
 def _same_kind(before: Column, now: Column, kind: str) -> bool:
@@ -192,7 +196,7 @@ def _what(kind: str) -> str:
 
 
 def _numeric(
-    found: ColumnChecks,
+    column: ColumnChecks,
     one: Series,
     before: NumericProfile,
     now: NumericProfile,
@@ -200,16 +204,16 @@ def _numeric(
     smallest: float,
 ) -> None:
     n, m = float(before.count), float(now.count)
-    infinite = float(found.before.infinite), float(found.now.infinite)
+    infinite = float(column.before.infinite), float(column.now.infinite)
     if not prefix and any(infinite):
         p, q = infinite[0] / (n + infinite[0]), infinite[1] / (m + infinite[1])
         chance = same_rate(infinite[0], n + infinite[0], infinite[1], m + infinite[1])
         words = f"{percent(q)} of the values are infinite, was {percent(p)}"
-        found.checks.append(Check("range", chance, abs(p - q) >= SMALLEST_RATE, words))
+        column.checks.append(Check("range", chance, abs(p - q) >= SMALLEST_RATE, words))
     if not n or not m:
         return
     p_counts, q_counts = before.counts.astype(np.float64), now.counts.astype(np.float64)
-    if _constancy(found, one, p_counts, q_counts, prefix):
+    if _constancy(column, one, p_counts, q_counts, prefix):
         return
     moved = _moved(one, before, now)
     outside = _outside(one, before)
@@ -220,13 +224,13 @@ def _numeric(
         span = f"{shown(before.minimum)} to {shown(before.maximum)}"
         words = f"{percent(outside)} of the values lie outside {span}"
         check = Check("range", chance if outside else 1.0, matters, f"{words}; {moved}")
-        found.checks.append(check)
+        column.checks.append(check)
     distance = _excess(one)
     effective = _effective(before, n), _effective(now, m)
     p_value = _numeric_p(p_counts * effective[0], q_counts * effective[1])
     # A shift that puts half of the values out of range is one of the range.
     enough = distance >= smallest or _rare_change(p_counts, q_counts)
-    found.checks.append(Check("distribution", p_value, enough and outside < 0.5, prefix + moved))
+    column.checks.append(Check("distribution", p_value, enough and outside < 0.5, prefix + moved))
 
 
 def _numeric_p(p: Floats, q: Floats) -> float:
@@ -313,7 +317,7 @@ def _share_moved(before: Mapping[str, float], now: Mapping[str, float]) -> str:
 
 
 def _categorical(
-    found: ColumnChecks,
+    column: ColumnChecks,
     one: Series,
     before: CategoryProfile,
     now: CategoryProfile,
@@ -324,19 +328,19 @@ def _categorical(
     if not n or not m:
         return
     p, q = common_counts(before, now)
-    if _constancy(found, one, p, q, prefix):
+    if _constancy(column, one, p, q, prefix):
         return
     if not before.other and not prefix:
-        _unseen(found, before, now)
+        _unseen(column, before, now)
     effective = _effective(before, n), _effective(now, m)
     table = top(p, q, TEST_GROUPS)
     p_value = same_shares(table[0] * effective[0], table[1] * effective[1])
     moved = _share_moved(_comparable(before, now), _comparable(now, before))
     enough = _excess(one) >= smallest or _rare_change(*table)
-    found.checks.append(Check("distribution", p_value, enough, prefix + moved))
+    column.checks.append(Check("distribution", p_value, enough, prefix + moved))
 
 
-def _unseen(found: ColumnChecks, before: CategoryProfile, now: CategoryProfile) -> None:
+def _unseen(column: ColumnChecks, before: CategoryProfile, now: CategoryProfile) -> None:
     """Values that the reference does not have. Of exchangeable rows, a value with c rows in all is
     in the current ones only with a probability of about (m / (n + m)) ** c."""
     unseen = {name: c for name, c in now.counts.items() if name not in before.counts}
@@ -360,7 +364,7 @@ def _unseen(found: ColumnChecks, before: CategoryProfile, now: CategoryProfile) 
     ranked = sorted(unseen, key=lambda k: (-unseen[k], k))
     names = ", ".join(map(repr, ranked[:3])) + (", …" if len(ranked) > 3 else "")
     words = f"{percent(share)} of the values are not in the reference: {names}"
-    found.checks.append(Check("range", p_value, share >= SMALLEST_RATE, words))
+    column.checks.append(Check("range", p_value, share >= SMALLEST_RATE, words))
 
 
 def _comparable(one: CategoryProfile, other: CategoryProfile) -> dict[str, float]:
@@ -400,7 +404,7 @@ def top(p: Floats, q: Floats, most: int) -> tuple[Floats, Floats]:
 # Both ---------------------------------------------------------------------------------------------
 
 
-def _constancy(found: ColumnChecks, one: Series, p: Floats, q: Floats, prefix: str) -> bool:
+def _constancy(column: ColumnChecks, one: Series, p: Floats, q: Floats, prefix: str) -> bool:
     """Test whether the values became constant, or a constant changed; True when one of the two
     samples is constant, so that the rest is part of this."""
     before, now = _only(one.reference), _only(one.current)
@@ -422,7 +426,7 @@ def _constancy(found: ColumnChecks, one: Series, p: Floats, q: Floats, prefix: s
     else:
         words = f"always {now}, had different values"
         chance = constant_by_chance(p + q, m)
-    found.checks.append(Check("constancy", chance, True, prefix + words))
+    column.checks.append(Check("constancy", chance, True, prefix + words))
     return before is not None
 
 
@@ -486,10 +490,10 @@ def _excess(one: Series) -> float:
     return float(one.psi - (len(one.p) - 1) * (1.0 / n + 1.0 / m))
 
 
-def verdict_of(found: ColumnChecks, level: float) -> dict[str, Any]:
+def verdict_of(column: ColumnChecks, level: float) -> dict[str, Any]:
     """Verdict and reason: of the checks that are significant and matter, the first aspect in the
     order of :data:`ASPECTS`."""
-    sure = [c for c in found.checks if c.adjusted < level and c.matters]
+    sure = [c for c in column.checks if c.adjusted < level and c.matters]
     if sure:
         sure.sort(key=lambda c: (ASPECTS.index(c.aspect), c.p_value))
         first = sure[0]
@@ -501,10 +505,10 @@ def verdict_of(found: ColumnChecks, level: float) -> dict[str, Any]:
             "drifted": True,
             "adjusted_p": first.adjusted,
         }
-    if found.empty:
-        return {"verdict": USUAL, "reason": found.empty, "drifted": False, "adjusted_p": None}
+    if column.empty:
+        return {"verdict": USUAL, "reason": column.empty, "drifted": False, "adjusted_p": None}
     # Nothing to name: then the distribution is what people want to read of.
-    checks = [c for c in found.checks if c.aspect == "distribution"] or found.checks
+    checks = [c for c in column.checks if c.aspect == "distribution"] or column.checks
     least: Check | None = min(checks, key=lambda c: c.adjusted, default=None)
     if least is None:
         return {"verdict": USUAL, "reason": "", "drifted": False, "adjusted_p": None}

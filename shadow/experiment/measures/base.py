@@ -189,9 +189,9 @@ class Measure(Stateful, ABC):
 
     def judged(self, side: int) -> list[tuple[Contrast, BlockJudgement]]:
         """What blocks say about a side (0: pass, 1: harm)."""
-        found = self._judged.get(side)
-        if found is None:
-            found = self._judged[side] = []
+        judgements = self._judged.get(side)
+        if judgements is None:
+            judgements = self._judged[side] = []
             for contrast in self._contrasts(side):
                 judgement = self.time_blocks.judge(
                     contrast.column,
@@ -202,8 +202,8 @@ class Measure(Stateful, ABC):
                     suspect=self._suspect(),
                 )
                 if judgement is not None:
-                    found.append((contrast, judgement))
-        return found
+                    judgements.append((contrast, judgement))
+        return judgements
 
     @property
     def dependent(self) -> bool:
@@ -219,22 +219,22 @@ class Measure(Stateful, ABC):
         logs = []
         for contrast, j in self.judged(side):
             whole = (j.records, j.centre, j.deviation) if j.decides else None
-            found = [self._log_normal(contrast.null, whole)]
+            parts = [self._log_normal(contrast.null, whole)]
             if side:
                 null = contrast.null
                 recent = self.time_blocks.recent(
                     contrast.column, null.ratio, null.shift, paired=self.paired
                 )
-                found.append(self._log_normal(null, recent))
-            logs.append(float(logmeanexp(np.array(found))))
+                parts.append(self._log_normal(null, recent))
+            logs.append(float(logmeanexp(np.array(parts))))
         return float(logmeanexp(np.array(logs))) if logs else 0.0
 
-    def _log_normal(self, null: NullBoundary, found: tuple[int, float, float] | None) -> float:
+    def _log_normal(self, null: NullBoundary, estimate: tuple[int, float, float] | None) -> float:
         """Evidence against a null hypothesis from records, centre and deviation (equation 134 of
         arXiv:2103.06476)."""
-        if found is None:
+        if estimate is None:
             return 0.0
-        n, centre, deviation = found
+        n, centre, deviation = estimate
         s = n * centre / deviation
         if null.alternative == "less":
             s = -s
@@ -317,8 +317,10 @@ def _pack(values: list[float]) -> str:
 
 def _unpack(name: str, text: Any, _: Any) -> list[float]:
     """Undo :func:`_pack`. Raises ValueError."""
-    found: list[float] = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").tolist()
-    return found
+    numbers: list[float] = np.frombuffer(
+        base64.b64decode(text, validate=True), dtype="<f4"
+    ).tolist()
+    return numbers
 
 
 class InitialValues(Stateful):

@@ -289,10 +289,10 @@ def _difference(measure: Measure, alpha: float) -> Interval:
 
 def _ratio(measure: Measure, alpha: float) -> Interval | None:
     """Challenger over champion, likewise."""
-    found = measure.ratio(alpha)
+    interval = measure.ratio(alpha)
     champion, challenger = measure.estimates()
     centre = challenger / champion if champion and challenger is not None else None
-    return measure.widened(found, centre) if found is not None else None
+    return measure.widened(interval, centre) if interval is not None else None
 
 
 def _hull(first: Interval, second: Interval) -> Interval:

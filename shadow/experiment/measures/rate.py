@@ -206,6 +206,6 @@ def _logit_effect(hypothesis: Hypothesis) -> float:
     hoped = hypothesis.margin if guardrail else hypothesis.effect or hypothesis.margin
     size = hoped.value * base if hoped.relative else hoped.value
     upward = hypothesis.lower_is_better == guardrail
-    room = 0.9 * (1.0 - base if upward else base)
-    step = min(size, room) if size > 0.0 else 0.2 * room
+    largest = 0.9 * (1.0 - base if upward else base)
+    step = min(size, largest) if size > 0.0 else 0.2 * largest
     return min(10.0, max(0.02, abs(log_odds_effect(base, step if upward else -step))))

@@ -120,10 +120,10 @@ class Ratio(Mean):
 
     def _weights(self, side: int) -> Array:
         """The linearised ratio of an arm as a combination of the four columns."""
-        found = np.zeros(4)
+        weights = np.zeros(4)
         size = self._sizes[side].mean
-        found[2 * side : 2 * side + 2] = (1.0 / size, -(self._quotient(side) or 0.0) / size)
-        return found
+        weights[2 * side : 2 * side + 2] = (1.0 / size, -(self._quotient(side) or 0.0) / size)
+        return weights
 
     @property
     def _squared(self) -> float:

@@ -254,7 +254,7 @@ class Finding:
         """JSON-able; the fields of the signal stand beside those of the finding."""
         data: dict[str, Any] = {"id": self.id, "state": "open" if self.open else "closed"}
         data |= self.signal.to_dict()
-        data |= {_json_name(name): getattr(self, name) for name in _PLAIN}
+        data |= {name: getattr(self, name) for name in _PLAIN}
         data["notes"] = [note.to_dict() for note in self.notes]
         return data
 
@@ -293,13 +293,9 @@ class Finding:
 _PLAIN = tuple(
     field.name for field in fields(Finding) if field.name not in ("signal", "notified", "notes")
 )
-_JSON_NAMES = {"source": "room"}
-"""Fields whose name in JSON, on disk and in the API, is another one."""
+_EARLIER_NAMES = {"source": "room"}
+"""Names that fields had on disk in earlier versions."""
 _TIMES = ("opened", "seen", "changed", "closed", "absent", "silenced_until")
-
-
-def _json_name(field: str) -> str:
-    return _JSON_NAMES.get(field, field)
 
 
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,10 +303,11 @@ def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     ignored."""
     if not isinstance(data, Mapping):
         raise FindingError(f"{cls.__name__} must be a mapping, not {type(data).__name__}")
-    names = {field.name: _json_name(field.name) for field in fields(cls)}
-    known = {name: data[key] for name, key in names.items() if key in data}
+    earlier = {name: data[old] for name, old in _EARLIER_NAMES.items() if old in data}
+    present = {**earlier, **data}
+    known = {field.name: present[field.name] for field in fields(cls) if field.name in present}
     missing = [
-        names[field.name]
+        field.name
         for field in fields(cls)
         if field.name not in known
         and field.default is MISSING

@@ -119,7 +119,7 @@ def test_a_size_has_a_value_and_an_interval_that_is_not_empty() -> None:
         {"notes": [1]},
         {"told": 3},
         {"id": ...},
-        {"room": ...},
+        {"source": ...},
         {"severity": ...},
     ],
 )
@@ -131,6 +131,12 @@ def test_damaged_data_are_an_error(damage: dict[str, Any]) -> None:
     for wrong in ([], None, "x"):
         with pytest.raises(FindingError):
             Finding.from_dict(wrong)  # type: ignore[arg-type]
+
+
+def test_a_finding_of_an_earlier_version_is_read() -> None:
+    data = finding().dump()
+    data["room"] = data.pop("source")
+    assert Finding.from_dict(data) == finding()
 
 
 def test_notes_are_bounded() -> None:

@@ -82,6 +82,12 @@ IDENTICAL = (
         traffic=Traffic(units=400, clustered=1.5),
         declared=USERS,
     ),
+    _same(
+        "answers that are never read",
+        Server(),
+        traffic=Traffic(binary=1.0),
+        declared={"opaque_answers": True},
+    ),
     Case(
         "labels of one arm are late",
         Server(label_delay=60.0),

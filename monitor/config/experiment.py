@@ -201,6 +201,9 @@ class Experiment(Section):
     down_after: Seconds = 30.0
     """How long a challenger that serves may answer none of its requests, while the champion
     answers, before it is rolled back."""
+    opaque_answers: bool = False
+    """The answers can never be read (images, binary tensors), and that is known: only whether a
+    request was answered counts then, and no metric may need what the answer says."""
     compare: Compare = Compare()
     """When responses agree, in shadow mode."""
     label: Label | None = None
@@ -223,6 +226,12 @@ class Experiment(Section):
             raise ValueError("challengers: a canary has one; use mode split for several")
         if not self.slice[0] < self.slice[1]:
             raise ValueError("slice: its end must be above its beginning, as in [0, 0.5]")
+        for index, metric in enumerate(self.metrics or ()) if self.opaque_answers else ():
+            if metric.metric in METRICS and METRICS[metric.metric].reads_answers:
+                raise ValueError(
+                    f"metrics[{index}].metric: {metric.metric} needs answers that can be read, and "
+                    "opaque_answers says that they cannot"
+                )
         if len(set(self.challengers)) < len(self.challengers):
             raise ValueError("challengers: each only once")
         if self.mode == "split":

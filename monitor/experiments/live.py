@@ -35,6 +35,7 @@ from understudy.shadow.assignment import Allocation
 from understudy.shadow.experiment import Decision, Experiment, Pairs, Split, Unanswered
 from understudy.shadow.experiment.decision import HARM, OPERATOR
 from understudy.shadow.experiment.fates import (
+    ANSWERED,
     BREAKER_OPEN,
     DIVERTED,
     OUTSIDE,
@@ -161,7 +162,7 @@ class LiveExperiment(Stateful):
     def _take_assigned(self, batch: ColumnBatch) -> None:
         """Take requests that were assigned under the current weights."""
         sides, unfinished = batch.side, batch.floats("open") > 0.0
-        fate = batch.floats("fate").astype(np.int64)
+        fate = self._fates(batch, "fate")
         limit = self.arms.serving_limits.total
         values = {c: self._numbers(batch, "v.", c) for c in self._columns}
         known, low, high = {}, {}, {}
@@ -244,6 +245,13 @@ class LiveExperiment(Stateful):
                 arms = (batch.side[mine] > 0).astype(np.float64)
                 self.experiment.contests[name].expect_labels(arms, started[mine])
 
+    def _fates(self, batch: ColumnBatch, name: str) -> NDArray[np.int64]:
+        """What became of each request; an answer that is never read is one like others."""
+        fates = batch.floats(name).astype(np.int64)
+        if self.declared.opaque_answers:
+            fates[fates == UNREADABLE] = ANSWERED
+        return fates
+
     def _numbers(self, batch: ColumnBatch, prefix: str, column: str) -> Floats:
         return numbered(
             batch.column(prefix + column), lambda cells: self._codes.mean(column, cells)
@@ -254,7 +262,7 @@ class LiveExperiment(Stateful):
         if contest is None or batch.names != self.layout.pairs_names():
             return
         limit = self.arms.limits_of(batch.kind[2]).total
-        fates = (batch.floats("a.fate").astype(np.int64), batch.floats("b.fate").astype(np.int64))
+        fates = self._fates(batch, "a.fate"), self._fates(batch, "b.fate")
         known, low, high = {}, {}, {}
         for column in self._columns:
             values = (self._numbers(batch, "a.", column), self._numbers(batch, "b.", column))

@@ -391,7 +391,10 @@ def _evidence(
     logs = [[m.log_pass, m.log_harm] for m in measures]
     judgement = cohorts.judge(ARMS) if cohorts is not None else None
     not_judged = judgement.reason if judgement is not None else ""
+    level = alpha
     if judgement is not None:
+        # The interval excludes what evidence without the penalty would reject.
+        level *= math.exp(-judgement.penalty)
         # Of the labels of split traffic: the first measure.
         logs[0] = [min(e, 0.0) if not_judged else _less(e, judgement.penalty) for e in logs[0]]
         note = "; ".join(filter(None, (note, judgement.note)))
@@ -403,8 +406,8 @@ def _evidence(
         shown.hypothesis,
         (shown.n[0], shown.n[1]),
         shown.estimates(),
-        Interval() if not_judged else shown.difference(alpha),
-        None if not_judged else shown.ratio(alpha),
+        Interval() if not_judged else shown.difference(level),
+        None if not_judged else shown.ratio(level),
         sum(to_pass for to_pass, _ in logs),
         sum(harm for _, harm in logs),
         sum(m.outside for m in measures),

@@ -76,7 +76,8 @@ REASONS: Mapping[str, Reason] = {
         "got an answer that cannot be read",
         "name the wire format in `models[].protocol` (with `json` for plain JSON), have clients "
         "ask for JSON instead of binary tensors, or raise `capture.max_body`; "
-        "understudy_undecodable_total counts the causes",
+        "understudy_undecodable_total counts the causes; if answers never can be read, set the "
+        "experiment's `opaque_answers`",
     ),
     "diverted": Reason(
         "were served by the champion, since the challenger's circuit breaker was open",

@@ -55,6 +55,12 @@ class Metric:
     beside: str = ""
     bounds: tuple[float, float] | None = None
 
+    @property
+    def reads_answers(self) -> bool:
+        """Whether it is about what answers say, alone or beside a label."""
+        labels = self.needs == "labels" and self.column != "reward"
+        return self.of_field or self.column == "disagreement" or labels
+
 
 LOG_LOSS = 16.0
 """Largest log loss of one prediction: probabilities below 1.1e-7 count as that."""

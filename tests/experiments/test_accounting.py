@@ -133,6 +133,57 @@ def test_without_any_readable_answer_nothing_is_promoted() -> None:
     assert status["error_rate"] == "passed"
 
 
+@pytest.mark.parametrize("mode", ["shadow", "split", "units"])
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_answers_that_never_can_be_read_count_by_whether_they_came(mode: str, share: float) -> None:
+    """With ``opaque_answers``: alike arms are promoted, and one that fails is rolled back."""
+    unit = {"unit": {"by": "header", "name": "x-user"}} if mode == "units" else {}
+    options = {**SPLIT, **unit} if mode != "shadow" else {}
+    one = live(**options, metrics=GUARDS, opaque_answers=True)
+
+    def outcome(i: int) -> int:
+        return records.SERVER_ERROR if drawn(i, share) else records.OK
+
+    rng = np.random.default_rng(5)
+    for i in range(3000):
+        if mode == "shadow":
+            one.take(record(i), "champion", None, None, None)
+            one.take(record(i, MIRROR, outcome(i)), "candidate", None, None, None)
+            continue
+        side = int(rng.random() < 0.4)
+        one_record, arm = assigned(i, side, started=NOW + 10.0 + i)
+        one_record.outcome = outcome(i) if side else records.OK
+        one_record.unit = b"u%d" % i
+        one.take(one_record, arm, division(), None, None)
+    if mode == "units":
+        one.flush()
+        one.finish()
+    found = decided(one, "shadow" if mode == "shadow" else "split")
+    assert found.verdict == ("rollback" if share else "promote"), found.reasons
+    assert not any("cannot be read" in line for line in found.reasons)
+    assert "unreadable" not in document(one, NOW)["left_out"]
+    status = {item.name: item for item in found.evidence}["unusable_rate"]
+    assert status.unknown == (0, 0)
+    assert status.status == ("harmed" if share else "passed")
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"metric": "disagreement", "margin": "2 pp"},
+        {"metric": "prediction", "field": "p", "margin": "0.1 units"},
+        {"metric": "accuracy", "margin": "1 pp"},
+    ],
+)
+def test_metrics_of_answers_are_rejected_where_these_never_can_be_read(
+    metric: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match=r"metrics\[1\]\.metric: .* needs answers"):
+        declared(metrics=[GUARDS[0], metric], opaque_answers=True)
+    kept = {"metric": "reward", "margin": "0.1 units"}
+    assert declared(metrics=[GUARDS[0], kept], opaque_answers=True).opaque_answers
+
+
 @pytest.mark.parametrize(
     "metric",
     [

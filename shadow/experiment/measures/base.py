@@ -169,9 +169,19 @@ class Measure(Stateful, ABC):
         by_request = _bounded(self._carried[side] + self._found[side])
         if self.dependent:
             return min(by_request, self._by_blocks(side))
-        # An e-value to the power 1/V: what normal sums of V times the variance allow.
-        discount = min((j.discount for _, j in self.judged(side)), default=1.0)
-        return by_request / discount if by_request > 0.0 else by_request
+        return by_request / self._discount(side) if by_request > 0.0 else by_request
+
+    def _discount(self, side: int) -> float:
+        """Evidence by request is divided by it while V may still be chance: an e-value to the power
+        1/V is what normal sums of V times the variance allow."""
+        return min((j.discount for _, j in self.judged(side)), default=1.0)
+
+    def level(self, alpha: float) -> float:
+        """The level of an interval by request that excludes what evidence would reject at
+        ``alpha``: evidence divided by V reaches ln(1/alpha) where it reached V times that."""
+        if self.dependent:
+            return alpha
+        return float(alpha ** max(self._discount(side) for side in (0, 1)))
 
     # Dependence ---------------------------------------------------------------------------------
 
@@ -244,7 +254,10 @@ class Measure(Stateful, ABC):
         return max((j for side in (0, 1) for _, j in self.judged(side)), key=lambda j: j.inflation)
 
     def widened(self, interval: Interval, centre: float | None) -> Interval:
-        """An interval about ``centre`` as wide as blocks make it, while requests depend."""
+        """An interval about ``centre`` as wide as blocks make it, while requests depend.
+
+        The interval has to be one at the :meth:`level` of alpha.
+        """
         if not self.dependent or centre is None or interval.is_empty:
             return interval
         j = self._widest()

@@ -14,12 +14,14 @@ from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import Measure
 from understudy.shadow.experiment.measures.by_unit import ByUnit
 from understudy.shadow.sequential.common import Interval
-from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Two
+from understudy.shadow.state import Config, Converter, Count, FieldError, Saved, Stateful, Two
 
 _ARMS = ("champion", "challenger")
 
 
 def _load_measure(name: str, state: Any, measure: Measure | None) -> Measure | None:
+    if (measure is None) != (state is None):
+        raise FieldError(name, "must be there exactly if both ends are")
     if measure is not None:
         measure.load_state(state)
     return measure
@@ -65,18 +67,11 @@ class BoundedMeasure(Stateful):
     def update_pairs(self, batch: Pairs) -> None:
         """Add pairs."""
         names = self.hypothesis.columns
-        known, ends = batch.column(*names), batch.ends(*names)
-        if ends is not None:
-            low, high, finite = self._within(ends, (0, 1))
-            for side in (0, 1):
-                self._count(side, low[side], high[side], finite)
-            ends = self._sorted((low[0], high[1]), (high[0], low[1]), finite)
+        known, ends = batch.column(*names), self._of_pairs(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
-            sampled = batch.ends(*names, sampled=True)
-            assert sampled is not None
-            low, high, finite = self._within(sampled, (0, 1))
-            fair = self._sorted((low[0], high[1]), (high[0], low[1]), finite)
-            ends = ends[0], fair[1] if fair is not None else sampled[0]
+            fair = self._of_pairs(batch.ends(*names, sampled=True), count=False)
+            assert fair is not None
+            ends = ends[0], fair[1]
         self._feed(lambda measure, values: measure.update_pairs(*values), known, ends)
 
     def update_split(self, batch: Split) -> None:
@@ -84,10 +79,9 @@ class BoundedMeasure(Stateful):
         names = self.hypothesis.columns
         known, ends = batch.column(*names), self._by_arm(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
-            sampled = batch.ends(*names, sampled=True)
-            assert sampled is not None
-            fair = self._by_arm(sampled, count=False)
-            ends = ends[0], fair[1] if fair is not None else sampled[0]
+            fair = self._by_arm(batch.ends(*names, sampled=True), count=False)
+            assert fair is not None
+            ends = ends[0], fair[1]
         self._feed(lambda measure, values: measure.update_split(*values), known, ends)
 
     def update_units(self, batch: Units) -> None:
@@ -100,6 +94,15 @@ class BoundedMeasure(Stateful):
             measure.update_at(batch.cutoff, *values)
 
         self._feed(update, known, self._by_arm(ends))
+
+    def _of_pairs(self, ends: Ends | None, *, count: bool = True) -> Ends | None:
+        """Values worst and best for the challenger, from (champion, challenger) with both ends."""
+        if ends is None:
+            return None
+        low, high, finite = self._within(ends, (0, 1))
+        for side in (0, 1) if count else ():
+            self._count(side, low[side], high[side], finite)
+        return self._sorted((low[0], high[1]), (high[0], low[1]), finite)
 
     def _by_arm(self, ends: Ends | None, *, count: bool = True) -> Ends | None:
         """Values worst and best for the challenger, from (arms, values, …) with both ends."""
@@ -116,13 +119,11 @@ class BoundedMeasure(Stateful):
         down = (arms, np.where(theirs, low[1], high[1]), *low[2:])
         return self._sorted(up, down, finite)
 
-    def _sorted(self, up: Values, down: Values, finite: Any) -> Ends | None:
+    def _sorted(self, up: Values, down: Values, finite: Any) -> Ends:
         """Values worst and best for the challenger, from those with which it is highest and lowest;
-        only where these are finite. None where both are the same."""
+        only where these are finite."""
         if not finite.all():
             up, down = (tuple(column[finite] for column in values) for values in (up, down))
-        if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(up, down, strict=True)):
-            return None
         return (up, down) if self._lower_is_better else (down, up)
 
     def _within(self, ends: Ends, which: tuple[int, ...]) -> tuple[Values, Values, Any]:
@@ -156,6 +157,8 @@ class BoundedMeasure(Stateful):
     def _feed(
         self, update: Callable[[Measure, Values], None], known: Values | None, ends: Ends | None
     ) -> None:
+        if ends is not None and self.worst is None and _same(*ends):
+            ends = None
         if ends is not None and self.worst is None:
             state = self.observed.dump_state()
             self.worst, self.best = self._make(), self._make()
@@ -274,9 +277,14 @@ class BoundedMeasure(Stateful):
 
     def load_state(self, state: Any) -> None:
         """Take over a state. Raises ValueError, KeyError or TypeError."""
+        self.worst = self.best = None
         if isinstance(state, dict) and state.get("worst") is not None:
             self.worst, self.best = self._make(), self._make()
         super().load_state(state)
+
+
+def _same(worst: Values, best: Values) -> bool:
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(worst, best, strict=True))
 
 
 def _difference(measure: Measure, alpha: float) -> Interval:
@@ -284,12 +292,12 @@ def _difference(measure: Measure, alpha: float) -> Interval:
     champion, challenger = measure.estimates()
     known = champion is not None and challenger is not None
     centre = challenger - champion if known else None  # type: ignore[operator]
-    return measure.widened(measure.difference(alpha), centre)
+    return measure.widened(measure.difference(measure.level(alpha)), centre)
 
 
 def _ratio(measure: Measure, alpha: float) -> Interval | None:
     """Challenger over champion, likewise."""
-    interval = measure.ratio(alpha)
+    interval = measure.ratio(measure.level(alpha))
     champion, challenger = measure.estimates()
     centre = challenger / champion if champion and challenger is not None else None
     return measure.widened(interval, centre) if interval is not None else None

@@ -135,6 +135,9 @@ class ByUnit(Measure):
         """Of units at the age that is shown: those that arrive together may share an outage."""
         return self.parts[self._shown].dependence
 
+    def level(self, alpha: float) -> float:
+        return self.parts[self._shown].level(alpha)
+
     def widened(self, interval: Interval, centre: float | None) -> Interval:
         return self.parts[self._shown].widened(interval, centre)
 

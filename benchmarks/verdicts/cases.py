@@ -72,6 +72,7 @@ IDENTICAL = (
     _same("large bodies", Server(), traffic=Traffic(large=0.1), modes=("split", "canary")),
     _same("clients give up", Server(latency=0.5, sigma=1.0), traffic=Traffic(patience=2.0)),
     _same("failures in bursts", Server(errors=0.02, burst=50)),
+    _same("outages of its own", Server(outages=(90.0, 20.0, 0.5))),
     Case("a stall of 8 s of the champion", Server(), Server(stalls=((30.0, 8.0),))),
     Case("a stall of 8 s of the challenger", Server(stalls=((30.0, 8.0),))),
     Case("a cold start of 20 s", Server(cold=20.0), modes=("split", "canary")),
@@ -128,6 +129,12 @@ def _segment_wrong(
     return "wrong" if request.segment < 0.15 else None
 
 
+def _fails_in_part(
+    request: Request, seconds: float, count: int, rng: np.random.Generator
+) -> str | None:
+    return "error" if request.segment < 0.3 else None
+
+
 LONGER = {"minimum_duration": 80}
 """Of faults that show only after a while: half a minute for a request that hangs, as that is the
 time limit."""
@@ -171,7 +178,29 @@ WORSE = (
     ),
     Case("fails only after 40 s", Server(fault=_later), declared=LONGER),
     Case("hangs in part, and is cold", replace(Server(fault=_hangs), cold=10.0), declared=LONGER),
+    Case(
+        "fails only after 40 s, and the traffic stops before",
+        Server(fault=_later),
+        traffic=Traffic(until=20.0),
+        declared=LONGER,
+    ),
+    Case("fails every request, as the champion does", Server(errors=1.0), Server(errors=1.0)),
 )
-"""Each challenger is worse than its champion by more than the margin."""
+"""Each challenger is worse than its champion by more than the margin, or not fit to serve."""
+
+BETTER = (
+    Case("the champion is down, and fails at once", Server(), Server(latency=0.001, errors=1.0)),
+    Case("the champion fails 30 % at once", Server(), Server(fault=_fails_in_part)),
+    Case(
+        "errors of both arms are known late",
+        Server(wrong=0.05, label_delay=2.0, late_errors=60.0),
+        Server(wrong=0.1, label_delay=2.0, late_errors=60.0),
+        Traffic(labels=1.0),
+        ("split", "canary"),
+        ({"metric": "accuracy", "role": "success", "effect": "1 pp"},),
+        LABELS,
+    ),
+)
+"""Each challenger is better than its champion, and never rolled back."""
 
 QUICK = ("plain", "a cold start of 20 s", "fails on large bodies", "hangs until clients give up")

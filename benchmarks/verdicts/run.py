@@ -1,4 +1,5 @@
-"""Identical arms are never judged worse or better; a challenger that is worse is never promoted.
+"""Identical arms are never judged worse or better; what is worse is never promoted, and what is
+better is never rolled back.
 
     python -m benchmarks verdicts [--quick]
 
@@ -19,7 +20,7 @@ from multiprocessing import get_context
 from scipy import stats
 
 from benchmarks.harness import Claim, Result, environment
-from benchmarks.verdicts.cases import IDENTICAL, QUICK, SUCCESS, WORSE, Case
+from benchmarks.verdicts.cases import BETTER, IDENTICAL, QUICK, SUCCESS, WORSE, Case
 from benchmarks.verdicts.service import SimulatedService
 
 SEED = 20_261_130
@@ -66,6 +67,10 @@ def _plan(quick: bool) -> Iterator[tuple[str, Case, str, tuple[str, ...]]]:
         if not quick or case.name in QUICK:
             for mode in case.modes:
                 yield "worse", case, mode, ("promote",)
+    for case in BETTER:
+        if not quick or case.name in QUICK:
+            for mode in case.modes:
+                yield "better", case, mode, ("rollback", "invalid")
 
 
 def _one(task: tuple[Case, str, int]) -> str:

@@ -68,7 +68,9 @@ class Server:
     one request to the next; ``slots`` is how many requests it serves at once (0: any number),
     ``stalls`` are (second, duration) during which it does not answer, ``cold`` is how long its
     first requests wait at most; ``errors`` is a share, and ``burst`` how many requests in a row
-    fail together.
+    fail together. ``outages`` are the mean time from one outage to the next, the mean duration of
+    one, and the share of requests that fail in it. The label of a wrong prediction takes
+    ``late_errors`` longer.
     """
 
     latency: float = 0.03
@@ -81,6 +83,8 @@ class Server:
     burst: int = 1
     wrong: float = 0.1
     label_delay: float = 5.0
+    late_errors: float = 0.0
+    outages: tuple[float, float, float] | None = None
     fault: Fault = healthy
 
 
@@ -96,6 +100,8 @@ class Traffic:
     large: float = 0.0
     binary: float = 0.0
     labels: float = 0.0
+    until: float = math.inf
+    """Seconds after which no requests come any more."""
     clustered: float = 0.0
     """How far the error rate differs between users, as a standard deviation of its logit."""
 
@@ -110,6 +116,9 @@ class _Running:
     count: int = 0
     failing: int = 0
     free: list[float] = field(default_factory=list)
+    begins: float = -1.0
+    ends: float = -1.0
+    """Of the present or next outage, in seconds since the start."""
 
     def serve(self, request: Request, seconds: float, weakness: float) -> tuple[float, str | None]:
         """How long the request takes from ``seconds`` on, and what goes wrong with it."""
@@ -132,6 +141,8 @@ class _Running:
             heapq.heappush(self.free, end)
         wrong = spec.fault(request, seconds, self.count, self.rng)
         self.count += 1
+        if wrong is None and self._down(seconds):
+            wrong = "error"
         if self.failing:
             self.failing -= 1
             wrong = wrong or "error"
@@ -140,6 +151,16 @@ class _Running:
         if wrong is None and self.rng.random() < spec.wrong:
             wrong = "wrong"
         return (math.inf if wrong == "hang" else end - seconds), wrong
+
+    def _down(self, seconds: float) -> bool:
+        """Whether an outage makes a request fail."""
+        if self.spec.outages is None:
+            return False
+        gap, length, share = self.spec.outages
+        while self.ends < seconds:
+            self.begins = max(self.ends, 0.0) + float(self.rng.exponential(gap))
+            self.ends = self.begins + float(self.rng.exponential(length))
+        return self.begins <= seconds and self.rng.random() < share
 
 
 class SimulatedService:
@@ -227,6 +248,8 @@ class SimulatedService:
         traffic, rng = self._traffic, self._rng
         for number in range(requests):
             at += rng.exponential(1.0 / traffic.rate)
+            if at > traffic.until:
+                return
             user = int(rng.integers(traffic.units)) if traffic.units else number
             large = rng.random() < traffic.large
             yield Request(
@@ -331,7 +354,10 @@ class SimulatedService:
         end = START + request.at + seconds
         heapq.heappush(self._due, (end, next(self._numbers), b"".join(encoded[1])))
         if outcome == record.OK and point(b"label", request_id) / 2.0**64 < self._traffic.labels:
-            delay = self._servers[arm].spec.label_delay * self._rng.exponential()
+            spec = self._servers[arm].spec
+            delay = spec.label_delay * self._rng.exponential()
+            if wrong == "wrong":
+                delay += spec.late_errors
             late = (end + delay, next(self._numbers), request_id.decode(), request.label)
             heapq.heappush(self._labels, late)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,13 +23,14 @@ REPEAT_SUFFIX = "-again"
 def compile_plan(config: model.Config, generation: int, routes: Routes | None = None) -> plan.Plan:
     """The plan for ``config``; ``generation`` numbers the plans of a run.
 
-    ``routes`` is the assignment in force. A challenger that serves clients gets no mirrored
-    requests, unless another experiment compares the answers to them.
+    ``routes`` is the assignment in force, but for experiments whose model servers are others now:
+    what was decided on the ones before does not hold for them. A challenger that serves clients
+    gets no mirrored requests, unless another experiment compares the answers to them.
     """
     limits = config.limits
     tls = config.listen.tls
     arms = arm_names(config)
-    routes = routes or Routes()
+    routes = _of_these_servers(config, routes or Routes())
     divided = list(_divided(config, routes, arms))
     serving = {
         arms[arm] for _, allocation, _ in divided for arm in set(allocation.arms) - {OUT}
@@ -60,6 +62,36 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         tls=plan.ListenTls(tls.certificate, tls.key) if tls is not None else None,
         faults=tuple(plan.Fault(arms.index(f.arm), f.share, f.status) for f in config.faults),
     )
+
+
+def servers_of(config: model.Config, experiment: Experiment) -> dict[str, str]:
+    """By arm, what tells its model server from another one: a digest of its URL and of the headers
+    that are sent to it. It is stored, and headers may be secret."""
+    servers: list[model.Server] = [config.champion]
+    servers += [c for c in config.challengers if c.name in experiment.challengers]
+    return {
+        server.name: hashlib.blake2b(
+            repr((server.url, server.host, sorted(server.headers.items()))).encode(), digest_size=8
+        ).hexdigest()
+        for server in servers
+    }
+
+
+def _of_these_servers(config: model.Config, routes: Routes) -> Routes:
+    """The assignments that were decided on the model servers of ``config``.
+
+    Those that come over Kafka were decided on the servers of the evaluator's configuration, which
+    may name them in another way.
+    """
+    if config.evaluation.mode == "kafka":
+        return routes
+    servers = {e.name: servers_of(config, e) for e in config.experiments}
+    kept = {
+        name: assignment
+        for name, assignment in routes.assignments.items()
+        if not assignment.servers or assignment.servers == servers.get(name, assignment.servers)
+    }
+    return replace(routes, assignments=kept)
 
 
 def arm_names(config: model.Config) -> tuple[str, ...]:

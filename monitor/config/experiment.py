@@ -171,7 +171,8 @@ class Experiment(Section):
     minimum: int = Field(default=100, ge=0)
     """Minimum number of requests to the challenger before promotion."""
     minimum_duration: Seconds | Literal[0] = 300.0
-    """Minimum duration before promotion: some faults, such as leaks, show only after minutes."""
+    """Minimum time with traffic before promotion: some faults, such as leaks, show only after
+    minutes. Pauses of more than a minute do not count."""
     max_duration: Seconds | None = None
     """Maximum duration, after which the experiment ends without a decision."""
     max_requests: int | None = Field(default=None, ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from understudy.monitor.config.compile import REPEAT_SUFFIX, mirror_timeouts
+from understudy.monitor.config.compile import REPEAT_SUFFIX, mirror_timeouts, servers_of
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.model import Config, Timeouts
 
@@ -38,6 +38,8 @@ class Arms:
     """Of clients' requests, over all arms of the experiment."""
     largest_answers: Mapping[str, int] = field(default_factory=dict)
     """Size in bytes of the largest answer to a mirrored request that is read, by challenger."""
+    servers: Mapping[str, str] = field(default_factory=dict)
+    """By arm, which model server answers for it (:func:`~.config.compile.servers_of`)."""
 
     def limits_of(self, challenger: str) -> TimeLimits:
         """Those of the requests that are mirrored to a challenger."""
@@ -77,6 +79,7 @@ def arms_of(config: Config, declared: Experiment) -> Arms:
         {c.name: _shorter(own, mirror_timeouts(config, c.mirror)) for c in of_arms},
         _shorter(own, *(c.timeouts for c in of_arms)),
         {c.name: c.mirror.max_response for c in of_arms},
+        servers_of(config, declared),
     )
 
 

@@ -20,6 +20,10 @@ from understudy.shadow.experiment.hypothesis import COVARIATE, EARLIER, LOG_LOSS
 from understudy.shadow.state import Saved, Stateful
 
 NAN = math.nan
+LARGEST = 1e30
+"""Size of a number of an answer beyond which it is none that could be compared."""
+NO_PROBABILITY = -1.0
+"""The loss of a score outside of 0 to 1."""
 _MOST_CODES = 64
 _IS_ERROR = np.array([outcome in ERRORS for outcome in range(len(OUTCOMES))], np.float64)
 
@@ -192,12 +196,18 @@ class Codes(Stateful):
 
 
 def numbered(column: Column, code: Callable[[object], float]) -> Floats:
-    """A column as float64; ``code`` maps cells that are not numbers to numbers."""
+    """A column as float64; ``code`` maps cells that are not numbers to numbers.
+
+    Numbers beyond :data:`LARGEST` are not known: their squares could not be added up.
+    """
     if isinstance(column, np.ndarray):
-        return column.astype(np.float64, copy=False)
-    return np.array(
-        [cell if isinstance(cell, (int, float)) else code(cell) for cell in column], np.float64
-    )
+        found = column.astype(np.float64, copy=False)
+    else:
+        found = np.array(
+            [cell if isinstance(cell, (int, float)) else code(cell) for cell in column], np.float64
+        )
+    beyond = np.abs(found) > LARGEST
+    return np.where(beyond, NAN, found) if beyond.any() else found
 
 
 def of_label(prediction: Mapping[str, object], label: object, how: Label) -> dict[str, float]:
@@ -216,13 +226,15 @@ def of_label(prediction: Mapping[str, object], label: object, how: Label) -> dic
     score = prediction.get(how.score or how.prediction)
     if (how.score or how.threshold is not None) and actual is not None and _is_number(score):
         found["score"], found["positive"] = float(score), float(actual)  # type: ignore[arg-type]
+        # What is no probability is a value that the metrics' bounds exclude.
+        found["brier"] = found["log_loss"] = NO_PROBABILITY
         if 0.0 <= found["score"] <= 1.0:
             wrong = abs(found["positive"] - found["score"])
             found["brier"] = wrong * wrong
             found["log_loss"] = min(-math.log1p(-wrong), LOG_LOSS) if wrong < 1.0 else LOG_LOSS
     if _is_number(cell) and _is_number(label):
         found["absolute_error"] = abs(float(cell) - float(label))  # type: ignore[arg-type]
-    return {name: value for name, value in found.items() if value == value}
+    return {name: value for name, value in found.items() if abs(value) <= LARGEST}
 
 
 def _is_positive(cell: object, how: Label, predicted: bool) -> bool | None:

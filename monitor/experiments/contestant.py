@@ -6,6 +6,7 @@ from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import stages_of
 from understudy.monitor.experiments.outage import Outage
 from understudy.monitor.experiments.timeline import Timeline
+from understudy.monitor.experiments.traffic import TrafficTime
 from understudy.shadow import comparison, rollout
 from understudy.shadow.experiment import Decision
 from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
@@ -25,6 +26,7 @@ class ChallengerState(Stateful):
     decision: Transient[Decision]
     diverted: Saved[Count]
     outage: Saved[Outage]
+    traffic: Saved[TrafficTime]
 
     def __init__(self, name: str, declared: Declared, now: float) -> None:
         self.name = name
@@ -36,6 +38,7 @@ class ChallengerState(Stateful):
         self.timeline = Timeline()
         self.decision = Decision("continue", ("no traffic yet",))
         self.outage = Outage(declared.down_after)
+        self.traffic = TrafficTime()
         self.diverted = 0
         """Requests assigned to the challenger that the champion served instead."""
 

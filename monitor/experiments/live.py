@@ -106,7 +106,7 @@ class LiveExperiment(Stateful):
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
         self._counts_from = 0.0
-        """Unix time; requests of a split that started before it are excluded."""
+        """Unix time; requests that started before it are excluded, pairs by their end."""
 
     # Evidence -----------------------------------------------------------------------------------
 
@@ -189,6 +189,7 @@ class LiveExperiment(Stateful):
         there = fate != OUTSIDE
         for number, name in enumerate(self.contestants, start=1):
             mine = there & (sides == number)
+            self.contestants[name].traffic.add(batch.floats("started")[mine])
             self.contestants[name].diverted += int((fate[mine] == DIVERTED).sum())
             share = self._share(number)
             mine |= there & (sides == 0)
@@ -261,6 +262,8 @@ class LiveExperiment(Stateful):
         contest = self.experiment.contests.get(batch.kind[2])
         if contest is None or batch.names != self.layout.pairs_names():
             return
+        if self._counts_from:
+            batch = batch.rows(np.flatnonzero(batch.at >= self._counts_from))
         limit = self.arms.limits_of(batch.kind[2]).total
         fates = self._fates(batch, "a.fate"), self._fates(batch, "b.fate")
         known, low, high = {}, {}, {}
@@ -273,7 +276,9 @@ class LiveExperiment(Stateful):
                 low[column], high[column] = of_column
         # A request counts under one reason: the challenger's, or else the champion's.
         reasons = np.where(fates[1] >= UNREADABLE, fates[1], fates[0])
-        fresh = int(batch.floats("fresh").sum())
+        is_fresh = batch.floats("fresh") > 0.0
+        fresh = int(is_fresh.sum())
+        self.contestants[contest.challenger].traffic.add(batch.at[is_fresh])
         skipped = fates[1] == BREAKER_OPEN
         contest.update_pairs(
             Pairs(known, fresh, low, high, counted(reasons), skipped if skipped.any() else None)
@@ -354,7 +359,8 @@ class LiveExperiment(Stateful):
         stay. It does not advance the rollout."""
         self._check_split()
         unanswered = self.unanswered() if mode == "split" else None
-        decisions = self.experiment.decide(mode, now - self.started, unanswered)
+        lasted = {name: c.traffic.seconds for name, c in self.contestants.items()}
+        decisions = self.experiment.decide(mode, now - self.started, unanswered, lasted)
         for name, contestant in self.contestants.items():
             down = contestant.outage.describe(name) if mode == "split" else ""
             if down and decisions[name].verdict != "rollback":
@@ -461,6 +467,10 @@ class LiveExperiment(Stateful):
                     reasons = (why.get(name, known.phase),)
                     contestant.decision = Decision(verdict, reasons, cause=cause)
 
+    def restart(self, now: float) -> None:
+        """Exclude requests from before the unix time ``now``: other model servers answered them."""
+        self._counts_from = now
+
     def could_serve(self) -> bool:
         """Whether a challenger serves clients, or may without a person's force."""
         return self.declared.mode != "shadow" or self.allocation.splits
@@ -468,7 +478,14 @@ class LiveExperiment(Stateful):
     def assignment(self) -> Assignment:
         """What has to be in force after a restart."""
         rollouts = {name: c.rollout.dump_state() for name, c in self.contestants.items()}
-        return Assignment(self.order, self.allocation, self.started, self.divided_at, rollouts)
+        return Assignment(
+            self.order,
+            self.allocation,
+            self.started,
+            self.divided_at,
+            rollouts,
+            self.arms.servers,
+        )
 
     # State --------------------------------------------------------------------------------------
 

@@ -90,16 +90,29 @@ class ExperimentRunner:
                 continue
             live = LiveExperiment(declared, arms, self._clock())
             saved = self._routes.assignments.get(declared.name)
+            if saved is not None and saved.servers and saved.servers != arms.servers:
+                changed = ", ".join(a for a, s in arms.servers.items() if saved.servers.get(a) != s)
+                log.warning(
+                    "experiment %r starts again: the model server of %s changed, and evidence on "
+                    "the one before says nothing about it",
+                    declared.name,
+                    changed,
+                )
+                live.restart(self._clock())
+                self._dirty = True
+                saved = None
             if saved is not None:
                 try:
                     entries = self.audit.read(declared.name)
                     live.resume(saved, {str(e["challenger"]): str(e["why"]) for e in entries})
                 except (ValueError, KeyError, TypeError) as error:
                     log.error("experiment %r: cannot resume its rollout: %r", declared.name, error)
-            if known is not None and known.order == live.order:
+            same_servers = known is not None and known.arms.servers == arms.servers
+            if known is not None and known.order == live.order and same_servers:
                 live.load_state(known.dump_state())
             elif known is not None:
-                self._end(known, who, "declared again with other arms")
+                other = "arms" if same_servers else "model servers"
+                self._end(known, who, f"declared again with other {other}")
             if saved is None:
                 self._events.append(_started_event(live, self._clock()))
             experiments[declared.name] = live
@@ -266,6 +279,7 @@ class ExperimentRunner:
             name: {
                 "declared": live.declared.model_dump(mode="json", exclude_unset=True),
                 "champion": live.arms.champion,
+                "servers": dict(live.arms.servers),
                 "live": live.dump_state(),
             }
             for name, live in self.live.items()
@@ -276,18 +290,26 @@ class ExperimentRunner:
         for name, saved in state.items():
             live = self.live.get(name)
             try:
-                if live is not None:
-                    live.load_state(saved["live"])
-                else:
+                if live is None:
                     self._end(self._gone(name, saved), *_BY_CONFIGURATION)
+                elif saved.get("servers", live.arms.servers) != live.arms.servers:
+                    self._end(self._gone(name, saved), rollout.SELF, "its model servers changed")
+                    self._events.insert(0, self._events.pop())  # before it began again
+                else:
+                    live.load_state(saved["live"])
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 log.error("experiment %r: cannot load its evidence: %r", name, error)
 
     def _gone(self, name: str, saved: Mapping[str, Any]) -> LiveExperiment:
-        """An experiment that was removed while the service was stopped, as it was last."""
+        """An experiment that was removed, or whose servers changed, while the service was stopped,
+        as it was last."""
         now = self._clock()
         declared = Declared.model_validate(saved["declared"])
-        arms = replace(arms_of(self.config, declared), champion=str(saved["champion"]))
+        arms = replace(
+            arms_of(self.config, declared),
+            champion=str(saved["champion"]),
+            servers=saved.get("servers", {}),
+        )
         live = LiveExperiment(declared, arms, now)
         assignment = self._routes.assignments.get(name)
         if assignment is not None:

@@ -138,7 +138,7 @@ def situation(live: LiveExperiment, c: ChallengerState, now: float) -> Situation
         state.phase,
         max(0, state.stage.minimum_requests - served) if running else 0,
         max(0.0, state.stage.minimum_seconds - lasted) if running else 0.0,
-        now - live.started,
+        c.traffic.seconds,
         _not_evaluated(live.experiment.contests[c.name].left_out[c.mode]),
         _waiting(live) if c.mode == "split" else "",
     )

@@ -30,13 +30,14 @@ _VERSION = 1
 class Assignment:
     """An allocation over the arms ``names``, the champion first, and by challenger the rollouts
     that led to it. ``started`` is when the experiment began, ``divided_at`` when the allocation was
-    decided (unix seconds)."""
+    decided (unix seconds). ``servers`` says by arm which model server it was."""
 
     names: tuple[str, ...]
     allocation: Allocation
     started: float = 0.0
     divided_at: float = 0.0
     rollouts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    servers: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -46,6 +47,7 @@ class Assignment:
             "started": self.started,
             "divided_at": self.divided_at,
             "rollouts": dict(self.rollouts),
+            "servers": dict(self.servers),
         }
 
     @classmethod
@@ -57,6 +59,7 @@ class Assignment:
             float(item["started"]),
             float(item["divided_at"]),
             dict(item["rollouts"]),
+            {str(arm): str(server) for arm, server in item.get("servers", {}).items()},
         )
 
     def over(self, arms: tuple[str, ...]) -> Allocation | None:

@@ -32,7 +32,8 @@ class Evidence:
     ``log_harm`` are logs of e-values. ``decides`` is False for figures that are only shown: the
     latency of mirrored requests, which are sent under the champion's load and after its response.
     ``dependence`` says how requests of one arm depend on each other, "" while they do not.
-    ``unknown`` counts values that exist and are not known, by arm. ``status`` is one of "passed",
+    ``unknown`` counts values that exist and are not known, by arm; ``unlabelled`` is the share of
+    requests by arm whose label is not there, and may still come. ``status`` is one of "passed",
     "harmed", "futile", "undecided", "ok so far" (of what only watches), "blind" (answers could not
     be read, or were not evaluated), "shown", "no data".
     """
@@ -52,6 +53,7 @@ class Evidence:
     unknown: tuple[int, int] = (0, 0)
     incomplete: bool = False
     """More of the values than a small share are not known."""
+    unlabelled: tuple[float, float] = (0.0, 0.0)
 
     @property
     def name(self) -> str:
@@ -307,10 +309,25 @@ class ChallengerEvidence(Stateful):
             if mode == "split" and paired.n[0] and _about_content(paired.hypothesis):
                 measures.append(paired)
             if measures:
-                cohorts = self.labels.get(_kind(paired.hypothesis)) if mode == "split" else None
-                by_hypothesis.append(_evidence(measures, mode, alpha, cohorts))
+                kind = _kind(paired.hypothesis)
+                cohorts = self.labels.get(kind) if mode == "split" else None
+                item = _evidence(measures, mode, alpha, cohorts)
+                if kind:
+                    item = replace(item, unlabelled=self._unlabelled(kind, mode))
+                by_hypothesis.append(item)
         self._shown[mode, alpha] = by_hypothesis
         return by_hypothesis
+
+    def _unlabelled(self, kind: str, mode: str) -> tuple[float, float]:
+        """The share of requests by arm that have no label of a kind. Labels of pairs are those of
+        both arms, as many as the metric with the most of them has."""
+        if mode == "split":
+            return self.labels[kind].unlabelled
+        if not self.pairs:
+            return (0.0, 0.0)
+        of_kind = [m for m in self.measures["shadow"] if m and _kind(m.hypothesis) == kind]
+        share = 1.0 - min(1.0, max(m.n[0] for m in of_kind) / self.pairs)
+        return (share, share)
 
     def merge(self, other: Self) -> Self:
         """The combined evidence of two replicas."""

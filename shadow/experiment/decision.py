@@ -14,15 +14,16 @@ Errors that are bounded, at every stopping time and however often somebody looks
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from understudy.shadow.experiment.challenger import Evidence, e_value
+from understudy.shadow.experiment.fates import SMALL
 from understudy.shadow.experiment.hypothesis import Statistic
 from understudy.shadow.experiment.margin import Unit
 from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
-from understudy.shadow.experiment.rules import Rules
+from understudy.shadow.experiment.rules import BUILT_IN, Rules
 from understudy.shadow.sequential import familywise
 
 VERDICTS = ("promote", "rollback", "continue", "invalid")
@@ -69,16 +70,19 @@ def decide(
     seconds: float,
     unit: str = "requests",
     left_out: Sequence[str] = (),
+    lasted: float | None = None,
 ) -> Decision:
     """The verdict on one challenger from the evidence of one mode.
 
     ``requests`` are the challenger's own, counted in ``unit`` ("requests" or "units"); ``seconds``
     is how long the experiment has run. ``left_out`` says which requests were not evaluated, and
-    why. Without a request it is always "continue".
+    why. ``lasted`` is how long the challenger has had traffic (None: all the time), in seconds.
+    Without a request it is always "continue".
     """
     if requests == 0:
         return Decision("continue", (*left_out,) or ("no traffic yet",), tuple(evidence))
     goal = -math.log(rules.alpha)
+    evidence = _without_quick_failures(evidence)
     shown = [replace(item, status="shown") for item in evidence if not item.decides]
     evidence = [item for item in evidence if item.decides]
     shares = [item.hypothesis.alpha for item in evidence]
@@ -96,10 +100,11 @@ def decide(
         return Decision("rollback", reasons, tuple(marked), strength, HARM)
     successes = [item for item in marked if item.hypothesis.role == "success"]
     futile = [item for item in successes if item.status == "futile"]
-    if futile and (rules.promote == "all" or len(futile) == len(successes)):
+    waiting = _too_early(rules, requests, seconds if lasted is None else lasted, unit)
+    if futile and not waiting and (rules.promote == "all" or len(futile) == len(successes)):
         reasons = tuple(_futile(item) for item in futile)
         return Decision("rollback", reasons, tuple(marked), strength, NO_IMPROVEMENT)
-    waiting = _too_early(rules, requests, seconds, unit)
+    waiting += _unanswered(rules, marked, requests, unit)
     if rules.shadow_only:
         waiting += _doubtful(shown, goal)
     if strength >= goal and not waiting:
@@ -115,6 +120,33 @@ def decide(
         return Decision(verdict, (reason,), tuple(marked), strength, LIMIT)
     reasons = (*left_out, *waiting, *_undecided(rules, marked)) or ("no decision yet",)
     return Decision("continue", reasons, tuple(marked), strength)
+
+
+_LEAD = 0.01
+"""How much more of its requests a champion may fail than the challenger."""
+
+
+def _without_quick_failures(evidence: Sequence[Evidence]) -> Sequence[Evidence]:
+    """No harm by latency where the champion fails many requests that the challenger answers: a
+    failure can be quicker than any answer, and a champion that is down would beat them all."""
+    usable = next((item for item in evidence if item.name == BUILT_IN), None)
+    champion, challenger = usable.estimates if usable is not None else (None, None)
+    if champion is None or challenger is None or champion - challenger <= _LEAD:
+        return evidence
+    why = (
+        f"the champion fails {champion - challenger:.1%} more of its requests, and failures can be "
+        "quick: no harm is concluded from latency"
+    )
+    return [
+        replace(
+            item,
+            log_harm=min(item.log_harm, 0.0),
+            note="; ".join(filter(None, (item.note, why))),
+        )
+        if item.hypothesis.column == "latency"
+        else item
+        for item in evidence
+    ]
 
 
 def correct_promotions(rules: Rules, decisions: Sequence[Decision]) -> list[Decision]:
@@ -191,7 +223,11 @@ def _status(item: Evidence, harmed: bool, passed: bool) -> str:
 
 
 def _is_futile(item: Evidence) -> bool:
-    """The interval rules out the target improvement."""
+    """The interval rules out the target improvement, whatever labels are still to come.
+
+    Labels that are known late may be those of errors, in both arms alike: then all of the first
+    ones are of successes, and the arms hardly differ.
+    """
     h = item.hypothesis
     if h.role != "success" or h.effect is None or h.effect.value == 0.0:
         return False
@@ -200,7 +236,25 @@ def _is_futile(item: Evidence) -> bool:
         return False
     shift = 1.0 if h.effect.relative else 0.0
     best = shift - interval.lower if h.lower_is_better else interval.upper - shift
-    return best < h.effect.value
+    return best + _may_gain(item) < h.effect.value
+
+
+def _may_gain(item: Evidence) -> float:
+    """How much better the challenger may be if its requests without a label are as good as they can
+    be, and the champion's as bad (Manski 1990): an absolute or relative difference, as the
+    effect."""
+    h = item.hypothesis
+    if max(item.unlabelled) <= SMALL:
+        return 0.0
+    bounds = (0.0, 1.0) if h.metric.unit is Unit.POINTS else h.bounds
+    champion, challenger = item.estimates
+    if bounds is None or champion is None or challenger is None:
+        return math.inf
+    best, worst = bounds if h.lower_is_better else bounds[::-1]
+    gain = abs(best - challenger) * item.unlabelled[1] + abs(worst - champion) * item.unlabelled[0]
+    if h.effect is None or not h.effect.relative:
+        return gain
+    return gain / abs(champion) if champion else math.inf
 
 
 def _harm(item: Evidence) -> str:
@@ -227,17 +281,32 @@ def _futile(item: Evidence) -> str:
 
 
 def _too_early(rules: Rules, requests: int, seconds: float, unit: str) -> list[str]:
-    """What a promotion has to wait for, whatever the evidence says."""
+    """What any verdict but harm has to wait for, whatever the evidence says."""
     reasons = []
     if requests < rules.minimum:
         least = f"{rules.minimum:,} {unit}"
         reasons.append(f"the challenger has served {requests:,} of at least {least}")
     if seconds < rules.min_seconds:
         reasons.append(
-            f"the experiment has run for {seconds:.0f} s of at least {rules.min_seconds:.0f} s: "
-            "some faults show only after a while"
+            f"the challenger has had traffic for {seconds:.0f} s of at least "
+            f"{rules.min_seconds:.0f} s: some faults show only after a while"
         )
     return reasons
+
+
+def _unanswered(
+    rules: Rules, marked: Sequence[Evidence], requests: int, unit: str
+) -> Iterator[str]:
+    """Two arms that answer nothing are alike, and neither is fit to serve."""
+    usable = next((i for i in marked if i.name == BUILT_IN), None)
+    if usable is None or not usable.records[1] or usable.estimates[1] is None:
+        return
+    answered = round(usable.records[1] * (1.0 - usable.estimates[1]))
+    if requests >= rules.minimum and answered < max(rules.minimum, 1):
+        yield (
+            f"the challenger has answered {answered:,} of {usable.records[1]:,} {unit} in a usable "
+            f"way, and {max(rules.minimum, 1):,} are needed"
+        )
 
 
 def _doubtful(shown: Sequence[Evidence], goal: float) -> list[str]:

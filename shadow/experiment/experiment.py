@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
@@ -113,10 +113,15 @@ class Experiment(Stateful):
             contest.restart_split()
 
     def decide(
-        self, mode: str, seconds: float, unanswered: Unanswered | None = None
+        self,
+        mode: str,
+        seconds: float,
+        unanswered: Unanswered | None = None,
+        lasted: Mapping[str, float] | None = None,
     ) -> dict[str, Decision]:
         """The verdict on each challenger; ``seconds`` since the experiment began.
 
+        ``lasted`` is how long each challenger has had traffic (None: all the time), in seconds.
         ``unanswered`` are the assigned requests whose answers are missing now: where the arms
         differ in them, the challenger is not promoted.
         """
@@ -129,8 +134,9 @@ class Experiment(Stateful):
                 seconds,
                 c.counted_in(mode),
                 c.account(mode),
+                seconds if lasted is None else lasted[name],
             )
-            for c in self.contests.values()
+            for name, c in self.contests.items()
         ]
         latched = self._latched[mode]
         by_challenger: dict[str, Decision] = {}

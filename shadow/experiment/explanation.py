@@ -94,7 +94,7 @@ class Situation:
     missing_requests: int = 0
     missing_seconds: float = 0.0
     seconds: float = math.inf
-    """How long the experiment has run."""
+    """How long the challenger has had traffic."""
     left_out: int = 0
     """Requests that were not evaluated."""
     unanswered: str = ""

@@ -267,6 +267,14 @@ class LabelCohorts(Stateful):
                 }
         return both
 
+    @property
+    def unlabelled(self) -> tuple[float, float]:
+        """The shares of champion and challenger's requests that have no label, of those whose
+        labels count."""
+        judged = self._counts[: self._ready] if self.held else self._counts
+        shares = _shares(judged)
+        return (1.0 - shares[0], 1.0 - shares[1]) if shares is not None else (0.0, 0.0)
+
     # Comparison of the arms ---------------------------------------------------------------------
 
     def _difference(self) -> float:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.verdicts.cases import IDENTICAL, SUCCESS, WORSE, Case
+from benchmarks.verdicts.cases import BETTER, IDENTICAL, SUCCESS, WORSE, Case
 from benchmarks.verdicts.run import verdict_of
 
 CASES = {case.name: case for case in (*IDENTICAL, *WORSE)}
@@ -26,6 +26,8 @@ SEED = 7
         ("a cold start of 20 s", "split"),
         ("users who return", "split"),
         ("users who differ", "split"),
+        ("answers that are never read", "shadow"),
+        ("answers that are never read", "split"),
         ("labels of one arm are late", "split"),
     ],
 )
@@ -48,6 +50,15 @@ def test_identical_arms_are_not_promoted_as_better(name: str) -> None:
 )
 def test_a_challenger_that_is_worse_is_never_promoted(case: Case, mode: str) -> None:
     assert verdict_of(case, mode, SEED, 5000) != "promote"
+
+
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    [(case, mode) for case in BETTER for mode in case.modes if mode != "canary"],
+    ids=lambda value: value.name if isinstance(value, Case) else value,
+)
+def test_a_challenger_that_is_better_is_never_rolled_back(case: Case, mode: str) -> None:
+    assert verdict_of(case, mode, SEED, 5000) not in ("rollback", "invalid")
 
 
 def test_a_challenger_that_is_as_good_is_promoted() -> None:

@@ -47,6 +47,7 @@ def running(n: int, challenger: float) -> LiveExperiment:
             "challengers": ["candidate"],
             "metrics": METRICS,
             "label": {"prediction": "p"},
+            "minimum_duration": 0,
         }
     )
     live = LiveExperiment(declared, Arms("champion", "", {"candidate": 1.0}, b"salt"), NOW)

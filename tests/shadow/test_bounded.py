@@ -217,3 +217,34 @@ def test_an_interval_is_as_wide_as_the_evidence_is_discounted() -> None:
         assert wider > 1.0
         assert wider == pytest.approx(math.sqrt(v), rel=0.25)
     assert discounted >= 3
+
+
+# Values outside the bounds ----------------------------------------------------------------------
+
+SCORE = {"metric": "prediction", "field": "p", "margin": "0.02 units", "bounds": [0, 1]}
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("broken", [1e9, -3.0])
+def test_values_outside_the_bounds_do_not_leave_the_evidence(paired: bool, broken: float) -> None:
+    """One answer in twenty of the challenger's is no score at all; the others are alike."""
+    rng = np.random.default_rng(6)
+    good = rng.random(40_000)
+    bad = rng.random(good.size) < 0.05
+    found = measure(SCORE, paired=paired)
+    if paired:
+        found.update_pairs(Pairs({"field:p": (good, np.where(bad, broken, good))}))
+    else:
+        side = (rng.random(good.size) < 0.5).astype(float)
+        bad &= side == 1.0
+        values = np.where(bad, broken, good)
+        found.update_split(Split(side, np.full(good.size, 0.5), {"field:p": values}))
+    assert found.outside == found.unknown[1] == int(bad.sum())
+    assert found.incomplete
+    assert found.log_pass < math.log(20.0), "they may all be 0"
+    assert found.log_harm < math.log(20.0), "or 1"
+    shown = found.difference(0.05)
+    assert shown.lower <= -0.02 < 0.0 < shown.upper
+    again = measure(SCORE, paired=paired)
+    again.load_state(json.loads(json.dumps(found.dump_state())))
+    assert again.merge(measure(SCORE, paired=paired)).outside == found.outside

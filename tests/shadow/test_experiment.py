@@ -230,6 +230,9 @@ def test_an_epoch_keeps_evidence_as_a_product() -> None:
     assert measure.estimates() == (None, None)
 
 
+P50 = {"metric": "latency_p50", "margin": "20 %"}
+
+
 def split(rng: np.random.Generator, n: int, share: float, error: tuple[float, float]) -> Split:
     arms = (rng.random(n) < share).astype(float)
     rates = np.where(arms == 1.0, error[1], error[0])
@@ -383,8 +386,62 @@ def test_a_promotion_waits_for_the_minimum_duration() -> None:
     one.contests["c0"].update_pairs(Pairs({"error": (zero, zero)}, zero.size))
     early = one.decide("shadow", 299.0)["c0"]
     assert early.verdict == "continue"
-    assert "299 s of at least 300 s" in early.reasons[0]
+    assert "for 299 s of at least 300 s" in early.reasons[0]
     assert one.decide("shadow", 300.0)["c0"].verdict == "promote"
+
+
+def test_a_pause_in_the_traffic_is_no_time_of_an_experiment() -> None:
+    """A burst of requests and a silent hour: nothing of that hour was seen (a canary that advances
+    while it gets no traffic)."""
+    one = Experiment("e", ["c0"], Rules.parse([RATE], min_seconds=300.0))
+    zero = np.zeros(20_000)
+    one.contests["c0"].update_pairs(Pairs({"error": (zero, zero)}, zero.size))
+    found = one.decide("shadow", 3600.0, lasted={"c0": 20.0})["c0"]
+    assert found.verdict == "continue"
+    assert "traffic for 20 s of at least 300 s" in found.reasons[0]
+    assert one.decide("shadow", 3600.0, lasted={"c0": 300.0})["c0"].verdict == "promote"
+
+
+@pytest.mark.parametrize("mode", ["shadow", "split"])
+def test_two_arms_that_answer_nothing_are_alike_and_not_promoted(mode: str) -> None:
+    """A wrong path, or a dependency of both that is down: every measurement is a failure."""
+    one = experiment([RATE])
+    ones, contest = np.ones(4000), one.contests["c0"]
+    if mode == "shadow":
+        contest.update_pairs(Pairs({"error": (ones, ones)}, ones.size))
+    else:
+        arms = (np.random.default_rng(1).random(4000) < 0.5).astype(float)
+        contest.update_split(Split(arms, np.full(4000, 0.5), {"error": ones}))
+    found = one.decide(mode, 1e6)["c0"]
+    assert found.verdict == "continue"
+    assert any("has answered 0 of" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("failing", [0.6, 1.0])
+def test_a_champion_that_fails_at_once_does_not_make_the_challenger_slow(failing: float) -> None:
+    """Failures take 1 ms, answers 30 ms; a challenger that answers is no harm for that."""
+    rng = np.random.default_rng(3)
+    arms = (rng.random(6000) < 0.5).astype(float)
+    failed = (arms == 0.0) & (rng.random(6000) < failing)
+    latency = np.where(failed, 0.001, 0.03) * rng.lognormal(0.0, 0.2, 6000)
+    for error, verdict in ((failed.astype(float), "continue"), (np.zeros(6000), "rollback")):
+        one = experiment([RATE, {"metric": "latency_p95", "margin": "20 %"}, P50])
+        columns = {"error": error, "latency": latency}
+        one.contests["c0"].update_split(Split(arms, np.full(6000, 0.5), columns))
+        found = one.decide("split", 1e6)["c0"]
+        assert found.verdict == verdict, found.reasons
+        if verdict == "continue":
+            assert any("no harm is concluded from latency" in line for line in found.reasons)
+
+
+def test_an_improvement_is_not_ruled_out_before_the_minimum_duration() -> None:
+    success = {**RATE, "role": "success", "margin": 0, "effect": "2 pp"}
+    one = experiment([success], min_seconds=300.0)
+    zero = np.zeros(20_000)
+    one.contests["c0"].update_pairs(Pairs({"error": (zero, zero)}, zero.size))
+    assert one.decide("shadow", 299.0)["c0"].verdict == "continue"
+    later = one.decide("shadow", 300.0)["c0"]
+    assert (later.verdict, later.cause) == ("rollback", "no_improvement")
 
 
 def test_of_several_challengers_at_most_one_is_promoted() -> None:

@@ -24,6 +24,11 @@ def errors_of_challenger(rng: np.random.Generator, arm: Array, right: Array) -> 
     return np.where((arm == 1.0) & (right == 0.0), LATE, 0.0)
 
 
+def errors_of_both(rng: np.random.Generator, arm: Array, right: Array) -> Array:
+    """Errors are known late, whichever arm made them."""
+    return np.where(right == 0.0, LATE, 0.0)
+
+
 def none(rng: np.random.Generator, arm: Array, right: Array) -> Array:
     return np.zeros(arm.size)
 
@@ -93,6 +98,24 @@ def test_errors_of_one_arm_that_are_known_later_promote_nothing() -> None:
         assert experiment.contests["c"].labels["label"].held
         note = decision.evidence[0].note
         assert "labels come later for one arm: judged by requests at least" in note
+
+
+def test_a_better_challenger_is_not_ended_while_the_errors_of_both_are_unknown() -> None:
+    """All of the first labels are of successes, and the arms hardly differ."""
+    for seed in range(8):
+        decision, _, _ = run(seed, errors_of_both, (0.9, 0.95), n=20_000)
+        assert decision.verdict == "promote", decision.reasons
+
+
+def test_a_target_that_is_ruled_out_whatever_labels_come_ends_the_experiment() -> None:
+    metric = {**ACCURACY, "effect": "5 pp"}
+    decision, _, at = run(1, errors_of_both, (0.9, 0.9), metric=metric, n=60_000)
+    assert (decision.verdict, decision.cause) == ("rollback", "no_improvement")
+    assert at > LATE
+    few, _, _ = run(
+        1, none, (0.9, 0.9), metric=metric, labelled=lambda arm, _: np.arange(arm.size) % 2 == 0
+    )
+    assert few.verdict == "continue", "the other half of the labels may still come"
 
 
 def test_what_is_really_better_or_worse_is_found_in_old_cohorts() -> None:

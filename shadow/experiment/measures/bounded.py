@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from understudy.shadow.experiment.batches import Array, Ends, Pairs, Split, Units, Values
 from understudy.shadow.experiment.fates import SMALL, UNBOUNDED
-from understudy.shadow.experiment.hypothesis import Hypothesis
+from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
 from understudy.shadow.experiment.measures.base import Measure
 from understudy.shadow.experiment.measures.by_unit import ByUnit
 from understudy.shadow.sequential.common import Interval
@@ -41,7 +43,8 @@ class BoundedMeasure(Stateful):
     by a fair sample of them (see ``skipped`` in :mod:`understudy.shadow.experiment.batches`). As
     long as every value is known, the three are one. Values of which not even an interval is known
     (an output without declared bounds) are left out; beyond a share of :data:`SMALL` there is then
-    no evidence either way.
+    no evidence either way. Nor is a value outside the declared bounds known: it counts as anything
+    within them.
     """
 
     _make: Config[Callable[[], Measure]]
@@ -52,6 +55,9 @@ class BoundedMeasure(Stateful):
     """Values of champion and challenger that are not known."""
     _unbounded: Saved[Two[Count]]
     """Those of them that may be anything."""
+    outside: Saved[Count]
+    """Values that lay outside the declared bounds."""
+    _bounds: Config[tuple[float, float] | None]
     _lower_is_better: Config[bool]
 
     def __init__(self, make: Callable[[], Measure]) -> None:
@@ -60,12 +66,16 @@ class BoundedMeasure(Stateful):
         self.worst = self.best = None
         self.unknown = [0, 0]
         self._unbounded = [0, 0]
+        self.outside = 0
+        h = observed.hypothesis
+        self._bounds = h.bounds if h.metric.statistic is Statistic.MEAN else None
         self._lower_is_better = observed.hypothesis.lower_is_better
 
     # In -----------------------------------------------------------------------------------------
 
     def update_pairs(self, batch: Pairs) -> None:
         """Add pairs."""
+        batch = self._inside_pairs(batch)
         names = self.hypothesis.columns
         known, ends = batch.column(*names), self._of_pairs(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
@@ -76,6 +86,7 @@ class BoundedMeasure(Stateful):
 
     def update_split(self, batch: Split) -> None:
         """Add records of split traffic."""
+        batch = self._inside_split(batch)
         names = self.hypothesis.columns
         known, ends = batch.column(*names), self._by_arm(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
@@ -86,6 +97,7 @@ class BoundedMeasure(Stateful):
 
     def update_units(self, batch: Units) -> None:
         """Add units that have reached an age."""
+        batch = self._inside_units(batch)
         names = self.hypothesis.columns
         known, ends = batch.column(*names), batch.ends(*names)
 
@@ -94,6 +106,65 @@ class BoundedMeasure(Stateful):
             measure.update_at(batch.cutoff, *values)
 
         self._feed(update, known, self._by_arm(ends))
+
+    def _inside_pairs(self, batch: Pairs) -> Pairs:
+        name = self.hypothesis.columns[0]
+        pair = batch.columns.get(name)
+        masks = [self._outside(values) for values in pair] if pair is not None else []
+        if pair is None or self._bounds is None or not any(mask.any() for mask in masks):
+            return batch
+
+        def put(values: tuple[Array, Array], end: float) -> dict[str, tuple[Array, Array]]:
+            first, second = (np.where(m, end, v) for m, v in zip(masks, values, strict=True))
+            return {name: (first, second)}
+
+        return replace(
+            batch,
+            columns={**batch.columns, **put(pair, math.nan)},
+            low={**batch.low, **put(batch.low.get(name, pair), self._bounds[0])},
+            high={**batch.high, **put(batch.high.get(name, pair), self._bounds[1])},
+        )
+
+    def _inside_split(self, batch: Split) -> Split:
+        name = self.hypothesis.columns[0]
+        values = batch.columns.get(name)
+        mask = self._outside(values) if values is not None else None
+        if values is None or mask is None or self._bounds is None or not mask.any():
+            return batch
+        low, high = batch.low.get(name, values), batch.high.get(name, values)
+        return replace(
+            batch,
+            columns={**batch.columns, name: np.where(mask, math.nan, values)},
+            low={**batch.low, name: np.where(mask, self._bounds[0], low)},
+            high={**batch.high, name: np.where(mask, self._bounds[1], high)},
+        )
+
+    def _inside_units(self, batch: Units) -> Units:
+        """Of units the means count."""
+        name = self.hypothesis.columns[0]
+        sums, counts = batch.columns.get(name, (np.zeros(0), np.zeros(0)))
+        mask = self._outside(sums / np.maximum(counts, 1.0)) & (counts > 0.0)
+        if self._bounds is None or not mask.any():
+            return batch
+
+        def put(of: tuple[Array, Array], end: float) -> tuple[Array, Array]:
+            return np.where(mask, end * of[1], of[0]), of[1]
+
+        low, high = batch.low.get(name, (sums, counts)), batch.high.get(name, (sums, counts))
+        return replace(
+            batch,
+            columns={**batch.columns, name: (sums, np.where(mask, 0.0, counts))},
+            low={**batch.low, name: put(low, self._bounds[0])},
+            high={**batch.high, name: put(high, self._bounds[1])},
+        )
+
+    def _outside(self, values: Array) -> npt.NDArray[np.bool_]:
+        """Which values lie outside the declared bounds; they are counted."""
+        if self._bounds is None:
+            return np.zeros(values.size, np.bool_)
+        found: npt.NDArray[np.bool_] = (values < self._bounds[0]) | (values > self._bounds[1])
+        self.outside += int(np.count_nonzero(found))
+        return found
 
     def _of_pairs(self, ends: Ends | None, *, count: bool = True) -> Ends | None:
         """Values worst and best for the challenger, from (champion, challenger) with both ends."""
@@ -191,11 +262,6 @@ class BoundedMeasure(Stateful):
         """Known values of champion and challenger."""
         return self.observed.n
 
-    @property
-    def outside(self) -> int:
-        """Values left out because they lay outside the declared bounds."""
-        return self.observed.outside
-
     def estimates(self) -> tuple[float | None, float | None]:
         """Of champion and challenger, among the known values of this epoch."""
         return self.observed.estimates()
@@ -272,6 +338,7 @@ class BoundedMeasure(Stateful):
                 mine.merge(theirs) for mine, theirs in zip(self._ends(), other._ends(), strict=True)
             )
         both.unknown = [a + b for a, b in zip(self.unknown, other.unknown, strict=True)]
+        both.outside = self.outside + other.outside
         both._unbounded = [a + b for a, b in zip(self._unbounded, other._unbounded, strict=True)]
         return both
 

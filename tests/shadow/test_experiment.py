@@ -509,7 +509,7 @@ def test_bets_on_fewer_events_are_wide_at_a_small_share() -> None:
         measure.update_split(arms, errors, np.full(8_000, share))
         found.append(measure)
     small, even = found
-    assert [test.centre for test in small._tests] == [1.5, 1.1]
+    assert [test.centre for test in small._tests] == [1.6, 1.1]
     assert [test.centre for test in even._tests] == [1.1, 1.1]
     both = small.merge(even)
     assert both._log_es()[0] + both._carried[0] == pytest.approx(

@@ -133,7 +133,7 @@ def test_the_drift_report(browser: Browser, tmp_path: Path) -> None:
     with visit(browser, html.as_uri()) as seen:
         seen.page.get_by_role("heading", name="Drift report").wait_for()
         seen.page.get_by_text("2 of 3 columns changed").wait_for()
-        assert seen.page.get_by_role("img", name="shares by group").count() >= 3
+        assert seen.page.get_by_role("img", name="shares by").count() >= 3
         seen.fine(svgs=6)
         kept(seen, "drift")
 

@@ -67,7 +67,7 @@ def test_what_the_challenger_never_saw_or_nobody_could_read_blocks_promotion(
         found = accounted(world, 600)
         assert found["left_out"][reason] == (150 if mode == "picky" else 450)
         assert found["decision"] == "continue"
-        assert any(advice in line for line in found["why"]), found["why"]
+        eventually(lambda: any(advice in line for line in challenger(world)["why"]))
         assert world.total("understudy_experiment_left_out", reason=reason) > 0
 
 
@@ -77,8 +77,9 @@ def test_a_challenger_that_hangs_until_its_clients_leave_is_rolled_back(tmp_path
         address = world.service.url.removeprefix("http://")
 
         def impatient(first: int) -> None:
-            for number in range(first, first + 25):
-                connection = http.client.HTTPConnection(address, timeout=0.3)
+            for number in range(first, first + 5):
+                # Longer than the champion takes on a busy machine.
+                connection = http.client.HTTPConnection(address, timeout=2.0)
                 try:
                     connection.request("POST", PATH, body(number))
                     connection.getresponse().read()
@@ -86,7 +87,7 @@ def test_a_challenger_that_hangs_until_its_clients_leave_is_rolled_back(tmp_path
                     pass
                 connection.close()
 
-        clients = [threading.Thread(target=impatient, args=(i * 25,)) for i in range(4)]
+        clients = [threading.Thread(target=impatient, args=(i * 5,)) for i in range(20)]
         for one in clients:
             one.start()
         for one in clients:

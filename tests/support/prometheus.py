@@ -18,8 +18,8 @@ class Prometheus:
         self.url = f"http://127.0.0.1:{free_port()}"
         config = folder / "prometheus.yml"
         config.write_text(
-            "scrape_configs:\n- job_name: understudy\n  scrape_interval: 200ms\n"
-            f"  scrape_timeout: 200ms\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
+            "scrape_configs:\n- job_name: understudy\n  scrape_interval: 1s\n"
+            f"  scrape_timeout: 1s\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
         )
         self.process = subprocess.Popen(
             [

@@ -290,7 +290,8 @@ def test_findings_that_a_receiver_knows_of_are_bounded(monkeypatch: pytest.Monke
     with receiver() as there:
         channel = Webhook(Notification.model_validate({"kind": "webhook", "url": there.url}))
         findings = Findings(Limits(max_open=100, max_openings=100))
-        wrong = [signal(key=f"drift/delays/1//{number}") for number in range(8)]
+        # Findings of one model are one incident, which is what a receiver is told.
+        wrong = [signal(key=f"drift/m{n}/1//", model=f"m{n}") for n in range(8)]
         findings.report("watch", wrong, START)
         drive(channel, findings, START)
         assert (len(channel.notified), len(there.requests)) == (3, 3)

@@ -174,7 +174,11 @@ def shown(plane: EvaluationPlane) -> dict[str, str]:
     app = build(plane, line)
     loop = plane.pipeline.findings_loop
     assert loop is not None
-    ids = [finding.id for finding in loop.service.ledger.open()]
+    ledger = loop.service.ledger
+    known = {
+        "/v1/findings/": [finding.id for finding in ledger.open()],
+        "/v1/incidents/": [incident.id for incident in ledger.all_incidents()],
+    }
 
     async def run() -> dict[str, str]:
         found = {}
@@ -184,7 +188,7 @@ def shown(plane: EvaluationPlane) -> dict[str, str]:
             for method, path in set(routes(app)):
                 if method != "GET" or path == "/openapi.json":
                     continue
-                for id_ in ids if "{id}" in path else [""]:
+                for id_ in known[path.partition("{")[0]] if "{id}" in path else [""]:
                     where = filled(path.replace("{id}", id_))
                     for query in ("", "?raw=true") if where.endswith("/records") else ("",):
                         answer = await client.get(where + query)

@@ -58,6 +58,10 @@ OPEN = {
     ("GET", "/v1/findings"),
     ("GET", "/v1/findings/{id}"),
     ("GET", "/v1/findings/{rest:path}"),  # says where findings are
+    ("GET", "/v1/findings/history"),
+    ("GET", "/v1/incidents"),
+    ("GET", "/v1/incidents/{id}"),
+    ("GET", "/v1/incidents/{rest:path}"),  # says where incidents are
     ("GET", "/v1/silences"),
 }
 SHOW_RECORDS = {

@@ -12,7 +12,8 @@ from understudy.monitor.cli.main import main
 
 
 def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["drift", "report", *map(str, arguments)])
+    command = ["drift", "report", *map(str, arguments)]
+    result = CliRunner().invoke(main, command, env={"COLUMNS": "120"})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     return result
 

@@ -169,7 +169,10 @@ def ends(
     elif column == "cost":
         unknown, least, most = missing, -UNBOUNDED, UNBOUNDED
     else:
-        return known, known, known
+        # Of requests that another arm served, say; a value of a label has its own rows.
+        unknown, least, most = missing & ~np.isnan(known), -UNBOUNDED, UNBOUNDED
+        if not unknown.any():
+            return known, known, known
     known, low, high = known.copy(), known.copy(), known.copy()
     known[unknown], low[unknown], high[unknown] = np.nan, least, most
     return known, low, high

@@ -8,7 +8,7 @@ QUICK ?=
 ALL ?=
 COVER ?=
 ARGS ?=
-# Pure: no processes, sockets or parts; with the style, types and contracts two minutes.
+# Pure: no processes, sockets or parts, and no simulations; with style, types and contracts two minutes.
 UNIT := tests/codecs tests/config tests/detectors tests/stats tests/evidence tests/shadow
 
 .DEFAULT_GOAL := help
@@ -35,8 +35,8 @@ $(READY): pyproject.toml
 demo: $(READY) ## Real flights, real model servers, the sidecar in between (KEEP=1 stays up)
 	$(BIN)/python -m examples.flights $(if $(KEEP),--keep) $(ARGS)
 
-quick: lint ## Style, types, contracts and pure unit tests: two minutes
-	$(BIN)/python -m pytest -q -n 2 $(UNIT) $(ARGS)
+quick: lint ## Style, types, contracts, pure unit tests without simulations: two minutes
+	$(BIN)/python -m pytest -q -n 2 -m 'not simulation' $(UNIT) $(ARGS)
 
 test: $(READY) ## What CI runs: lint, types, contracts, tests with real parts that are downloaded
 	@$(MAKE) --no-print-directory -j 2 lint parts

@@ -178,6 +178,7 @@ def test_invalid_arguments_are_rejected() -> None:
             chart.load_state({field: [[0.0]] if field == "recent" else [0.0]})
 
 
+@pytest.mark.simulation
 def test_run_lengths_of_simulations() -> None:
     # About 300 points for each alarm: 1,000 streams of 3,000 points, 10,000 alarms at most; with
     # these the mean is within 6 % but for a probability below 1e-6.

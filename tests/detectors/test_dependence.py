@@ -124,6 +124,7 @@ def test_a_step_does_not_look_like_dependence() -> None:
     assert (live.long_run().upper > 1.0).sum() < 8
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("phi", [0.3, 0.6, 0.9])
 def test_the_run_length_holds_for_what_is_measured(phi: float) -> None:
     # 40 streams of 20,000 rows at a run length of 5,000: 160 alarms are stated. They come in

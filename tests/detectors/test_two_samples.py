@@ -61,6 +61,7 @@ def test_permutations_agree_with_all_of_them() -> None:
     assert same_shares(p, q) == pytest.approx(known, abs=0.02)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 2_000), (2_000, 50), (400, 2_000)])
 def test_p_values_of_one_population_are_not_too_small(n: int, m: int) -> None:
     rng = np.random.default_rng(n + m)

@@ -178,6 +178,7 @@ def test_wrong_bets_would_be_caught() -> None:
     assert _rejections(run) > MOST
 
 
+@pytest.mark.simulation
 def test_decides_in_about_a_fixed_sample() -> None:
     """Median records until a decision, as a share of the fixed-horizon sample at 80 % power."""
     base, gain, share = 0.1, 0.02, 0.5

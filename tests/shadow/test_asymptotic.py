@@ -169,6 +169,7 @@ def _false_alarms(
     return rejected
 
 
+@pytest.mark.simulation
 def test_the_plain_form_fails_at_a_canary_with_heavy_tails_and_the_gate_repairs_it() -> None:
     """Plain: more than 20 % of 80 A/A streams (1e-6 to fail); gated: at most what 5 % allows."""
     plain = _false_alarms(np.random.default_rng(2), 0.05, 2.0, WIDE_OPEN, "two-sided", 80)

@@ -37,6 +37,7 @@ def feed(
     measure.update_at(cutoff, arms, sums, requests.astype(np.float64), np.full(n, share))
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     "spec",
     [

@@ -90,6 +90,7 @@ def slow_phases(phi: float) -> Make:
     return make
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("metric", "make"),
     [
@@ -180,6 +181,7 @@ def test_a_real_difference_is_found_by_blocks() -> None:
     assert "judged by blocks of" in decision.reasons[0]
 
 
+@pytest.mark.simulation
 def test_pairs_that_depend_on_each_other_are_judged_by_blocks() -> None:
     wrong = 0
     for seed in range(8):

@@ -244,6 +244,7 @@ def experiment(metrics: list[dict[str, Any]], challengers: int = 1, **rules: Any
     return Experiment("x", names, Rules.parse(metrics, **rules))
 
 
+@pytest.mark.simulation
 def test_ten_times_the_errors_are_rolled_back_within_200_requests() -> None:
     """Champion 1 %, challenger 10 %, at a share of 5 %; 60 streams.
 
@@ -264,6 +265,7 @@ def test_ten_times_the_errors_are_rolled_back_within_200_requests() -> None:
     assert late <= 12
 
 
+@pytest.mark.simulation
 def test_a_challenger_at_the_margin_is_rarely_promoted() -> None:
     """Exactly at the margin, with a look after every batch: at most alpha are ever promoted.
 

@@ -148,6 +148,7 @@ def test_what_cannot_be_told_yet_says_so() -> None:
     assert any("cannot be told yet when" in line for line in found.next)
 
 
+@pytest.mark.simulation
 def test_the_range_of_what_is_missing_holds_in_most_cases() -> None:
     """Streams of a better challenger, asked when a log e-value of 3 was reached on the way to
     ln 1000: the range was made for 4 of 5. With 300 streams a share below 0.65 has probability

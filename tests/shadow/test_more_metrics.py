@@ -124,6 +124,7 @@ def stream(
     return better, worse, measure
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("case", CASES)
 def test_identical_arms_are_rarely_called_better_or_worse(case: str) -> None:
     assert stats.binom.sf(MOST, STREAMS, ALPHA) < 1e-6
@@ -134,6 +135,7 @@ def test_identical_arms_are_rarely_called_better_or_worse(case: str) -> None:
     assert sum(worse for _, worse in found) <= MOST
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("case", CASES)
 def test_an_improvement_is_proven_and_never_called_harm(case: str) -> None:
     """The gaps are so large that each stream proves them; one in ten may fail to."""
@@ -144,6 +146,7 @@ def test_an_improvement_is_proven_and_never_called_harm(case: str) -> None:
     assert not any(worse for _, worse in found)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("paired", [False, True])
 def test_an_interval_covers_the_ratio(paired: bool) -> None:
     """Of 100 streams, at most 19 intervals may miss the true difference at their last look."""

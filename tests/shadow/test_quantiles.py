@@ -124,6 +124,7 @@ def test_p99_is_finite_from_1500_requests_on() -> None:
         assert finite == 200
 
 
+@pytest.mark.simulation
 def test_quantile_interval_covers_at_every_time() -> None:
     """150 streams, looked at 40 times: failing by chance has probability < 1e-6."""
     rng = np.random.default_rng(11)
@@ -250,6 +251,7 @@ def test_difference_is_infinite_while_an_arm_is_empty() -> None:
     assert q.log_e == 0.0
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("side", ["two-sided", "greater", "less"])
 @pytest.mark.parametrize("challenger", [0.5, 0.1])
 def test_equal_quantiles_are_rarely_distinguished(side: str, challenger: float) -> None:
@@ -265,6 +267,7 @@ def test_equal_quantiles_are_rarely_distinguished(side: str, challenger: float) 
     assert rejected <= int(stats.binom.isf(1e-6, 400, 0.05))
 
 
+@pytest.mark.simulation
 def test_margin_and_ratio_at_the_edge_of_the_null() -> None:
     """The challenger is exactly 10 % slower, which is allowed: 200 streams, < 1e-6 to fail."""
     rng = np.random.default_rng(23)

@@ -73,6 +73,7 @@ def test_thresholds_come_from_the_champions_past() -> None:
         tail_thresholds(EDGES, bucket_counts(EDGES, latencies(rng, 100)), [0.9, 0.5])
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("share", [0.5, 0.05, 0.01])
 @pytest.mark.parametrize("side", ["greater", "two-sided"])
 def test_bursts_and_drift_common_to_both_arms_raise_no_alarm(share: float, side: str) -> None:

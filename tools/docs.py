@@ -1,8 +1,9 @@
 """Writes the reference pages: ``python -m tools.docs`` (or ``make docs``).
 
 ``docs/configuration.md`` comes from the JSON Schema of the configuration file, so that it says what
-the program does, and the rules in ``deploy/prometheus`` from the objectives there. A test checks that
-what is in the repository is current.
+the program does; ``docs/metrics.md`` from the code of the metrics; and the rules in
+``deploy/prometheus`` from the objectives there. A test checks that what is in the repository is
+current.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools import chart_reference
+from tools import chart_reference, metrics_reference
 from understudy.monitor.cli.slo import files_of
 from understudy.monitor.config.schema import json_schema
 from understudy.monitor.slo import alertmanager
@@ -206,6 +207,7 @@ def prometheus_stack() -> str:
 
 PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "configuration.md": configuration,
+    DOCS / "metrics.md": metrics_reference.page,
     STACK: prometheus_stack,
     **_rules(),
     **chart_reference.PAGES,

@@ -192,7 +192,7 @@ class PlaneCollector(Collector):
         )
         yield gauge(
             "serving_breaker_workers",
-            "The same for a challenger that serves clients.",
+            "Workers whose circuit breaker for a challenger that serves clients is in a state.",
             ("arm", "state"),
             [
                 ([*pick(have, ("arm",)), state], list(by_slot.values()).count(number))

@@ -49,7 +49,9 @@ def kafka_families(mode: Publishing) -> Iterator[Metric]:
         (),
         [([], publisher.waiting)],
     )
-    yield gauge("kafka_spool_bytes", "Bytes on disk.", (), [([], publisher.spool.size)])
+    yield gauge(
+        "kafka_spool_bytes", "Bytes of the spool on disk.", (), [([], publisher.spool.size)]
+    )
     limit = publisher.kafka.spool.max_size
     yield gauge("kafka_spool_limit_bytes", "Bytes that the spool may hold.", (), [([], limit)])
     state = publisher.sender.state

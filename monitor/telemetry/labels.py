@@ -67,7 +67,7 @@ def feedback_families(
     )
     yield counter(
         "feedback_failures",
-        "Failed accesses to the file.",
+        "Failed accesses to the database of labels.",
         of,
         [(which, figures["failures"]) for which, figures in stores.items()],
     )

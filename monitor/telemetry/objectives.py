@@ -27,4 +27,9 @@ def objective_families(plane: EvaluationPlane) -> Iterator[Metric]:
         for arm in arms
         if arm["figures"]["cost_per_prediction"]["value"] is not None
     ]
-    yield gauge("cost_per_prediction", "As the configuration prices it.", ("arm",), costs)
+    yield gauge(
+        "cost_per_prediction",
+        "Cost of a prediction, at the prices in the configuration.",
+        ("arm",),
+        costs,
+    )

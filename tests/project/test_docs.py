@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from tools.docs import DOCS, EXAMPLE, PAGES
+from tools.metrics_reference import SOURCES, metrics_of
 from understudy.loadtest.chaos.experiment import load_experiment
 from understudy.loadtest.gate.plan_file import load_plan, plan_of
 from understudy.loadtest.gate.sending import payloads_of
@@ -112,3 +113,14 @@ def test_commands_in_the_pages_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")):
         used = set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE))
         assert used <= targets, page.name
+
+
+RECORDED = {"understudy_slo_error_budget_remaining", "understudy_kind", "understudy_sidecar"}
+"""Names that are not metrics of the service: a recorded series, a label, a job."""
+
+
+def test_metrics_that_the_pages_name_exist() -> None:
+    known = {one.name for _, path in SOURCES for one in metrics_of(path)} | RECORDED
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md")):
+        for name in re.findall(r"`(understudy_[a-z_]*[a-z])\b", page.read_text("utf-8")):
+            assert name in known, (page.name, name)

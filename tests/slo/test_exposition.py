@@ -18,6 +18,7 @@ from tests.support.plane_process import PlaneProcess
 from tests.support.promql import metrics
 from tests.support.service import ROOT
 from tests.support.world import PATH, Load, Model, World
+from tools.metrics_reference import SOURCES, metrics_of
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.kafka_alerts import kafka_alerts
@@ -41,6 +42,18 @@ def exported(text: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for name, labels in re.findall(r"^(\w+)(\{.*\})? \S+$", text, re.MULTILINE):
         found[name] |= set(re.findall(r'(\w+)="', labels))
+    return found
+
+
+def undocumented(text: str) -> dict[str, set[str]]:
+    """Metrics of an exposition that docs/metrics.md lacks, or their labels that it lacks."""
+    known = {one.name: set(one.labels) for _, path in SOURCES for one in metrics_of(path)}
+    found = {}
+    for name, labels in exported(text).items():
+        stem = name if name in known else re.sub(r"_(bucket|count|sum)$", "", name)
+        missing = labels - known.get(stem, set()) - {"le", "quantile"}
+        if name.startswith("understudy_") and (stem not in known or missing):
+            found[name] = missing
     return found
 
 
@@ -124,6 +137,7 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
     except AssertionError:
         raise AssertionError(missing()) from None
     text = httpx.get(world.service.control + "/metrics").text
+    assert undocumented(text) == {}
     assert re.search(
         r'^understudy_request_duration_seconds_bucket\{.*le="0.062"', text, re.MULTILINE
     )
@@ -133,7 +147,9 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
 def test_kafka_metrics_of_a_sidecar_are_exported(tmp_path: Path) -> None:
     kafka = {"bootstrap": ["127.0.0.1:9"], "spool": {"path": str(tmp_path / "spool")}}
     with PlaneProcess(tmp_path, evaluation={"mode": "kafka"}, kafka=kafka) as plane:
-        there = exported(plane.get("/metrics").text)
+        text = plane.get("/metrics").text
+        assert undocumented(text) == {}
+        there = exported(text)
         for alert in kafka_alerts({}):
             for name, named in metrics(alert.expr).items():
                 if name.startswith("understudy_kafka_") and "routes" not in name:

@@ -73,10 +73,10 @@ _ANSWERED = (outcomes.OK, outcomes.CLIENT_ERROR, outcomes.SERVER_ERROR)
 Values = Callable[[Censored, Indices], Column]
 """Values of some records of a block, one each; NaN: not known."""
 COLUMNS: dict[str, Values] = {
-    "error": lambda found, records: _IS_ERROR[found.outcome[records]],
-    "timeout": lambda found, records: (found.outcome[records] == TIMEOUT).astype(np.float64),
-    "unusable": lambda found, records: (found.outcome[records] != OK).astype(np.float64),
-    "latency": lambda found, records: found.seconds[records],
+    "error": lambda censored, records: _IS_ERROR[censored.outcome[records]],
+    "timeout": lambda censored, records: (censored.outcome[records] == TIMEOUT).astype(np.float64),
+    "unusable": lambda censored, records: (censored.outcome[records] != OK).astype(np.float64),
+    "latency": lambda censored, records: censored.seconds[records],
 }
 """Columns that follow from a record alone, by name."""
 
@@ -92,21 +92,23 @@ class Observer:
         self.columns = tuple(columns)
         self._cost = cost
 
-    def values(self, found: Censored, records: Indices) -> list[Column]:
+    def values(self, censored: Censored, records: Indices) -> list[Column]:
         """The columns of some records; what is not known of a record alone is NaN."""
         columns: list[Column] = []
         for column in self.columns:
             name, cap = (column, None) if column.startswith(EARLIER) else uncapped(column)
             if name in COLUMNS:
-                columns.append(COLUMNS[name](found, records))
+                columns.append(COLUMNS[name](censored, records))
             elif name == "cost":
-                columns.append(self._costs(found, records))
+                columns.append(self._costs(censored, records))
             elif name.startswith("field:"):
-                answered = found.outcome[records] == OK
-                columns.append(_field(found.block.response, name[6:], records, answered))
+                answered = censored.outcome[records] == OK
+                columns.append(_field(censored.block.response, name[6:], records, answered))
             elif name.startswith(COVARIATE) and not name.startswith(EARLIER):
                 here = np.ones(len(records), np.bool_)
-                columns.append(_field(found.block.request, name[len(COVARIATE) :], records, here))
+                columns.append(
+                    _field(censored.block.request, name[len(COVARIATE) :], records, here)
+                )
             else:
                 columns.append(np.full(len(records), np.nan))
             values = columns[-1]
@@ -115,14 +117,14 @@ class Observer:
                 columns[-1] = capped
         return columns
 
-    def _costs(self, found: Censored, records: Indices) -> Floats:
-        block = found.block
+    def _costs(self, censored: Censored, records: Indices) -> Floats:
+        block = censored.block
         costs = np.full(len(records), np.nan)
         for index, arm in enumerate(block.arms):
             cost = self._cost.get(arm)
             if cost is not None:
                 mine = block.arm[records] == index
-                seconds = found.seconds[records][mine]
+                seconds = censored.seconds[records][mine]
                 costs[mine] = cost.per_request + cost.per_second * seconds
         return costs
 
@@ -216,25 +218,25 @@ def of_label(prediction: Mapping[str, object], label: object, how: Label) -> dic
 
     ``prediction`` holds the outputs by name, ``how`` names those that count.
     """
-    found = {"correct": correct(prediction, label, how)}
+    values = {"correct": correct(prediction, label, how)}
     cell = prediction.get(how.prediction)
     predicted, actual = _is_positive(cell, how, True), _is_positive(label, how, False)
     if predicted is not None and actual is not None:
-        found["recalled" if actual else "rejected"] = float(predicted == actual)
-        found["true_positive"] = float(predicted and actual)
-        found["predicted_positive"] = float(predicted)
+        values["recalled" if actual else "rejected"] = float(predicted == actual)
+        values["true_positive"] = float(predicted and actual)
+        values["predicted_positive"] = float(predicted)
     score = prediction.get(how.score or how.prediction)
     if (how.score or how.threshold is not None) and actual is not None and _is_number(score):
-        found["score"], found["positive"] = float(score), float(actual)  # type: ignore[arg-type]
+        values["score"], values["positive"] = float(score), float(actual)  # type: ignore[arg-type]
         # What is no probability is a value that the metrics' bounds exclude.
-        found["brier"] = found["log_loss"] = NO_PROBABILITY
-        if 0.0 <= found["score"] <= 1.0:
-            wrong = abs(found["positive"] - found["score"])
-            found["brier"] = wrong * wrong
-            found["log_loss"] = min(-math.log1p(-wrong), LOG_LOSS) if wrong < 1.0 else LOG_LOSS
+        values["brier"] = values["log_loss"] = NO_PROBABILITY
+        if 0.0 <= values["score"] <= 1.0:
+            wrong = abs(values["positive"] - values["score"])
+            values["brier"] = wrong * wrong
+            values["log_loss"] = min(-math.log1p(-wrong), LOG_LOSS) if wrong < 1.0 else LOG_LOSS
     if _is_number(cell) and _is_number(label):
-        found["absolute_error"] = abs(float(cell) - float(label))  # type: ignore[arg-type]
-    return {name: value for name, value in found.items() if abs(value) <= LARGEST}
+        values["absolute_error"] = abs(float(cell) - float(label))  # type: ignore[arg-type]
+    return {name: value for name, value in values.items() if abs(value) <= LARGEST}
 
 
 def _is_positive(cell: object, how: Label, predicted: bool) -> bool | None:

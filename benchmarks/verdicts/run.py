@@ -93,8 +93,9 @@ def run(quick: bool = False) -> Result:
         verdicts = pool.map(_one, tasks, chunksize=1)
         for number, (title, case, mode, wrong) in enumerate(plan, start=1):
             found = [next(verdicts) for _ in range(streams)]
-            print(f"{number}/{len(plan)} {title}: {case.name}, {mode}", flush=True)
             hits = sum(verdict in wrong for verdict in found)
+            row = f"{number}/{len(plan)} {title}: {case.name}, {mode}"
+            print(f"{row}: {hits} of {streams} wrong", flush=True)
             counts = [found.count(verdict) for verdict in VERDICTS]
             rows.append([title, case.name, mode, *counts, hits])
             total = totals.setdefault(title, [0, 0])

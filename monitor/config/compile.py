@@ -64,17 +64,27 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
     )
 
 
+_CREDENTIALS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
+)
+"""Headers that do not choose a model: they are exchanged while it stays."""
+
+
 def servers_of(config: model.Config, experiment: Experiment) -> dict[str, str]:
     """By arm, what tells its model server from another one: a digest of its URL and of the headers
-    that are sent to it. It is stored, and headers may be secret."""
+    that are sent to it, but for credentials. It is stored, and headers may be secret."""
     servers: list[model.Server] = [config.champion]
     servers += [c for c in config.challengers if c.name in experiment.challengers]
-    return {
-        server.name: hashlib.blake2b(
-            repr((server.url, server.host, sorted(server.headers.items()))).encode(), digest_size=8
-        ).hexdigest()
-        for server in servers
-    }
+    digests = {}
+    for server in servers:
+        headers = sorted(
+            (name.lower(), value)
+            for name, value in server.headers.items()
+            if name.lower() not in _CREDENTIALS
+        )
+        text = repr((server.url, server.host, headers))
+        digests[server.name] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return digests
 
 
 def _of_these_servers(config: model.Config, routes: Routes) -> Routes:

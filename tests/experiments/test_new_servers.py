@@ -90,9 +90,12 @@ def test_nor_when_the_configuration_changed_while_the_service_was_stopped(
     assert "its model servers changed" in str(runner.ended.find("x"))
 
 
-def test_other_settings_of_a_server_change_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change", [{"max_connections": 32}, {"headers": {"Authorization": "Bearer of-today"}}]
+)
+def test_other_settings_of_a_server_change_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
     runner = promoted(tmp_path)
-    same = config(tmp_path, max_connections=32)
+    same = config(tmp_path, **change)
     runner.configure(same)
     assert runner.live["x"].contestants["candidate"].rollout.phase == "promoted"
     assert runner.live["x"].experiment.contests["candidate"].served == [500, 500]

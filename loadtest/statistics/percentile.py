@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from scipy.special import betainc, betaincc, betaln, xlog1py, xlogy
+from understudy.common.special import betainc, betaincc, betaln, xlog1py, xlogy
 
 Verdict = Literal["met", "missed", "open"]
 _POINTS = ((0.5, 0.2), (0.75, 0.5))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct, quantiles
 from understudy.monitor.baseline.kinds import category, number
 from understudy.monitor.baseline.model import Column, Role
 
@@ -65,7 +66,7 @@ class Labelled:
         score = score[np.isfinite(score)]
         yes_or_no = wanted <= {"0", "1", "true", "false"}
         if yes_or_no and len(score) and score.min() >= 0.0 and score.max() <= 1.0:
-            edges = np.unique(np.quantile(score, np.linspace(0.0, 1.0, BINS + 1)[1:-1]))
+            edges = distinct(quantiles(score, np.linspace(0.0, 1.0, BINS + 1)[1:-1]))
             below = edges[edges < score.max()]
             return cls(prediction.name, target.name, "binary", below, threshold)
         if target.kind == "numeric" and prediction.kind == "numeric":

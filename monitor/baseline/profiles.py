@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct, quantiles
 from understudy.monitor.detectors.dependence import Memory
 
 Floats = NDArray[np.float64]
@@ -313,12 +314,12 @@ def edges_of(sample: Floats) -> Floats:
     its quantiles. At most :data:`MOST_EDGES`, strictly rising."""
     if not len(sample):
         return np.zeros(0)
-    values = np.unique(sample)
+    values = distinct(sample)
     if len(values) <= MOST_EDGES:
         # A value is the upper edge of its own bucket; the last one needs none.
         own: Floats = values[:-1]
         return own
-    result = np.unique(np.quantile(sample, np.linspace(0.0, 1.0, MOST_EDGES + 2)[1:-1]))
+    result = distinct(quantiles(sample, np.linspace(0.0, 1.0, MOST_EDGES + 2)[1:-1]))
     edges: Floats = result[result < values[-1]]
     return edges
 
@@ -326,12 +327,12 @@ def edges_of(sample: Floats) -> Floats:
 def _rebinned(
     a: NumericProfile, b: NumericProfile, maximum: float
 ) -> tuple[Floats, NDArray[np.int64]]:
-    every = np.unique(np.concatenate([a.edges, b.edges, [maximum]]))
+    every = distinct(np.concatenate([a.edges, b.edges, [maximum]]))
     together = below(a, every) + below(b, every)
     total = a.count + b.count
     if len(every) - 1 > MOST_EDGES:
         wanted = np.linspace(0.0, total, MOST_EDGES + 2)[1:-1]
-        indices = np.unique(np.minimum(np.searchsorted(together, wanted), len(every) - 2))
+        indices = distinct(np.minimum(np.searchsorted(together, wanted), len(every) - 2))
         edges = every[indices]
     else:
         edges = every[every < maximum]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
+from understudy.common.special import ndtr, ndtri
 from understudy.shadow.roots import find_root
 
 Floats = NDArray[np.float64]

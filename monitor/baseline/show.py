@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.monitor.baseline.identifiers import ignored
 from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
 from understudy.monitor.baseline.profiles import CategoryCounter, Profile, below
@@ -203,7 +204,7 @@ def _groups(a: Profile, b: Profile) -> tuple[NDArray[np.float64], NDArray[np.flo
     elif isinstance(a, NumericProfile) and isinstance(b, NumericProfile):
         sums = np.cumsum(a.counts)[:-1]
         wanted = np.arange(1, _GROUPS) / _GROUPS * a.count
-        indices = np.unique(np.searchsorted(sums, wanted))
+        indices = distinct(np.searchsorted(sums, wanted))
         edges = a.edges[indices[indices < len(a.edges)]]
         p, q = (np.diff(np.concatenate([[0.0], below(x, edges), [float(x.count)]])) for x in (a, b))
     else:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.monitor.codecs import Table
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Grid, RecordBlock
@@ -95,7 +96,7 @@ class Part:
         """The decoded table of each of ``records``; None where decoding failed."""
         tables: list[Table | None] = [None] * len(records)
         grids = self.grid[records]
-        for number in np.unique(grids).tolist():
+        for number in distinct(grids).tolist():
             if number < 0:
                 continue
             indices = np.flatnonzero(grids == number)

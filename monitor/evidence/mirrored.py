@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Compare
 from understudy.monitor.evidence.arms import Arms
@@ -483,7 +484,7 @@ def _equal_answers(
     same = answered & (response.grid[first] == response.grid[second])
     if response.many is not None:
         same &= (response.many[first] == 1) & (response.many[second] == 1)
-    for number in np.unique(response.grid[first][same]).tolist():
+    for number in distinct(response.grid[first][same]).tolist():
         indices = np.flatnonzero(same & (response.grid[first] == number))
         equal = np.ones(len(indices), np.bool_)
         rows = response.first[first[indices]], response.first[second[indices]]

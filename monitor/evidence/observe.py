@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.monitor.config.experiment import Cost, Label
 from understudy.monitor.evidence.arms import TimeLimits
 from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices, Mask, Part
@@ -133,7 +134,7 @@ def _field(part: Part, name: str, records: Indices, there: Mask) -> Column:
     """The value of one column for each of ``records`` that is ``there``: see :func:`_value`."""
     cells: list[Any] = [np.nan] * len(records)
     grids = np.where(there, part.grid[records], -1)
-    for number in np.unique(grids).tolist():
+    for number in distinct(grids).tolist():
         names = part.grids[number].names if number >= 0 else ()
         if name not in names:
             continue

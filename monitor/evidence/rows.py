@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from understudy.common.arrays import distinct
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.block_columns import (
     BlockColumns,
@@ -51,7 +52,7 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
         every = (STARTED, *names, *response.grids[second].names)
         yield _with_started(block, kind, every, request.rows(records)[0], cells)
     alone = primary & ~whole & (request.grid >= 0)
-    for number in np.unique(request.grid[alone]).tolist():
+    for number in distinct(request.grid[alone]).tolist():
         records = np.flatnonzero(alone & (request.grid == number))
         names = request.grids[number].names
         kind = (ROWS, *block.key, "", str(len(names)))

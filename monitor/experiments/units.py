@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.shadow.experiment import Units
 from understudy.shadow.experiment.cutoffs import CUTOFFS
 from understudy.shadow.state import Config, Converter, Count, Derived, FieldError, Saved, Stateful
@@ -152,7 +153,7 @@ class UnitTable(Stateful):
             self._add(rows[taken[~late]], taken[~late], values)
             taken = taken[late]
             if taken.size:  # these units have reached an age, and go on after it
-                readings += self._read(np.unique(rows[taken]))
+                readings += self._read(distinct(rows[taken]))
         while (reached := np.flatnonzero(self._due(slice(None)) < at[-1])).size:
             readings += self._read(reached)
         return new, begun, self._observed(readings)
@@ -239,7 +240,7 @@ class UnitTable(Stateful):
         """Read ``rows`` at the next age of each."""
         passed, due = self._passed[rows], self._due(rows)
         readings = []
-        for cutoff in np.unique(passed).tolist():
+        for cutoff in distinct(passed).tolist():
             here = passed == cutoff
             mine = rows[here]
             reading = (due[here], self._hashes[mine], self._arms[mine], self._sums[mine])

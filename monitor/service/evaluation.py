@@ -20,7 +20,7 @@ from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
-from understudy.monitor.gc_tuning import freeze_gc
+from understudy.monitor.gc_tuning import freeze_gc, release_memory
 from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.labels.service import LabelService
 from understudy.monitor.logs import set_up
@@ -253,6 +253,7 @@ async def run(plane: EvaluationPlane, control: socket.socket) -> None:
             parts.append(plane.pipeline.findings_loop.validation.run())
     tasks = [loop.create_task(part) for part in parts]
     freeze_gc()
+    release_memory()
     try:
         drained = await line.serve()
         await plane.server.stop(DRAIN_SECONDS if drained else ORPHAN_SECONDS)

@@ -85,7 +85,8 @@ def test_a_worker_loads_nothing_heavy() -> None:
 
 def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
     """scipy.stats alone is 30 MiB, scipy.optimize 22 with scipy.linalg, scipy.sparse and
-    scipy.spatial that it loads; the others belong to commands, extras and clients.
+    scipy.spatial that it loads, and the parts of numpy that scipy.special loads 9; the others
+    belong to commands, extras and clients.
 
     click is loaded by uvicorn.
     """
@@ -94,6 +95,7 @@ def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
     assert {"numpy", "fastapi", "scipy.special"} <= modules
     heavy = ("stats", "optimize", "linalg", "sparse", "spatial", "integrate", "interpolate")
     assert not modules & {f"scipy.{name}" for name in heavy}
+    assert not modules & {f"numpy.{name}" for name in ("f2py", "testing", "ma", "polynomial")}
     assert not tops & {
         *("rich", "pyarrow", "httpx", "kafka", "river", "crc32c", "aiohttp", "locust", "httptools"),
         *("chaoslib", "jsonschema", "pandas"),
@@ -104,16 +106,33 @@ def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
 
 def test_of_scipy_only_the_special_functions_are_imported() -> None:
     """Also where an import waits until it is needed: it would stay in memory from then on."""
+    found = {
+        (path.relative_to(ROOT).as_posix(), module)
+        for folder in ("monitor", "shadow", "understudy/common")
+        for path, module in imported(folder)
+        if module.partition(".")[0] == "scipy" and "contrib" not in path.parts
+    }
+    assert found == {("understudy/common/special.py", "scipy.special")}
+
+
+def test_special_functions_leave_numpy_as_it_is() -> None:
+    code = (
+        "import numpy; names, listed = numpy.__all__, numpy.__dir__\n"
+        "import understudy.common.special\n"
+        "assert numpy.__all__ is names and numpy.__dir__ is listed\n"
+        "from scipy import optimize, stats\n"
+        "assert numpy.ma.masked_all(3).mask.all()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_numpy_is_not_asked_for_what_loads_masked_arrays() -> None:
+    """``numpy.unique`` for the values alone, and ``numpy.quantile``, which calls it."""
     for folder in ("monitor", "shadow"):
-        for path, module in imported(folder):
-            if "contrib" not in path.parts:
-                assert not module.startswith("scipy.") or module == "scipy.special", path
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if "contrib" in path.parts:
-                continue
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and node.module == "scipy":
-                    assert {alias.name for alias in node.names} == {"special"}, path
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.unique":
+                    assert any(word.arg != "axis" for word in node.keywords), path
 
 
 def test_import_understudy_loads_nothing() -> None:

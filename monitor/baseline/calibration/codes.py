@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct, quantiles
 from understudy.monitor.baseline.kinds import category, number
 
 Floats = NDArray[np.float64]
@@ -98,7 +99,7 @@ class FeatureCode:
         if not categorical:
             if not len(x):
                 return cls(name, ())
-            edges = np.unique(np.quantile(x, np.linspace(0.0, 1.0, most + 1)[1:-1]))
+            edges = distinct(quantiles(x, np.linspace(0.0, 1.0, most + 1)[1:-1]))
             return cls(name, tuple(float(e) for e in edges if e < x.max()))
         counts = Counter(value for c in cells if (value := category(c)) is not None)
         fewest = _RAREST * len(cells)

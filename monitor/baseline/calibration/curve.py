@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct, quantiles
+
 Floats = NDArray[np.float64]
 BINS = 100
 
@@ -110,7 +112,7 @@ class Curve:
 def tabulate(scores: Floats, labels: Floats, bins: int = BINS) -> dict[str, list[float]]:
     """A calibration table of scores and labels (n,) by quantiles of the score: ``edges``,
     ``counts``, ``positives``, ``scores``."""
-    edges = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
+    edges = distinct(quantiles(scores, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
     edges = edges[edges < scores.max()]
     index = np.searchsorted(edges, scores)
     size = len(edges) + 1

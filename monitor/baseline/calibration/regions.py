@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
 
+from understudy.common.arrays import distinct, quantiles
+from understudy.common.special import logit
 from understudy.monitor.baseline.calibration.codes import FeatureCodes
 from understudy.monitor.baseline.calibration.curve import Curve, tabulate
 from understudy.monitor.baseline.calibration.trees import Growth, Rows, Trees, grow
@@ -92,7 +93,7 @@ class RegionalCalibration:
             raise ValueError("the labels are all of one class")
         kept = {name: [column[row] for row in rows.tolist()] for name, column in cells.items()}
         features = FeatureCodes.learn(kept, categorical)
-        edges = np.unique(np.quantile(p, np.linspace(0.0, 1.0, _SCORE_BUCKETS + 1)[1:-1]))
+        edges = distinct(quantiles(p, np.linspace(0.0, 1.0, _SCORE_BUCKETS + 1)[1:-1]))
         codes = _with_score(features.encode(kept, len(rows)), p, edges)
         sizes = np.append(features.sizes, len(edges) + 1)
         ordered = np.append(features.ordered, True)

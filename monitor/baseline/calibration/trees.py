@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
+from understudy.common.special import expit
 from understudy.monitor.detectors.packed import pack, unpack
 
 Floats = NDArray[np.float64]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.monitor.errors import MissingExtraError
 from understudy.monitor.evidence.blocks.block import RecordBlock
 from understudy.monitor.evidence.blocks.cells import (
@@ -94,7 +95,7 @@ def kinds_of(column: Column) -> set[int]:
     """The kinds of cells of a column."""
     if column.kinds is None:
         return {column.kind} if column.rows else set()
-    return set(np.unique(column.kinds).tolist())
+    return set(distinct(column.kinds).tolist())
 
 
 def columns_of(grid: Grid) -> Iterator[tuple[str, Column]]:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
+
 NULL, FLOAT, INT, BOOL, TEXT, JSON, BIG = range(7)
 """Kinds of a cell. JSON is a list or an object as JSON text, BIG an integer as decimal text."""
 KINDS = ("null", "float", "int", "bool", "text", "json", "big")
@@ -84,7 +86,7 @@ class Column:
     def _mixed(self, kinds: Kinds) -> list[Any]:
         cells: list[Any] = [None] * self.rows if self.numbers is None else self.numbers.tolist()
         texts = self.texts
-        for kind in np.unique(kinds).tolist():
+        for kind in distinct(kinds).tolist():
             if kind == FLOAT:
                 continue
             indices = np.flatnonzero(kinds == kind).tolist()

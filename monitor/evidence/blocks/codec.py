@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.monitor.errors import BlockError, ProtocolError
 from understudy.monitor.evidence.blocks.block import (
     NUMBERS,
@@ -356,7 +357,7 @@ def _column(reader: Reader, rows: int, data: Mapping[str, Any]) -> Column:
             blob[a:b].decode("utf-8", "surrogatepass")
             for a, b in zip([0, *ends], ends, strict=False)
         )
-    present = {kind} if kinds is None else set(np.unique(kinds).tolist())
+    present = {kind} if kinds is None else set(distinct(kinds).tolist())
     check(numbers is not None or present.isdisjoint((FLOAT, INT, BOOL)), "numbers are missing")
     check(codes is not None or present.isdisjoint((TEXT, JSON, BIG)), "texts are missing")
     return Column(rows, kind, numbers, codes, texts, kinds)

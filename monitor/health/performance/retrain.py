@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+
+from understudy.common.special import stdtrit
 
 Floats = NDArray[np.float64]
 FEWEST = 8

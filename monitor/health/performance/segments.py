@@ -16,8 +16,9 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
+from understudy.common.arrays import distinct
+from understudy.common.special import betaincinv
 from understudy.monitor.baseline.calibration.codes import OTHER
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.packed import Open
@@ -236,7 +237,7 @@ class SegmentAlarms(Stateful):
 
     def add(self, indices: Indices, wrong: Floats) -> None:
         """Labels in their order: segments (n,) from 0 to ``most`` - 1 (-1: none), errors (n,)."""
-        for index in np.unique(indices[(indices >= 0) & np.isfinite(wrong)]).tolist():
+        for index in distinct(indices[(indices >= 0) & np.isfinite(wrong)]).tolist():
             values = wrong[(indices == index) & np.isfinite(wrong)]
             missing = int(REFERENCE - self._counts[index, 0])
             if missing > 0:

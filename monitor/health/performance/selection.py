@@ -24,6 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import quantile
 from understudy.monitor.detectors.edetector import log_sum
 from understudy.monitor.detectors.packed import Logs
 from understudy.monitor.health.performance.intervals import share
@@ -163,7 +164,7 @@ class LabelSelection(Stateful):
                 if len(self._sample) < _SAMPLE:
                     return
                 drawn, self._sample = np.array(self._sample), []
-                cuts = {float(np.median(drawn[:, 0])), self.threshold}
+                cuts = {quantile(drawn[:, 0], 0.5), self.threshold}
                 self.edges = sorted(cut for cut in cuts if cut is not None)
                 numbers, times = drawn[:, 0], drawn[:, 1]
             self._count(np.searchsorted(self.edges, numbers, "left"), times)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, logsumexp, ndtr
 
+from understudy.common.special import betaln, logsumexp, ndtr
 from understudy.monitor.baseline.calibration.codes import FeatureCodes
 
 Floats = NDArray[np.float64]

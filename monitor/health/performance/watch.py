@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
+from understudy.common.special import ndtri
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.baseline.kinds import category, number
 from understudy.monitor.baseline.model import Baseline

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erfc
 
+from understudy.common.special import erfc
 from understudy.monitor.baseline.encoder import WIDTH, Batch
 from understudy.monitor.baseline.files import Table
 from understudy.monitor.baseline.kinds import instant

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any
-from zlib import adler32, crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from understudy.shadow.state import Converter, Derived, Saved, Stateful
 
 REMEMBERED = 1024
 """Rows among which a repeated one is looked for."""
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio (Knuth, The Art of Computer Programming 3, 6.4)."""
+_HALF_BITS = np.uint64(32)
 _TOGETHER = 256
 """Rows of small batches that are remembered together."""
 
@@ -113,6 +116,24 @@ class Repeats(Stateful):
             self._count -= len(self._batches.popleft())
 
 
-def key_of(cells: bytes) -> int:
-    """The hash of a row, which is the same in every process, since it is part of the state."""
-    return crc32(cells) << 32 | adler32(cells)
+def keys_of(cells: NDArray[np.float64]) -> list[int]:
+    """A hash of each row of cells (n, C), by their bits; the same in every process, since it is
+    part of the state.
+
+    A sum of the mixed bits of all cells, each times an odd number of its column, modulo 2^64.
+    """
+    bits = np.ascontiguousarray(cells).view(np.uint64).copy()
+    # Floats of whole numbers differ in their highest bits only.
+    bits ^= bits >> _HALF_BITS
+    bits *= _MIX
+    bits ^= bits >> _HALF_BITS
+    keys: list[int] = (bits @ _factors(cells.shape[1])).tolist()
+    return keys
+
+
+@lru_cache(maxsize=64)
+def _factors(columns: int) -> NDArray[np.uint64]:
+    """Odd numbers: powers of one that runs through a quarter of all."""
+    powers = np.full(columns, _MIX, np.uint64)
+    result: NDArray[np.uint64] = np.multiply.accumulate(powers)
+    return result

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.shadow.state import Config, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -122,8 +123,8 @@ class BatchMeans(Stateful):
             return result
         gone = ~np.isfinite(x)
         values = np.where(gone, 0.0, x)
-        for length in np.unique(self.lengths):
-            for start in np.unique(self._rows[self.lengths == length]):
+        for length in distinct(self.lengths):
+            for start in distinct(self._rows[self.lengths == length]):
                 here = np.flatnonzero((self.lengths == length) & (self._rows == start))
                 self._group(int(length), int(start), here, values, gone, result)
         self._rows = (self._rows + len(x)) % self.lengths

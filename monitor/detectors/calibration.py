@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
+from understudy.common.special import expit, logit
 from understudy.monitor.detectors.edetector import log_sum, shiryaev_roberts
 from understudy.monitor.detectors.packed import Logs
 from understudy.shadow.state import Config, Count, Saved, Stateful

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.detectors.packed import PackedBlocks, TimeList
+from understudy.monitor.detectors.packed import PackedBlocks, PackedSums, TimeList
 from understudy.shadow.state import Config, Count, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ class ChangePoint(Stateful):
     _sizes: Saved[list[Count]]
     """Rows of each, also of those without a value."""
     _counts: Saved[PackedBlocks]
-    _sums: Saved[PackedBlocks]
+    _sums: Saved[PackedSums]
 
     def __init__(self, series: int) -> None:
         self.series = series

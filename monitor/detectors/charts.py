@@ -22,8 +22,8 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, ndtr, ndtri
 
+from understudy.common.special import betainc, ndtr, ndtri
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.runs_rules import FOUR, MEMORY, broken
 from understudy.shadow.roots import find_root

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
+from understudy.common.special import chdtri
 from understudy.monitor.detectors.edetector import log_sum, shiryaev_roberts
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.packed import Packed, Times

@@ -62,6 +62,8 @@ class CusumUnion(Stateful):
     _slacks: Config[tuple[float, ...]]
     _factors: Config[Floats]
     _inflation: Config[Floats]
+    _charted: Config[Floats]
+    """The inflation for which the charts are set, (S, slacks)."""
     _long_run: Config[Floats]
     _refine: Config[bool]
     _sums: Saved[Packed]
@@ -93,9 +95,8 @@ class CusumUnion(Stateful):
         self._refine = refine
         self.slack = np.empty(shape)
         self.threshold = np.empty(shape)
-        for number in range(series):
-            self._set_charts(number, self._inflation[number])
-        self._prepare()
+        self._charted = np.full(shape, np.nan)
+        self.set_inflation(self._inflation)
         self._sums = np.zeros((2, *shape))
         self._refinement = (
             Refinement(self._rows, self._long_run)
@@ -129,8 +130,9 @@ class CusumUnion(Stateful):
 
     def set_inflation(self, inflation: Floats) -> None:
         """Set the inflation (S, slacks) of all charts."""
-        for number in range(self.series):
+        for number in np.flatnonzero((inflation != self._charted).any(axis=1)).tolist():
             self._set_charts(number, inflation[number])
+        self._charted = inflation
         self._prepare()
 
     def _prepare(self) -> None:

@@ -19,13 +19,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.autocorrelation import inflation as of_correlation
-from understudy.monitor.detectors.packed import Packed
+from understudy.monitor.detectors.packed import Packed, PackedRounded
 from understudy.monitor.detectors.run_length import siegmund
 from understudy.shadow.roots import find_root
 from understudy.shadow.state import Config, Count, Saved, Stateful
@@ -53,12 +54,21 @@ _LIMIT = 9.0
 """Squared standard errors that a difference of live blocks counts at most."""
 _PRIOR = 8.0
 """Blocks as which what is assumed at first counts."""
-_REMEMBERED = np.maximum(128.0, 65_536.0 / _SIZES)
+_REMEMBERED: list[float] = np.maximum(128.0, 65_536.0 / _SIZES).tolist()
 """Blocks of each size that a live variance is averaged over."""
 _REPEATED = 32
 """A memory has to fit so often into the rows of a baseline that their highest CUSUM says how far
 others may go."""
 _LARGEST = 1e4
+
+
+def block_sums(x: Floats, cuts: Sequence[int] | NDArray[np.intp]) -> Floats:
+    """Sums of rows (n, S), from each of the ``cuts`` to the next; NaN and infinities count as 0."""
+    with np.errstate(invalid="ignore"):
+        sums: Floats = np.add.reduceat(x, cuts, axis=0)
+    if not np.isfinite(sums).all():
+        sums = np.add.reduceat(np.where(np.isfinite(x), x, 0.0), cuts, axis=0)
+    return sums
 
 
 def _error(blocks: Floats) -> Floats:
@@ -84,9 +94,11 @@ def _decided(variance: Floats, blocks: Floats) -> LongRun:
     second half of the series are the spreads of those in the first."""
     error = _error(blocks)[:, None]
     known = (blocks >= _FEWEST)[:, None]
-    sure = known & (variance > np.exp(_SURE * error))
-    half = variance.shape[1] // 2
-    related = np.roll(sure.any(axis=0), half)
+    sure = variance > np.where(known, np.exp(_SURE * error), np.inf)
+    series = variance.shape[1]
+    if not sure.any():
+        return LongRun(np.ones(series), np.ones(series), np.full(series, float(SHORTEST)))
+    related = np.roll(sure.any(axis=0), series // 2)
     sure |= known & (variance > np.exp(_LIKELY * error)) & related
     lower = np.where(sure, variance * np.exp(-2.0 * error), 0.0)
     level = lower.argmax(axis=0)
@@ -116,11 +128,11 @@ class BlockVariance(Stateful):
 
     series: Config[int]
     live: Config[bool]
-    variance: Saved[Packed]
+    variance: Saved[PackedRounded]
     """Of sums of blocks over that of independent rows, (levels, S)."""
     weight: Saved[list[float]]
     """Differences behind them, by level."""
-    _newest: Saved[Packed]
+    _newest: Saved[PackedRounded]
     """The sum of the newest block of each size."""
     _blocks: Saved[list[Count]]
     _open: Saved[Packed]
@@ -146,41 +158,53 @@ class BlockVariance(Stateful):
         if not rows:
             return False
         cuts = [0, *range(SHORTEST - self._rows, rows, SHORTEST)]
-        with np.errstate(invalid="ignore"):
-            sums = np.add.reduceat(x, cuts, axis=0)
-        if not np.isfinite(sums).all():
-            sums = np.add.reduceat(np.where(np.isfinite(x), x, 0.0), cuts, axis=0)
+        sums = block_sums(x, cuts)
         sums[0] += self._open
         whole = (self._rows + rows) // SHORTEST
         self._rows = (self._rows + rows) % SHORTEST
         self._open = sums[-1] if whole < len(sums) else np.zeros(self.series)
-        blocks, level = sums[:whole], 0
-        while len(blocks) and level < LEVELS:
-            blocks = self._take(level, blocks)
-            level += 1
+        if whole:
+            self._take(sums[:whole])
         return whole > 0
 
-    def _take(self, level: int, blocks: Floats) -> Floats:
-        """Blocks of one size; returns those of twice the size that they complete."""
-        before = self._blocks[level]
-        joined = np.concatenate([self._newest[level][None], blocks]) if before else blocks
-        if len(joined) > 1:
-            moved = np.diff(joined, axis=0)
-            squares = moved * moved / (2.0 * _SIZES[level])
-            now = self.variance[level]
+    def _take(self, blocks: Floats) -> None:
+        """Blocks of the smallest size, those of twice the size that they complete, and so on."""
+        moved: list[Floats] = []
+        level = 0
+        while len(blocks) and level < LEVELS:
+            before = self._blocks[level]
+            joined = np.concatenate([self._newest[level][None], blocks]) if before else blocks
+            if len(joined) > 1:
+                moved.append(joined[1:] - joined[:-1])
+            self._newest[level] = blocks[-1]
+            self._blocks[level] = before + len(blocks)
+            whole = joined if before % 2 else blocks
+            pairs = len(whole) // 2 * 2
+            blocks = whole[0:pairs:2] + whole[1:pairs:2]
+            level += 1
+        if moved:
+            # The sizes that have differences are the smallest ones.
+            self._learn(moved)
+
+    def _learn(self, moved: list[Floats]) -> None:
+        """Differences of neighbouring blocks, for the smallest size, the next one, and so on."""
+        levels, counts = len(moved), list(map(len, moved))
+        squares = np.concatenate(moved)
+        squares *= squares
+        now = self.variance[:levels]
+        scale = 2.0 * _SIZES[:levels, None]
+        if self.live:
+            most = np.maximum(now, 1.0) * (_LIMIT * scale)
+            np.minimum(squares, np.repeat(most, counts, axis=0), out=squares)
+        sums = np.add.reduceat(squares, [0, *accumulate(counts[:-1])], axis=0)
+        for level, count in enumerate(counts):
+            weight = self.weight[level] + count
             if self.live:
-                np.minimum(squares, _LIMIT * np.maximum(now, 1.0), out=squares)
-            weight = self.weight[level] + len(squares)
-            if self.live:
-                weight = min(weight, max(float(_REMEMBERED[level]), float(len(squares))))
+                weight = min(weight, max(_REMEMBERED[level], float(count)))
             self.weight[level] = weight
-            now += (squares.sum(axis=0) - len(squares) * now) / weight
-        self._newest[level] = blocks[-1]
-        self._blocks[level] = before + len(blocks)
-        whole = joined if before % 2 else blocks
-        pairs = len(whole) // 2 * 2
-        result: Floats = whole[0:pairs:2] + whole[1:pairs:2]
-        return result
+        sums /= scale
+        sums -= np.array(counts)[:, None] * now
+        now += sums / np.array(self.weight[:levels])[:, None]
 
     def long_run(self) -> LongRun:
         """What the blocks so far say about long sums."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, chdtri, kolmogorov
+
+from understudy.common.arrays import distinct
+from understudy.common.special import chdtrc, chdtri, kolmogorov
 
 Floats = NDArray[np.float64]
 GROUPS = 10
@@ -50,7 +52,7 @@ def between(reference: Floats, current: Floats, groups: int = GROUPS) -> Distanc
     for column in range(columns):
         x, y = a[column], b[column]
         ks[column], wasserstein[column] = _kolmogorov_smirnov(x, y), _wasserstein(x, y)
-        edges = np.unique(x[indices])
+        edges = distinct(x[indices])
         for sample, shares in ((x, p), (y, q)):
             upto = np.searchsorted(sample, edges, side="right")
             shares[column, : len(edges) + 1] = np.diff(upto, prepend=0, append=len(sample))

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr
 
+from understudy.common.special import log_ndtr
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.monitor.detectors.packed import Packed
 from understudy.shadow.roots import find_root

@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
+from understudy.common.special import xlogy
 from understudy.monitor.detectors.evidence import Evidence
 from understudy.shadow.roots import find_root
 from understudy.shadow.sequential import BettingInterval, Interval

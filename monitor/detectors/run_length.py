@@ -14,8 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
+from understudy.common.special import ndtr
 from understudy.shadow.roots import find_root
 
 Floats = NDArray[np.float64]

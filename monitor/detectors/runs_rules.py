@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+
+from understudy.common.special import ndtr
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -19,8 +19,9 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.detectors.dependence import Memory
-from understudy.monitor.detectors.packed import Packed, exact, pack, unpack
+from understudy.common.arrays import quantile
+from understudy.monitor.detectors.dependence import Memory, block_sums
+from understudy.monitor.detectors.packed import Packed, pack, pack_steps, unpack, unpack_steps
 from understudy.shadow.state import Config, Converter, Count, Derived, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -34,6 +35,7 @@ _MOST_HOURS = 0.8
 """Share of the hours of a day, among those that exist, which have to come twice."""
 _PLAUSIBLE = 3.0
 """Standard errors of the baseline's means by which live rows may move them."""
+_STEP = 2.0**-10
 _DAY = 24
 """Hours by which a row is so late that time has begun again."""
 
@@ -140,7 +142,7 @@ def _shape(
     seen, rows = by_hour[existing], np.tile(hour_counts, (7, 1))
     # Weekdays tell themselves apart only from a second week on.
     cells = visits[visits > 0.0]
-    if float(np.median(cells)) >= 2.0:
+    if quantile(cells, 0.5) >= 2.0:
         noise = _noise(within, visits)
         means = means + _drawn(np.where(counts > 0.0, raw - grand - means, 0.0), counts, noise)
         seen, rows = cells, counts
@@ -223,13 +225,13 @@ class ProfileBuilder:
         return Profile(means, scale, errors / scale)
 
 
-def _dump_sums(sums: Floats) -> str:
-    """In half precision, which is far below the error of a mean; with all digits where asked."""
-    return pack(sums) if exact() else pack(sums, np.float16)
+def _dump_means(means: Floats) -> str:
+    """To a thousandth of a standard deviation, which is below the error of an hour's mean."""
+    return pack_steps(means, _STEP)
 
 
-def _load_sums(name: str, value: Any, now: Floats) -> Floats:
-    return unpack(value, now.shape)
+def _load_means(name: str, value: Any, now: Floats) -> Floats:
+    return unpack_steps(value, now.shape, _STEP)
 
 
 class LiveSeasons(Stateful):
@@ -244,7 +246,7 @@ class LiveSeasons(Stateful):
 
     series: Config[int]
     _most: Config[Floats]
-    _means: Saved[Annotated[Floats, Converter(_dump_sums, _load_sums)]]
+    _means: Saved[Annotated[Floats, Converter(_dump_means, _load_means)]]
     _counts: Saved[Packed]
     _visits: Saved[Packed]
     _within: Saved[Packed]
@@ -257,6 +259,8 @@ class LiveSeasons(Stateful):
     """Whether an hour has ended since the shape was worked out."""
     offsets: Derived[Floats]
     """What is subtracted, (168, S)."""
+    _shaped: Derived[bool]
+    """Whether any of them is not 0."""
 
     def __init__(self, errors: Floats) -> None:
         self.series = errors.shape[1]
@@ -270,6 +274,7 @@ class LiveSeasons(Stateful):
         self._hour = -1
         self._stale = False
         self.offsets = np.zeros((CELLS, self.series))
+        self._shaped = False
 
     def _restored(self) -> None:
         self._refresh()
@@ -281,12 +286,17 @@ class LiveSeasons(Stateful):
         return result
 
     def update(self, x: Floats, times: Floats) -> Floats:
-        """Rows (n, S) at unix times (n,) less what was learned before them; NaN stays NaN."""
+        """Rows (n, S) at unix times (n,) less what was learned before them; NaN stays NaN. Where
+        nothing was learned, the same array."""
         if self._stale:
             self._refresh()
+        first, last = _hours(times.min()), _hours(times.max())
+        if first == last:
+            if not self._hour - _DAY < first < self._hour:
+                self._add(int(first), block_sums(x, [0])[0], len(x))
+            return x - self.offsets[_cells(first)] if self._shaped else x
         hours = _hours(times)
-        cells = _cells(hours)
-        result: Floats = x - self.offsets[cells] if self.learned.any() else x
+        result: Floats = x - self.offsets[_cells(hours)] if self._shaped else x
         self._learn(x, hours)
         return result
 
@@ -299,17 +309,18 @@ class LiveSeasons(Stateful):
             if not len(x):
                 return
         cuts = np.concatenate([[0], np.flatnonzero(np.diff(hours) != 0) + 1])
-        sums = np.add.reduceat(x, cuts, axis=0)
-        if not np.isfinite(sums).all():
-            sums = np.add.reduceat(np.where(np.isfinite(x), x, 0.0), cuts, axis=0)
+        sums = block_sums(x, cuts)
         lengths = np.diff([*cuts.tolist(), len(x)]).tolist()
         for index, cut in enumerate(cuts.tolist()):
-            hour = int(hours[cut])
-            if hour != self._hour:
-                self._close()
-                self._hour = hour
-            self._open = self._open + sums[index]
-            self._rows += lengths[index]
+            self._add(int(hours[cut]), sums[index], lengths[index])
+
+    def _add(self, hour: int, sums: Floats, rows: int) -> None:
+        """Add rows of one hour."""
+        if hour != self._hour:
+            self._close()
+            self._hour = hour
+        self._open = self._open + sums
+        self._rows += rows
 
     def _close(self) -> None:
         if not self._rows:
@@ -335,6 +346,7 @@ class LiveSeasons(Stateful):
         means = np.clip(means, -self._most, self._most)
         means = np.where(means.any(axis=0), means - (means * counts).sum(axis=0) / total, 0.0)
         self.offsets = np.where(counts > 0.0, means, 0.0)
+        self._shaped = bool(self.offsets.any())
 
 
 def _drawn(deviations: Floats, counts: Floats, noise: Floats) -> Floats:

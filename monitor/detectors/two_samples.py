@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, gammaln
 
+from understudy.common.special import chdtrc, gammaln
 from understudy.monitor.detectors.distances import ks_p_value
 
 Floats = NDArray[np.float64]

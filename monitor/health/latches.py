@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import Packed
+from understudy.monitor.detectors.packed import Packed, PackedMask, PackedRows, PackedSigns
 from understudy.shadow.state import Saved, Stateful
 
 SPAN = 256.0
@@ -17,14 +17,14 @@ class Latches(Stateful):
     """One latch for each of S series. It closes on an alarm, and opens when the newest values are
     back to normal."""
 
-    alarmed: Saved[NDArray[np.bool_]]
-    at: Saved[NDArray[np.int64]]
+    alarmed: Saved[PackedMask]
+    at: Saved[PackedRows]
     """Number of the row with which it alarmed."""
-    direction: Saved[NDArray[np.int8]]
+    direction: Saved[PackedSigns]
     recent: Saved[Packed]
     """Average of the newest values, from the first one on."""
     _weight: Saved[Packed]
-    _since: Saved[NDArray[np.int64]]
+    _since: Saved[PackedRows]
 
     def __init__(self, series: int) -> None:
         self.alarmed = np.zeros(series, np.bool_)

@@ -8,7 +8,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.monitor.baseline.repeats import REMEMBERED, Repeats, Runs, longest_by_chance
+from understudy.monitor.baseline.repeats import (
+    REMEMBERED,
+    Repeats,
+    Runs,
+    keys_of,
+    longest_by_chance,
+)
 
 CELLS = st.sampled_from([0.0, 1.0, 2.0, math.nan])
 
@@ -61,3 +67,15 @@ def test_repeated_rows_are_detected_within_the_window() -> None:
     assert repeats.update([2]).tolist() == [1]
     repeats.update(list(range(100, 100 + REMEMBERED)))
     assert repeats.update([1]).tolist() == [0]
+
+
+def test_rows_have_one_key_only_if_all_their_cells_are_alike() -> None:
+    # Small whole numbers, whose bits hardly differ, in every combination.
+    axes = [np.array([0.0, 1.0, 2.0, 3.0, -1.0, 256.0, math.nan])] * 5
+    rows = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 5)
+    keys = keys_of(rows)
+    assert len(set(keys)) == len(rows) == 7**5
+    assert keys_of(rows[::-1]) == keys[::-1]
+    assert keys_of(np.asfortranarray(rows)) == keys
+    # The keys are a part of the state, which another process continues.
+    assert keys_of(np.array([[1.5, -2.0]])) == [8482010772169045340]

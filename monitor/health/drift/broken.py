@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.baseline.encoder import Batch, Encoded, Encoder
-from understudy.monitor.baseline.repeats import Repeats, key_of
+from understudy.monitor.baseline.repeats import Repeats, keys_of
 from understudy.monitor.baseline.rules import RateRule, Rule
 from understudy.monitor.detectors import packed
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful
@@ -90,8 +90,6 @@ class BrokenRows(Stateful):
         if self.duplicate is None:
             return None
         cells = raw if self.encoder.is_feature.all() else raw[:, self.encoder.is_feature]
-        data, size = np.ascontiguousarray(cells).tobytes(), cells.shape[1] * 8
-        if not size:
+        if not cells.shape[1]:
             return None
-        keys = [key_of(data[n : n + size]) for n in range(0, len(data), size)]
-        return self.repeats.update(keys)
+        return self.repeats.update(keys_of(cells))

@@ -21,10 +21,10 @@ from understudy.monitor.baseline.together import JointProfile
 from understudy.monitor.detectors.autocorrelation import assumptions
 from understudy.monitor.detectors.change_point import ChangePoint, Estimate
 from understudy.monitor.detectors.cusum import CusumUnion
-from understudy.monitor.detectors.dependence import BlockVariance, Memory
+from understudy.monitor.detectors.dependence import BlockVariance
 from understudy.monitor.detectors.edetector import SrDetector
 from understudy.monitor.detectors.evidence import Evidence
-from understudy.monitor.detectors.packed import Times
+from understudy.monitor.detectors.packed import PackedTimes
 from understudy.monitor.detectors.seasons import LiveSeasons, Profile
 from understudy.monitor.evidence.batch import ColumnBatch, concatenate
 from understudy.monitor.health.corroborate import Corroborator, corroborators_of
@@ -47,7 +47,9 @@ _KNOWN = 1000
 _SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "together": 0.05, "segments": 0.15}
 """How the false alarms that a model may have are shared out."""
 
-
+_MORE = 1.0001
+"""Times the baseline's variance of long sums from which that of live rows is larger: it starts at
+the same, and five digits of it are saved."""
 FULL = 256
 """Most rows that are evaluated together."""
 
@@ -79,7 +81,8 @@ class ModelWatch(Stateful):
     errors: Config[list[str]]
     """Why a declared detector does not run."""
     rules: Config[list[RateRule]]
-    _memories: Config[list[Memory]]
+    _long_runs: Config[NDArray[np.float64]]
+    """Variance of long sums of each location and spread in the baseline, (2 S,)."""
     _inflated: Config[NDArray[np.float64]]
     """Variance of long sums of each location and spread as each chart sees it, (2 S, slacks)."""
     _widened: Derived[NDArray[np.float64]]
@@ -95,7 +98,7 @@ class ModelWatch(Stateful):
     history: Saved[ChangePoint]
     began: Saved[dict[int, float]]
     """Unix time at which a series began to drift, once it is known well."""
-    rising: Saved[Times]
+    rising: Saved[PackedTimes]
     """Unix time since which each rule is broken more often than usual; NaN: it is not."""
     shifts: Saved[Latches]
     broken: Saved[Latches]
@@ -123,8 +126,9 @@ class ModelWatch(Stateful):
         drift = limits.run_lengths(series, length, of_categories(encoder))
         slacks = options.slacks
         self.cycle, self._cyclic = limits.cycle_of(encoder, baseline)
-        self._memories = limits.memories(encoder, self.cycle, self._cyclic)
-        self._inflated = limits.inflations(self._memories, slacks)
+        memories = limits.memories(encoder, self.cycle, self._cyclic)
+        self._long_runs = np.array([memory.long_run for memory in memories])
+        self._inflated = limits.inflations(memories, slacks)
         self._widened = np.ones(2 * series)
         self.cusum = CusumUnion(
             2 * series,
@@ -133,10 +137,10 @@ class ModelWatch(Stateful):
             slacks,
             limits.tail_factors(encoder, slacks),
             self._inflated,
-            np.array([memory.long_run for memory in self._memories]),
+            self._long_runs,
             refine=True,
         )
-        self.dependence = BlockVariance(2 * series, self._memories)
+        self.dependence = BlockVariance(2 * series, memories)
         self.seasons = LiveSeasons(limits.errors_of(series, self.cycle, self._cyclic))
         widest = self._inflated.max(axis=1, initial=1.0)
         self.together = self._many_at_once(widest)
@@ -261,7 +265,7 @@ class ModelWatch(Stateful):
             alarmed, direction = self.shifts.alarmed, self.shifts.direction
             self.examples.add_furthest(rows.scores, alarmed, direction, rows.ids)
         self.categories.update(rows.codes, rows.times, rows.ids)
-        self.window.add(self.encoder.counted(rows.codes), len(rows.ids))
+        self.window.add(rows.codes)
         self.segments.update(rows.codes, rows.scores, rows.times, rows.ids)
         self.runs.update(rows.raw)
         self.rows += len(rows.ids)
@@ -275,12 +279,15 @@ class ModelWatch(Stateful):
     def _without_cycle(
         self, plain: NDArray[np.float64], times: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        scores = plain.copy()
+        scores = plain
         if self.cycle is not None:
+            scores = plain.copy()
             scores[:, self._cyclic] = self.cycle.subtract(plain[:, self._cyclic], times)
-        series = len(self.encoder.series)
-        scores[:, :series] = self.seasons.update(scores[:, :series], times)
-        return scores
+        located = scores[:, : len(self.encoder.series)]
+        moved = self.seasons.update(located, times)
+        if moved is located:
+            return scores
+        return np.concatenate([moved, scores[:, len(self.encoder.series) :]], axis=1)
 
     def _restored(self) -> None:
         self._widen()
@@ -288,10 +295,11 @@ class ModelWatch(Stateful):
     def _widen(self) -> None:
         """Raise thresholds where live rows depend on each other more than the baseline's."""
         inflation = self.dependence.long_run()
-        # In steps, so that thresholds change seldom.
-        steps = 2.0 ** (np.ceil(2.0 * np.log2(inflation.upper)) / 2.0)
-        known = np.array([memory.long_run for memory in self._memories])
-        widened = np.where(inflation.estimate > known, steps, 1.0)
+        more = inflation.estimate > _MORE * self._long_runs
+        widened = np.ones(len(more))
+        if more.any():
+            # In steps, so that thresholds change seldom.
+            widened[more] = 2.0 ** (np.ceil(2.0 * np.log2(inflation.upper[more])) / 2.0)
         if np.array_equal(widened, self._widened):
             return
         self._widened = widened

@@ -44,7 +44,10 @@ class Window(Stateful):
     _now: Saved[PackedWhole]
     _before: Saved[PackedWhole]
     _rows: Saved[Count]
-    _offsets: Config[NDArray[np.int64]]
+    _codes: Config[NDArray[np.int64]]
+    """The first code of each series, among those of all."""
+    _slots: Config[NDArray[np.int64]]
+    """The place in the counts for each code of each series."""
 
     def __init__(self, encoder: Encoder, rows: int) -> None:
         self._encoder = encoder
@@ -73,14 +76,16 @@ class Window(Stateful):
         self._now = np.zeros((series, _SLOTS), np.int64)
         self._before = self._now.copy()
         self._rows = 0
-        self._offsets = np.arange(series, dtype=np.int64)[:, None] * _SLOTS
+        indices = np.arange(series, dtype=np.int64)
+        self._codes = indices * WIDTH
+        self._slots = (self.groups + indices[:, None] * _SLOTS).ravel()
 
-    def add(self, counted: NDArray[np.int64], rows: int) -> None:
-        """Add the counts of a batch by code, of shape (S, WIDTH)."""
-        indices = (self.groups + self._offsets).ravel()
-        flat = np.bincount(indices, weights=counted.ravel(), minlength=self._now.size)
-        self._now += flat.reshape(self._now.shape).astype(np.int64)
-        self._rows += rows
+    def add(self, codes: NDArray[np.int64]) -> None:
+        """Add the codes (n, S) of a batch."""
+        slots = self._slots[codes + self._codes]
+        flat = np.bincount(slots.ravel(), minlength=self._now.size)
+        self._now += flat.reshape(self._now.shape)
+        self._rows += len(codes)
         if self._rows >= self.limit:
             self._before = self._now
             self._now = np.zeros_like(self._now)

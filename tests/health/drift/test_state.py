@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from scipy.special import expit, logit
 
-from tests.support.sheets import sheet_of
+from tests.support.sheets import sheet_of, take
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.config.detectors import Detector, ErrorDetector
 from understudy.monitor.config.experiment import Experiment as Declared
@@ -214,3 +215,19 @@ def test_parts_with_settings_are_built_from_their_state(
                 state = through_json(part)
                 assert through_json(type(part).from_state(state)) == state, type(part).__name__
     assert seen
+
+
+def test_a_restored_watch_takes_what_the_baseline_says_for_no_more_than_that() -> None:
+    rng = np.random.default_rng(8)
+    names = tuple(f"x{number}" for number in range(12))
+    x = lfilter([1.0], [1.0, -0.7], rng.standard_normal((10_200, 12)), axis=0)
+    builder = Builder(model="m")
+    builder.add(names, x[:10_000].T.tolist())
+    baseline = builder.finish()
+    watch, again = (ModelWatch(baseline, Options()) for _ in range(2))
+    assert watch.inflation.min() > 1.0
+    take(watch, names, x[10_000:].tolist(), range(200))
+    again.load_state(json.loads(json.dumps(watch.dump_state())))
+    # A few rows say nothing new; what is saved of the variances is rounded.
+    assert again.inflation.tolist() == watch.inflation.tolist()
+    assert again.cusum.threshold.tolist() == watch.cusum.threshold.tolist()

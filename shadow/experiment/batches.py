@@ -16,6 +16,9 @@ Values that are there and not known, such as those of requests that were not eva
 ``columns``; ``low`` and ``high`` then hold that column with the ends of the interval in which each
 value lies (see :mod:`understudy.shadow.experiment.fates`), which are equal for known values.
 
+Several measures are about one column. Its known values are therefore selected once, and must not
+be changed.
+
 ``skipped`` marks rows from while the challenger's circuit breaker was open: whether it is open
 depends on earlier requests only, so what was sent all the same is a fair, if small, sample of them
 (predictable sampling), and harm may be judged by it. A claim still has to hold for all of them.
@@ -56,10 +59,15 @@ class Pairs:
     high: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     skipped: npt.NDArray[np.bool_] | None = None
+    _known: dict[tuple[str, ...], Values | None] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def column(self, *names: str) -> Values | None:
         """Both arms' values where both are known; of several columns, one row for each pair."""
-        return self._of(names, self.columns)
+        if names not in self._known:
+            self._known[names] = self._of(names, self.columns)
+        return self._known[names]
 
     def ends(self, *names: str, sampled: bool = False) -> Ends | None:
         """The same with the lower and with the upper ends; None if all values are known.
@@ -108,6 +116,9 @@ class Split:
     high: Mapping[str, Array] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     skipped: npt.NDArray[np.bool_] | None = None
+    _known: dict[tuple[str, ...], Values | None] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def rows(self, which: npt.NDArray[np.intp]) -> Split:
         """The rows at the indices ``which``, of labels."""
@@ -127,7 +138,9 @@ class Split:
     def column(self, *names: str) -> Values | None:
         """(arms, values, share) of the records whose value is known; of several columns, one row of
         values for each record."""
-        return self._of(names, self.columns)
+        if names not in self._known:
+            self._known[names] = self._of(names, self.columns)
+        return self._known[names]
 
     def ends(self, *names: str, sampled: bool = False) -> Ends | None:
         """The same with the lower and with the upper ends; None if all values are known.

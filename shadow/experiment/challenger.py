@@ -349,20 +349,25 @@ class ChallengerEvidence(Stateful):
 # request that did not fail.
 
 
+def _or_0(values: Array) -> Array:
+    """The values, and 0 where there is none."""
+    return np.where(np.isnan(values), 0.0, values)
+
+
 def _complete_pairs(batch: Pairs) -> Pairs:
     columns = batch.columns
     if "unusable" in columns or not batch.fresh or not columns:
         return batch
     first = columns.get("error") or next(iter(columns.values()))
     champion, challenger = first if "error" in columns else (0.0 * first[0], 0.0 * first[1])
-    pair = (np.nan_to_num(champion), np.nan_to_num(challenger))
+    pair = (_or_0(champion), _or_0(challenger))
     return replace(batch, columns={**columns, "unusable": pair})
 
 
 def _complete_split(batch: Split) -> Split:
     if "unusable" in batch.columns:
         return batch
-    values = np.nan_to_num(batch.columns.get("error", np.zeros(batch.arms.size)))
+    values = _or_0(batch.columns.get("error", np.zeros(batch.arms.size)))
     if batch.fresh is not None:
         values = np.where(batch.fresh, values, np.nan)
     return replace(batch, columns={**batch.columns, "unusable": values})

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from understudy.common.arrays import quantile
 from understudy.shadow.experiment.batches import Split
 from understudy.shadow.sequential.common import Packed, PackedShape, pack, unpack
 from understudy.shadow.state import Config, Converter, Count, FieldError, Saved, Stateful
@@ -224,7 +225,7 @@ class LabelCohorts(Stateful):
             rows = {key: np.concatenate((self._waiting[key], rows[key])) for key in rows}
         self._waiting = rows
         if len(rows["arms"]) > MOST_WAITING:
-            self._since = math.nextafter(float(np.median(rows["started"])), math.inf)
+            self._since = math.nextafter(quantile(rows["started"], 0.5), math.inf)
             keep = rows["started"] >= self._since
             self.left_out += int(np.count_nonzero(~keep))
             self._waiting = {key: values[keep] for key, values in rows.items()}

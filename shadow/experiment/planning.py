@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from understudy.common import special
 from understudy.shadow.experiment.errors import ExperimentError
 from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
 from understudy.shadow.experiment.measures import Measure, measure_for

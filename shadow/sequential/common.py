@@ -366,6 +366,19 @@ def binary(argument: str, values: npt.ArrayLike) -> Array:
     return x
 
 
+def shares_of(arms: Array, share: npt.ArrayLike) -> Array:
+    """The challenger's probabilities, strictly between 0 and 1, of records: one number for each, or
+    one for all, also where those of all are alike."""
+    rho = reals("share", share)
+    if rho.size > 1:
+        same_length(("arms", "share"), arms, rho)
+        if (rho == rho[0]).all():
+            rho = rho[:1]
+    if not ((rho > 0.0) & (rho < 1.0)).all():
+        raise SequentialError("share", "must lie strictly between 0 and 1")
+    return rho
+
+
 def same_length(names: tuple[str, str], first: Array, second: Array) -> None:
     """Raise SequentialError unless two batches have the same number of records."""
     if first.shape != second.shape:

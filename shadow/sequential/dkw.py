@@ -17,8 +17,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from understudy.common import special
 from understudy.shadow.roots import find_minimum, find_root
 from understudy.shadow.sequential.common import (
     Array,

@@ -204,7 +204,7 @@ class TwoHistograms(Stateful):
         arm, x = of_arms(arms, values)
         width = self.edges.size + 1
         cell = np.searchsorted(self.edges, x) + width * arm.astype(np.int64)
-        if cell.size < 64:
+        if cell.size < max(64, self.counts.size // 8):
             np.add.at(self.counts.reshape(-1), cell, 1)
         else:
             self.counts += np.bincount(cell, minlength=2 * width).reshape(2, width)

@@ -22,6 +22,7 @@ block or by unit (one record per unit).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -41,8 +42,8 @@ from understudy.shadow.sequential.common import (
     positive,
     probability,
     real,
-    reals,
     same_length,
+    shares_of,
 )
 from understudy.shadow.state import Count, Derived, Saved, Setting, Two
 
@@ -148,6 +149,50 @@ def _log_factors(bin_: int, share: float, settings: _Settings) -> Array:
     table = np.log(factors) - np.log(worst)
     table.setflags(write=False)
     return table
+
+
+_Counted = list[tuple[int, float, npt.NDArray[np.int64]]]
+"""Bin of the past rate, share, and the records with these by 2 * arm + outcome, shape (4,)."""
+
+
+def _checked(
+    arms: npt.ArrayLike, outcomes: npt.ArrayLike, share: float | npt.ArrayLike
+) -> tuple[Array, Array, Array]:
+    """Arms, outcomes and shares of records; the shares are one number where they are alike."""
+    arm, y = binary("arms", arms), binary("outcomes", outcomes)
+    same_length(("arms", "outcomes"), arm, y)
+    return arm, y, shares_of(arm, share)
+
+
+def _chunks(size: int) -> Iterator[slice]:
+    for start in range(0, size, _CHUNK):
+        yield slice(start, start + _CHUNK)
+
+
+def _binned(good: npt.NDArray[Any], bad: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The bin of the rate of so many successes and failures, on the logit scale."""
+    beta = np.log((good + 0.5) / (bad + 0.5))
+    return np.rint(np.clip(beta, -_MAX_BETA, _MAX_BETA) / _BIN).astype(np.int64)
+
+
+def _coded(arm: Array, y: Array) -> npt.NDArray[np.int64]:
+    """2 * arm + outcome of each record."""
+    return (2.0 * arm + y).astype(np.int64)
+
+
+def _counted(bins: npt.NDArray[np.int64], code: npt.NDArray[np.int64], rho: Array) -> _Counted:
+    """Count the records that are alike."""
+    shares, of_share = (rho, None) if rho.size == 1 else np.unique(rho, return_inverse=True)
+    low = int(bins.min())
+    span = int(bins.max()) - low + 1
+    key = 4 * (bins - low) + code
+    if of_share is not None:
+        key += 4 * span * of_share
+    counts = np.bincount(key, minlength=4 * span * shares.size).reshape(shares.size, span, 4)
+    return [
+        (low + int(b), float(shares[i]), counts[i, b])
+        for i, b in zip(*np.nonzero(counts.any(axis=2)), strict=True)
+    ]
 
 
 class LabelBetting(EProcess):
@@ -272,41 +317,73 @@ class LabelBetting(EProcess):
         if np.ndim(arms) == 0 and np.ndim(outcomes) == 0 and np.ndim(share) == 0:
             self._take_one(arms, outcomes, share)
             return
-        arm, y = binary("arms", arms), binary("outcomes", outcomes)
-        same_length(("arms", "outcomes"), arm, y)
-        if not arm.size:
-            return
-        rho = reals("share", share)
-        if not ((rho > 0.0) & (rho < 1.0)).all():
-            raise SequentialError("share", "must lie strictly between 0 and 1")
-        if rho.size != 1:
-            same_length(("arms", "share"), arm, rho)
-        for start in range(0, arm.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            self._take(arm[part], y[part], rho if rho.size == 1 else rho[part], peak)
+        arm, y, rho = _checked(arms, outcomes, share)
+        for part in _chunks(arm.size):
+            bins, code = self._bins(y[part]), _coded(arm[part], y[part])
+            rhos = rho if rho.size == 1 else rho[part]
+            if peak:
+                self._take(bins, code, rhos)
+            else:
+                self._take_counts(_counted(bins, code, rhos))
 
-    def _take(self, arm: Array, y: Array, rho: Array, peak: bool) -> None:
-        size = arm.size
+    @staticmethod
+    def update_all(
+        tests: Sequence[LabelBetting],
+        arms: npt.ArrayLike,
+        outcomes: npt.ArrayLike,
+        share: float | npt.ArrayLike,
+    ) -> None:
+        """Give several tests the same records, as :meth:`update` without ``peak`` does. Those that
+        have seen as many successes and failures bet on the same rates, which are worked out once.
+        """
+        arm, y, rho = _checked(arms, outcomes, share)
+        for part in _chunks(arm.size):
+            code, rhos = _coded(arm[part], y[part]), rho if rho.size == 1 else rho[part]
+            found: dict[tuple[int, int], _Counted] = {}
+            for test in tests:
+                seen = sum(test.records), sum(test.successes)
+                if seen not in found:
+                    found[seen] = _counted(test._bins(y[part]), code, rhos)
+                test._take_counts(found[seen])
+
+    def _bins(self, y: Array) -> npt.NDArray[np.int64]:
+        """The bin of the past rate before each record; of all together, shape (1,), where it is
+        the same."""
         seen, good = sum(self.records), sum(self.successes)
+        won = int(y.sum())
+        # The lowest it can be, when all failures come first, and the highest.
+        lost = y.size - won
+        ends = _binned(np.array((good, good + won)), np.array((seen - good + lost, seen - good)))
+        if ends[0] == ends[1]:
+            return ends[:1]
         past_good = good + np.cumsum(y) - y
-        past_bad = (seen + np.arange(size)) - past_good
-        beta = np.log((past_good + 0.5) / (past_bad + 0.5))
-        bins = np.rint(np.clip(beta, -_MAX_BETA, _MAX_BETA) / _BIN).astype(np.int64)
-        code = (2.0 * arm + y).astype(np.int64)
-        if not peak:
-            self._logs = self._logs + self._sum_of_factors(bins, code, rho)
-        else:
-            steps = self._factors(bins, code, rho)
-            steps[0] += self._logs
-            np.cumsum(steps, axis=0, out=steps)
-            self._logs = steps[-1].copy()
-            if size > 1:
-                self._look(float(logmeanexp(steps[:-1], self._log_weight).max()))
-        served = int(np.count_nonzero(arm))
-        won = int(np.count_nonzero(code == 3))
-        self.records = [self.records[0] + size - served, self.records[1] + served]
-        lost = int(np.count_nonzero(code == 1))
-        self.successes = [self.successes[0] + lost, self.successes[1] + won]
+        return _binned(past_good, (seen + np.arange(y.size)) - past_good)
+
+    def _take(self, bins: npt.NDArray[np.int64], code: npt.NDArray[np.int64], rho: Array) -> None:
+        """Records one after the other, with a look after each."""
+        steps = self._factors(bins, code, rho)
+        steps[0] += self._logs
+        np.cumsum(steps, axis=0, out=steps)
+        self._logs = steps[-1].copy()
+        if code.size > 1:
+            self._look(float(logmeanexp(steps[:-1], self._log_weight).max()))
+        self._count(np.bincount(code, minlength=4))
+
+    def _take_counts(self, counted: _Counted) -> None:
+        """Records that are alike together, with one look at the end."""
+        total = np.zeros(self._logs.size)
+        codes = np.zeros(4, np.int64)
+        for bin_, share, counts in counted:
+            total += counts @ _log_factors(bin_, share, self._key)
+            codes += counts
+        self._logs = self._logs + total
+        self._count(codes)
+
+    def _count(self, codes: npt.NDArray[np.int64]) -> None:
+        """Add records by 2 * arm + outcome, and look."""
+        failed0, won0, failed1, won1 = codes.tolist()
+        self.records = [self.records[0] + failed0 + won0, self.records[1] + failed1 + won1]
+        self.successes = [self.successes[0] + won0, self.successes[1] + won1]
         self._look()
 
     def _take_one(self, arm: Any, outcome: Any, share: Any) -> None:
@@ -342,22 +419,6 @@ class LabelBetting(EProcess):
             ]
         )
         return np.asarray(tables[of_key, code], dtype=np.float64)
-
-    def _sum_of_factors(
-        self, bins: npt.NDArray[np.int64], code: npt.NDArray[np.int64], rho: Array
-    ) -> Array:
-        """ln f of all records together, shape (effects,): records alike are counted first."""
-        shares, of_share = (rho, None) if rho.size == 1 else np.unique(rho, return_inverse=True)
-        low = int(bins.min())
-        span = int(bins.max()) - low + 1
-        key = 4 * (bins - low) + code
-        if of_share is not None:
-            key += 4 * span * of_share
-        counts = np.bincount(key, minlength=4 * span * shares.size).reshape(shares.size, span, 4)
-        total = np.zeros(self._logs.size)
-        for i, b in zip(*np.nonzero(counts.any(axis=2)), strict=True):
-            total += counts[i, b] @ _log_factors(low + int(b), float(shares[i]), self._key)
-        return total
 
     def merge(self, other: Self) -> Self:
         """Multiply the capitals of each effect; add the counts."""

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+
+from understudy.common import special
 
 Array = npt.NDArray[np.float64]
 

@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from understudy.common import special
 from understudy.shadow.sequential.common import (
     Array,
     SequentialError,

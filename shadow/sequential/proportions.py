@@ -19,8 +19,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from understudy.common import special
 from understudy.shadow.roots import find_root
 from understudy.shadow.sequential.common import (
     Interval,
@@ -160,12 +160,13 @@ class TwoProportions(Process):
         """Take records: ``arms`` 1 for the challenger, 0 for the champion; ``outcomes`` 0 or 1."""
         arm, y = binary("arms", arms), binary("outcomes", outcomes)
         same_length(("arms", "outcomes"), arm, y)
-        served, won = int(arm.sum()), int(np.count_nonzero(arm * y))
-        self.n = [self.n[0] + arm.size - served, self.n[1] + served]
-        self.successes = [
-            self.successes[0] + int(y.sum()) - won,
-            self.successes[1] + won,
-        ]
+        served, won = int(arm.sum()), int(arm @ y)
+        self.update_counts((arm.size - served, served), (int(y.sum()) - won, won))
+
+    def update_counts(self, records: tuple[int, int], successes: tuple[int, int]) -> None:
+        """Take numbers of records, and of successes among them, of champion and challenger."""
+        self.n = [a + b for a, b in zip(self.n, records, strict=True)]
+        self.successes = [a + b for a, b in zip(self.successes, successes, strict=True)]
 
     def _restored(self) -> None:
         if any(k > n for k, n in zip(self.successes, self.n, strict=True)):

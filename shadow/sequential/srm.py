@@ -15,8 +15,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from understudy.common import special
 from understudy.shadow.sequential.common import (
     HALF_LOG_2PI,
     Array,

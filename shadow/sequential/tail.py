@@ -30,6 +30,7 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from understudy.common.arrays import distinct
 from understudy.shadow.sequential.arms import of_arms
 from understudy.shadow.sequential.common import (
     Array,
@@ -43,6 +44,7 @@ from understudy.shadow.sequential.common import (
     positive,
     reals,
     same_length,
+    shares_of,
     unpack,
 )
 from understudy.shadow.sequential.histogram import check_counts, check_edges
@@ -225,16 +227,23 @@ class TailDetector(EProcess):
         return (same - pairs * expected) / spread if spread > 0.0 else 0.0
 
     def update(
-        self, arms: npt.ArrayLike, values: npt.ArrayLike, share: float | npt.ArrayLike
+        self,
+        arms: npt.ArrayLike,
+        values: npt.ArrayLike,
+        share: float | npt.ArrayLike,
+        *,
+        peak: bool = True,
     ) -> None:
         """Take records in their order of arrival.
 
         ``arms``: 1 where the challenger served, 0 where the champion did; ``values`` in the unit of
         the thresholds; ``share``: the challenger's probability when each record was assigned, one
-        number or one per record, strictly between 0 and 1.
+        number or one per record, strictly between 0 and 1. Without ``peak`` the running maximum is
+        looked at once, at the end of the batch, which is several times faster; the evidence is the
+        same.
         """
         arm, x = of_arms(arms, values)
-        rho = _check_share(share, arm)
+        rho = shares_of(arm, share)
         above = np.searchsorted(self.thresholds, x)  # thresholds below x: how many it exceeds
         side = arm.astype(np.int64)
         served = int(side.sum())
@@ -243,6 +252,9 @@ class TailDetector(EProcess):
         if arm.size == 1:
             self._take_one(int(side[0]), int(above[0]), float(rho[0]))
             return
+        if not peak:
+            self._take_counts(side, np.zeros_like(above), above, rho)
+            return
         hit = np.nonzero(above)[0]
         reached = np.arange(self.thresholds.size)
         for start in range(0, hit.size, _CHUNK):
@@ -250,7 +262,9 @@ class TailDetector(EProcess):
             mask = above[rows, None] > reached
             self._take(side[rows], mask, rho if rho.size == 1 else rho[rows])
 
-    def update_pairs(self, champion: npt.ArrayLike, challenger: npt.ArrayLike) -> None:
+    def update_pairs(
+        self, champion: npt.ArrayLike, challenger: npt.ArrayLike, *, peak: bool = True
+    ) -> None:
         """Take values of both arms for the same requests (shadow mode), in order of arrival.
 
         A pair counts at a threshold when only one of the two exceeds it; each is then as likely to
@@ -261,6 +275,13 @@ class TailDetector(EProcess):
         same_length(("champion", "challenger"), x0, x1)
         self.records += x0.size
         half = np.array([0.5])
+        if not peak:
+            first, second = (np.searchsorted(self.thresholds, x) for x in (x0, x1))
+            side = (second > first).astype(np.int64)
+            low, high = np.minimum(first, second), np.maximum(first, second)
+            self._watch(side[(low <= self._watched) & (self._watched < high)])
+            self._take_counts(side, low, high, half)
+            return
         for start in range(0, x0.size, _CHUNK):
             part = slice(start, start + _CHUNK)
             over0 = x0[part, None] > self.thresholds
@@ -291,6 +312,26 @@ class TailDetector(EProcess):
         self.exceeded[1] += mask[side == 1].sum(axis=0)
         self.exceeded[0] += mask[side == 0].sum(axis=0)
         self._look(float(logmeanexp(along.reshape(side.size, -1)).max()))
+
+    def _take_counts(
+        self,
+        side: npt.NDArray[np.int64],
+        low: npt.NDArray[np.intp],
+        high: npt.NDArray[np.intp],
+        rho: Array,
+    ) -> None:
+        """Add records of an arm that count at the thresholds from ``low`` on, below ``high``."""
+        width = self.thresholds.size + 1
+        for share in distinct(rho) if rho.size > 1 else rho:
+            here = slice(None) if rho.size == 1 else rho == share
+            code = width * side[here]
+            ends = np.bincount(code + high[here], minlength=2 * width)
+            ends -= np.bincount(code + low[here], minlength=2 * width)
+            # How many end beyond each threshold, less those that begin there.
+            counts = ends.reshape(2, width)[:, :0:-1].cumsum(axis=1)[:, ::-1]
+            self._logs = self._logs + (counts[:, :, None] * self._factors(float(share))).sum(axis=0)
+            self.exceeded += counts
+        self._look()
 
     def _factors(self, share: float) -> Array:
         """ln factors (2 arms, thresholds, bets of all signs)."""
@@ -336,12 +377,3 @@ class TailDetector(EProcess):
         both._runs = [a + b for a, b in zip(self._runs, other._runs, strict=True)]
         both._look()
         return both
-
-
-def _check_share(share: float | npt.ArrayLike, arm: Array) -> Array:
-    rho = reals("share", share)
-    if not ((rho > 0.0) & (rho < 1.0)).all():
-        raise SequentialError("share", "must lie strictly between 0 and 1")
-    if rho.size != 1:
-        same_length(("arms", "share"), arm, rho)
-    return rho

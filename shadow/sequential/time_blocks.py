@@ -224,25 +224,22 @@ class TimeBlocks(Stateful):
             return
         first = 1.0 if counts is None else float(counts[0]) or 1.0
         self._refer([float(v[0]) / first for v in values])
-        weight = np.where(arms == 1.0, 1.0 / share, 1.0 / (1.0 - share))
+        weight = 1.0 / np.where(arms == 1.0, share, 1.0 - share)
         mass = weight if counts is None else weight * counts
-        half = 1 + self.columns
-        rows = np.zeros((arms.size, 2 * half))
-        chosen = arms == 1.0
-        for side in (0, 1):
-            mine = chosen if side else ~chosen
-            c = mass[mine]
-            rows[mine, side * half] = c
-            squares = self._squares[side]
-            squares[0] += np.dot(c, c)
-            for k, column in enumerate(values):
-                y = weight[mine] * column[mine] - c * self._reference[k]
-                rows[mine, side * half + 1 + k] = y
-                squares[1 + k] += np.dot(c, y)
-                squares[1 + self.columns + k] += np.dot(y, y)
-        served = int(np.count_nonzero(chosen))
+        both = np.empty((1 + self.columns, arms.size))
+        both[0] = mass
+        for k, column in enumerate(values):
+            both[1 + k] = weight * column - mass * self._reference[k]
+        rows = np.empty((2, *both.shape))
+        np.multiply(both, arms, out=rows[1])
+        np.subtract(both, rows[1], out=rows[0])
+        for squares, mine in zip(self._squares, rows, strict=True):
+            products = mine @ mine.T
+            squares[: 1 + self.columns] += products[0]
+            squares[1 + self.columns :] += products.diagonal()[1:]
+        served = int(arms.sum())
         self.counts = [self.counts[0] + arms.size - served, self.counts[1] + served]
-        self._take(rows)
+        self._take(rows.reshape(-1, arms.size))
 
     def add_pairs(self, champion: Sequence[Array], challenger: Sequence[Array]) -> None:
         """Add pairs: both arms' values of the same requests, one array per column."""
@@ -251,17 +248,16 @@ class TimeBlocks(Stateful):
             return
         self._refer([float(v[0]) for v in champion])
         half = 1 + self.columns
-        rows = np.ones((n, 2 * half))
+        rows = np.ones((2 * half, n))
         for side, columns in enumerate((champion, challenger)):
-            squares = self._squares[side]
-            squares[0] += n
             for k, column in enumerate(columns):
-                y = column - self._reference[k]
-                rows[:, side * half + 1 + k] = y
-                squares[1 + k] += float(y.sum())
-                squares[1 + self.columns + k] += np.dot(y, y)
-        for k in range(self.columns):
-            self._cross[k] += np.dot(rows[:, 1 + k], rows[:, half + 1 + k])
+                np.subtract(column, self._reference[k], out=rows[side * half + 1 + k])
+        products = rows @ rows.T
+        for side, squares in enumerate(self._squares):
+            mine = products[side * half : (side + 1) * half, side * half : (side + 1) * half]
+            squares[:half] += mine[0]
+            squares[half:] += mine.diagonal()[1:]
+        self._cross += products[1:half, half + 1 :].diagonal()
         self.counts = [self.counts[0] + n, self.counts[1] + n]
         self._take(rows)
 
@@ -270,27 +266,28 @@ class TimeBlocks(Stateful):
             self._reference = np.array(first)
 
     def _take(self, rows: Array) -> None:
+        """Add records, shape (cells of a block, records)."""
         # Blocks get longer at the same record, however the records were batched.
-        while len(rows):
+        while rows.shape[1]:
             room = (MOST + 1 - len(self._closed)) * self.size - self._filled
-            self._append(rows[:room])
-            rows = rows[room:]
+            self._append(rows[:, :room])
+            rows = rows[:, room:]
 
     def _append(self, rows: Array) -> None:
-        n = len(rows)
+        n = rows.shape[1]
         if self._filled + n < self.size:
-            self._open = self._open + rows.sum(axis=0)
+            self._open = self._open + rows.sum(axis=1)
             self._filled += n
             return
         first = self.size - self._filled
-        whole = (n - first) // self.size * self.size
-        closed = [self._closed, (self._open + rows[:first].sum(axis=0))[None, :]]
-        if whole:
-            part = rows[first : first + whole]
-            closed.append(part.reshape(-1, self.size, part.shape[1]).sum(axis=1))
-        self._open = rows[first + whole :].sum(axis=0)
-        self._filled = n - first - whole
-        self._closed = _rounded(np.concatenate(closed))
+        whole = (n - first) // self.size
+        end = first + whole * self.size
+        closed = np.empty((1 + whole, len(rows)))
+        closed[0] = self._open + rows[:, :first].sum(axis=1)
+        closed[1:] = rows[:, first:end].reshape(len(rows), whole, self.size).sum(axis=2).T
+        self._open = rows[:, end:].sum(axis=1)
+        self._filled = n - end
+        self._closed = np.concatenate((self._closed, _rounded(closed)))
         self._shorten()
 
     def _shorten(self) -> None:

@@ -23,8 +23,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from understudy.common import special
+from understudy.common.arrays import distinct
 from understudy.shadow.sequential.common import (
     Array,
     EProcess,
@@ -349,7 +350,7 @@ def quantile_ab_p_value(
     if not (x.size and y.size):
         return 1.0
     shapes = quantile_shapes(p, planned, alpha)
-    points = np.unique(np.concatenate((x, y)))
+    points = distinct(np.concatenate((x, y)))
     total = np.zeros(points.size)
     for sample in (x, y):
         low = np.searchsorted(sample, points, side="left").astype(np.float64)

@@ -174,3 +174,28 @@ def test_assignments_that_break_the_randomisation_are_refused(assignment: str) -
 def test_errors_name_the_argument(make: object, name: str) -> None:
     with pytest.raises(SequentialError, match=rf"^{name} "):
         make()  # type: ignore[operator]
+
+
+def test_tests_that_are_fed_together_find_what_each_finds_alone() -> None:
+    rng = np.random.default_rng(4)
+    together, alone = (
+        [
+            LabelBetting(0.4, "less", margin=0.02),
+            LabelBetting(0.9, "greater", margin=0.02),
+            LabelBetting(0.4, "two-sided"),
+        ]
+        for _ in range(2)
+    )
+    # The last one has seen other records: it bets on another rate.
+    for test in (together[2], alone[2]):
+        test.update(np.ones(50), np.ones(50), 0.5)
+    for size, rate in ((1, 0.5), (40, 0.5), (300, 0.0), (3_000, 0.01), (500, 1.0), (256, 0.02)):
+        arms = (rng.random(size) < 0.3).astype(float)
+        outcomes = (rng.random(size) < rate).astype(float)
+        share = 0.3 if size != 500 else np.where(rng.random(size) < 0.5, 0.3, 0.1)
+        LabelBetting.update_all(together, arms, outcomes, share)
+        for test in alone:
+            test.update(arms, outcomes, share)
+        assert [t.log_e for t in together] == pytest.approx([t.log_e for t in alone], abs=1e-9)
+        assert [t.records for t in together] == [t.records for t in alone]
+        assert [t.successes for t in together] == [t.successes for t in alone]

@@ -173,3 +173,23 @@ def test_bad_settings_are_named() -> None:
         TailDetector(np.arange(17.0), np.linspace(0.1, 0.9, 17))
     with pytest.raises(SequentialError, match="share must be as long as arms"):
         TailDetector([1.0], [0.9]).update([1, 0], [2.0, 2.0], [0.5, 0.5, 0.5])
+
+
+def test_evidence_does_not_depend_on_whether_the_peak_is_looked_for() -> None:
+    rng = np.random.default_rng(6)
+    thresholds, levels = np.array([0.5, 1.0, 2.0, 3.0]), np.array([0.7, 0.84, 0.97, 0.99])
+    for pairs in (False, True):
+        slow, fast = (TailDetector(thresholds, levels, ratio=1.1) for _ in range(2))
+        for size in (1, 300, 2, 2_000, 77):
+            arms = (rng.random(size) < 0.3).astype(float)
+            share = np.where(rng.random(size) < 0.5, 0.3, 0.2) if size != 77 else 0.3
+            x, y = rng.normal(size=(2, size))
+            for test, peak in ((slow, True), (fast, False)):
+                if pairs:
+                    test.update_pairs(x, y + 0.2, peak=peak)
+                else:
+                    test.update(arms, x + 0.2 * arms, share, peak=peak)
+            assert fast.log_e == pytest.approx(slow.log_e, abs=1e-9)
+        assert fast.exceeded.tolist() == slow.exceeded.tolist()
+        assert fast.dump_state()["runs"] == slow.dump_state()["runs"]
+        assert fast.peak_log_e <= slow.peak_log_e + 1e-9

@@ -312,11 +312,14 @@ class Measure(Stateful, ABC):
         self.n[0] += pairs
         self.n[1] += pairs
 
-    def _count_split(self, arms: Array) -> None:
+    def _count_split(self, arms: Array) -> tuple[int, int]:
+        """Count records of split traffic; how many of champion and challenger there are."""
         self._forget()
         challenger = int(arms.sum())
-        self.n[0] += arms.size - challenger
+        champion = arms.size - challenger
+        self.n[0] += champion
         self.n[1] += challenger
+        return champion, challenger
 
 
 def _bounded(log_e: float) -> float:

@@ -59,6 +59,7 @@ class BoundedMeasure(Stateful):
     """Values that lay outside the declared bounds."""
     _bounds: Config[tuple[float, float] | None]
     _lower_is_better: Config[bool]
+    _columns: Config[tuple[str, ...]]
 
     def __init__(self, make: Callable[[], Measure]) -> None:
         self._make = make
@@ -70,13 +71,14 @@ class BoundedMeasure(Stateful):
         h = observed.hypothesis
         self._bounds = h.bounds if h.metric.statistic is Statistic.MEAN else None
         self._lower_is_better = observed.hypothesis.lower_is_better
+        self._columns = observed.hypothesis.columns
 
     # In -----------------------------------------------------------------------------------------
 
     def update_pairs(self, batch: Pairs) -> None:
         """Add pairs."""
         batch = self._inside_pairs(batch)
-        names = self.hypothesis.columns
+        names = self._columns
         known, ends = batch.column(*names), self._of_pairs(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
             fair = self._of_pairs(batch.ends(*names, sampled=True), count=False)
@@ -87,7 +89,7 @@ class BoundedMeasure(Stateful):
     def update_split(self, batch: Split) -> None:
         """Add records of split traffic."""
         batch = self._inside_split(batch)
-        names = self.hypothesis.columns
+        names = self._columns
         known, ends = batch.column(*names), self._by_arm(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
             fair = self._by_arm(batch.ends(*names, sampled=True), count=False)
@@ -98,7 +100,7 @@ class BoundedMeasure(Stateful):
     def update_units(self, batch: Units) -> None:
         """Add units that have reached an age."""
         batch = self._inside_units(batch)
-        names = self.hypothesis.columns
+        names = self._columns
         known, ends = batch.column(*names), batch.ends(*names)
 
         def update(measure: Measure, values: Values) -> None:
@@ -108,7 +110,7 @@ class BoundedMeasure(Stateful):
         self._feed(update, known, self._by_arm(ends))
 
     def _inside_pairs(self, batch: Pairs) -> Pairs:
-        name = self.hypothesis.columns[0]
+        name = self._columns[0]
         pair = batch.columns.get(name)
         masks = [self._outside(values) for values in pair] if pair is not None else []
         if pair is None or self._bounds is None or not any(mask.any() for mask in masks):
@@ -126,7 +128,7 @@ class BoundedMeasure(Stateful):
         )
 
     def _inside_split(self, batch: Split) -> Split:
-        name = self.hypothesis.columns[0]
+        name = self._columns[0]
         values = batch.columns.get(name)
         mask = self._outside(values) if values is not None else None
         if values is None or mask is None or self._bounds is None or not mask.any():
@@ -141,7 +143,7 @@ class BoundedMeasure(Stateful):
 
     def _inside_units(self, batch: Units) -> Units:
         """Of units the means count."""
-        name = self.hypothesis.columns[0]
+        name = self._columns[0]
         sums, counts = batch.columns.get(name, (np.zeros(0), np.zeros(0)))
         mask = self._outside(sums / np.maximum(counts, 1.0)) & (counts > 0.0)
         if self._bounds is None or not mask.any():

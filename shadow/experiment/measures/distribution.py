@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from understudy.common.arrays import distinct
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import (
     Array,
@@ -67,8 +68,9 @@ class Distribution(Measure):
     def _place(self) -> tuple[Array, Array]:
         """Set the edges by the first values, which are returned."""
         arms, values = self._first.release()
-        inner = np.quantile(values, np.linspace(0.0, 1.0, _EDGES + 1), method="higher")
-        self._test = KolmogorovSmirnov(np.unique(inner), _LEAST)
+        at = np.ceil(np.linspace(0.0, values.size - 1.0, _EDGES + 1)).astype(np.intp)
+        inner = np.sort(values)[at]
+        self._test = KolmogorovSmirnov(distinct(inner), _LEAST)
         return arms, values
 
     def _add(self, arms: Array, values: Array, share: Array) -> None:

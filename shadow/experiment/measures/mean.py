@@ -79,7 +79,9 @@ class Mean(Measure):
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         keep = self._inside(values)
-        self._add_split(arms[keep], values[keep], share[keep])
+        if not keep.all():
+            arms, values, share = arms[keep], values[keep], share[keep]
+        self._add_split(arms, values, share)
 
     def _add_split(self, arms: Array, values: Array, share: Array) -> None:
         self._count_split(arms)

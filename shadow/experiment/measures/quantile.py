@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from understudy.common.arrays import quantile
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import (
     Array,
@@ -104,8 +105,9 @@ class Quantile(Measure):
         keep = values > 0.0
         if self.paired:
             keep = np.repeat(keep.reshape(-1, 2).all(axis=1), 2)
-        self.outside += int(keep.size - np.count_nonzero(keep))
-        arms, values, share = arms[keep], values[keep], share[keep]
+        if not keep.all():
+            self.outside += int(keep.size - np.count_nonzero(keep))
+            arms, values, share = arms[keep], values[keep], share[keep]
         self._count_split(arms)
         if self._histograms is None:
             used = self._first.add(arms, values)
@@ -120,12 +122,10 @@ class Quantile(Measure):
         """Set the edges by the first values, which are returned."""
         arms, values = self._first.release()
         p = self.hypothesis.metric.p
-        self._edges = edges_around(
-            float(np.quantile(values, p)), doublings=2.5, per_doubling=PER_DOUBLING
-        )
+        self._edges = edges_around(quantile(values, p), doublings=2.5, per_doubling=PER_DOUBLING)
         # Of the champion alone: a threshold that moves later looks like a change of the arms.
         champion = values[arms == 0.0]
-        self._threshold = float(np.quantile(champion if champion.size else values, p))
+        self._threshold = quantile(champion if champion.size else values, p)
         self._build(TwoHistograms(self._edges))
         return arms, values
 
@@ -144,16 +144,19 @@ class Quantile(Measure):
             arms, values, share = (x[renewed - counted :] for x in (arms, values, share))
 
     def _add_to_blocks(self, arms: Array, values: Array, share: Array) -> None:
-        own = values > self._threshold
-        columns = []
-        for null in (self.to_pass, self.to_harm):
-            other = values > null.ratio * self._threshold + null.shift
-            columns.append(np.where(arms == 1.0, other, own).astype(np.float64))
-        if not self.paired:
-            self.time_blocks.add_split(arms, columns, share)
+        theirs = [
+            null.ratio * self._threshold + null.shift for null in (self.to_pass, self.to_harm)
+        ]
+        served = arms == 1.0
+        if self.paired:
+            own = (values[~served] > self._threshold).astype(np.float64)
+            challenger = values[served]
+            columns = [(challenger > threshold).astype(np.float64) for threshold in theirs]
+            self.time_blocks.add_pairs([own] * len(columns), columns)
             return
-        sides = [[column[arms == side] for column in columns] for side in (0.0, 1.0)]
-        self.time_blocks.add_pairs(*sides)
+        thresholds = [np.where(served, threshold, self._threshold) for threshold in theirs]
+        columns = [(values > threshold).astype(np.float64) for threshold in thresholds]
+        self.time_blocks.add_split(arms, columns, share)
 
     def _contrasts(self, side: int) -> list[Contrast]:
         null = self.to_harm if side else self.to_pass

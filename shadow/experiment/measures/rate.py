@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 import numpy as np
 
+from understudy.common.arrays import distinct
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import Array, Measure, NullBoundary
 from understudy.shadow.sequential import (
@@ -153,17 +154,19 @@ class RateSplit(Measure):
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
         if not any(self.n) and share.size:
             self._tests = [self._test(harm, float(share[0])) for harm in (False, True)]
-        self._count_split(arms)
+        records = self._count_split(arms)
         self.time_blocks.add_split(arms, [values], share)
-        self._interval.update(arms, values)
+        won = int(arms @ values)
+        self._interval.update_counts(records, (int(values.sum()) - won, won))
+        bets = [test for test in self._tests if isinstance(test, LabelBetting)]
+        if bets:
+            LabelBetting.update_all(bets, arms, values, share)
         for side, test in enumerate(self._tests):
-            if isinstance(test, LabelBetting):
-                test.update(arms, values, share, peak=False)
-            else:
+            if isinstance(test, RateTest):
                 self._count_events(side, test, arms[values == 1.0], share[values == 1.0])
 
     def _count_events(self, side: int, test: RateTest, arms: Array, share: Array) -> None:
-        for rho in np.unique(share):
+        for rho in distinct(share):
             if not test.has_room(float(rho)):
                 # It keeps counts per share; its evidence so far is worth as much as a number.
                 self._carried[side] += test.log_e

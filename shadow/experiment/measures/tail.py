@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from understudy.common.arrays import distinct
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import (
     Array,
@@ -15,7 +16,7 @@ from understudy.shadow.experiment.measures.base import (
     NullBoundary,
 )
 from understudy.shadow.sequential import Interval, TailDetector, tail_thresholds
-from understudy.shadow.state import Saved
+from understudy.shadow.state import Saved, Transient
 
 _FIRST = 500
 """Values of the champion from which the thresholds are set. They are not evidence: thresholds have
@@ -33,11 +34,18 @@ class Tail(Measure):
 
     _first: Saved[InitialValues]
     _detector: Saved[TailDetector | None]
+    _thresholds: Transient[list[float]]
+    """Those at the levels whose exceedances are counted by blocks, once they are needed."""
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
         self._first = InitialValues(_FIRST)
         self._detector = None
+        self._thresholds = []
+
+    def _restored(self) -> None:
+        super()._restored()
+        self._thresholds = []
 
     def _set_up(self, champion: Array) -> int:
         """Set the thresholds by the first values of the champion; how many of these went into that.
@@ -47,7 +55,7 @@ class Tail(Measure):
         used = self._first.add(np.zeros(champion.size), champion)
         if self._first.complete:
             values = np.sort(self._first.release()[1])
-            edges = np.unique(values)
+            edges = distinct(values)
             counts = np.diff(np.searchsorted(values, edges, side="right"), prepend=0)
             if edges.size > 10:
                 thresholds, levels = tail_thresholds(edges, np.concatenate((counts, [0])))
@@ -65,7 +73,7 @@ class Tail(Measure):
             used = self._set_up(champion)
             champion, challenger = champion[used:], challenger[used:]
         if self._detector is not None and champion.size:
-            self._detector.update_pairs(champion, challenger)
+            self._detector.update_pairs(champion, challenger, peak=False)
             self.time_blocks.add_pairs(self._beyond(champion), self._beyond(challenger))
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
@@ -77,14 +85,16 @@ class Tail(Measure):
             end = int(champions[used - 1]) + 1 if 0 < used < champions.size else values.size
             arms, values, share = arms[end:], values[end:], share[end:]
         if self._detector is not None and values.size:
-            self._detector.update(arms, values, share)
+            self._detector.update(arms, values, share, peak=False)
             self.time_blocks.add_split(arms, self._beyond(values), share)
 
     def _beyond(self, values: Array) -> list[Array]:
-        assert self._detector is not None
-        levels, thresholds = self._detector.levels, self._detector.thresholds
-        at = [int(np.argmin(np.abs(levels - level))) for level in _BY_BLOCKS]
-        return [(values > thresholds[i]).astype(np.float64) for i in at]
+        if not self._thresholds:
+            assert self._detector is not None
+            levels, thresholds = self._detector.levels, self._detector.thresholds
+            at = [int(np.argmin(np.abs(levels - level))) for level in _BY_BLOCKS]
+            self._thresholds = [float(thresholds[i]) for i in at]
+        return [(values > threshold).astype(np.float64) for threshold in self._thresholds]
 
     def _contrasts(self, side: int) -> list[Contrast]:
         more, worse = 1.0 + self.hypothesis.margin.value, "greater"

@@ -57,7 +57,7 @@ class FirstLabels(Stateful):
         return self.rows >= self.needed
 
     @property
-    def room(self) -> int:
+    def missing(self) -> int:
         """How many labels are still needed."""
         return max(0, self.needed - self.rows)
 
@@ -67,7 +67,7 @@ class FirstLabels(Stateful):
         return 1.0 - self.wrong / self.rows, float(self.rows)
 
     def add(self, missed: Floats, scores: Floats | None, labels: Floats | None) -> None:
-        """Take at most :attr:`room` labels: which predictions were wrong (n,), 1 or 0, and of
+        """Take at most :attr:`missing` labels: which predictions were wrong (n,), 1 or 0, and of
         scores these and their labels (n,)."""
         self.rows += len(missed)
         self.wrong += float(np.nansum(missed))

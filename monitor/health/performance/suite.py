@@ -200,5 +200,5 @@ class MetricTests(Stateful):
         self.blocks = AucBlocks()
         self.labels = 0
         for test in self:
-            if test.given is None:
+            if test.from_baseline is None:
                 test.restart()

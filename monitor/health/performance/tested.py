@@ -71,9 +71,10 @@ def _raw(name: str, value: Any, _: Any) -> Any:
 class MetricTest(Stateful):
     """Compares the losses of one metric with its reference.
 
-    Where ``given`` is None the first labels are the reference, of which at least ``needed`` rows
-    count for the metric; ``deviations`` of their mean's error are then allowed for. ``run_length``
-    is in rows that count for the metric. ``label`` names a class, where the metric is that of one.
+    Where ``from_baseline`` is None the first labels are the reference, of which at least ``needed``
+    rows count for the metric; ``deviations`` of their mean's error are then allowed for.
+    ``run_length`` is in rows that count for the metric. ``label`` names a class if the metric
+    is that of a class.
     """
 
     kind: Config[LossKind]
@@ -82,7 +83,7 @@ class MetricTest(Stateful):
     run_length: Config[float]
     smallest: Config[Margin]
     deviations: Config[float]
-    given: Config[Reference | None]
+    from_baseline: Config[Reference | None]
     rows: Saved[Count]
     """Of the reference that the first labels give; likewise the sums."""
     total: Saved[float]
@@ -104,7 +105,7 @@ class MetricTest(Stateful):
         needed: int,
         deviations: float,
         smallest: Margin | None = None,
-        given: Reference | None = None,
+        from_baseline: Reference | None = None,
         label: str = "",
     ) -> None:
         self.kind = kind
@@ -112,8 +113,8 @@ class MetricTest(Stateful):
         self.needed = needed
         self.run_length = run_length
         self.smallest = smallest or kind.smallest
-        self.deviations = deviations if given is None else BASELINE_BOUND
-        self.given = given
+        self.deviations = deviations if from_baseline is None else BASELINE_BOUND
+        self.from_baseline = from_baseline
         self.restart()
 
     def restart(self) -> None:
@@ -139,7 +140,7 @@ class MetricTest(Stateful):
     # The reference ------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self.reference = self.given or self._first()
+        self.reference = self.from_baseline or self._first()
         self._detector = None
         if self.reference is not None and self.null < _MOST_NULL:
             self._detector = self._made()
@@ -206,7 +207,7 @@ class MetricTest(Stateful):
     def update(self, losses: Floats, times: Floats, enough: bool = True) -> None:
         """Take losses (n,) of rows that count, with their unix times. ``enough``: with these, there
         are as many labels as a reference needs."""
-        if self.given is None and not self.complete:
+        if self.from_baseline is None and not self.complete:
             self.rows += len(losses)
             self.total += float(losses.sum())
             self.squares += float((losses**2).sum())
@@ -312,7 +313,7 @@ class MetricTest(Stateful):
             "reference": self.usual,
             "reference_rows": int(reference.rows) if reference is not None else self.rows,
             "reference_source": reference.source if reference is not None else None,
-            "needed": self.needed if self.given is None else None,
+            "needed": self.needed if self.from_baseline is None else None,
             "smallest_loss": self.matters if reference is not None else None,
             "worse": self.alarmed,
         }

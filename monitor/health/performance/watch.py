@@ -537,12 +537,12 @@ class PerformanceWatch(Stateful):
             self.declared.add(rows, missed, yes_predicted, yes_true)
 
     def _collect(self, batch: LabelledBatch, missed: Floats) -> None:
-        free = self.first.room
+        missing = self.first.missing
         scores = labels = None
         if self.kind == "scores" and self.estimator is None:
-            scores = np.asarray(batch.predicted)[:free]
-            labels = (np.asarray(batch.labels)[:free] > 0.5).astype(np.float64)
-        self.first.add(missed[:free], scores, labels)
+            scores = np.asarray(batch.predicted)[:missing]
+            labels = (np.asarray(batch.labels)[:missing] > 0.5).astype(np.float64)
+        self.first.add(missed[:missing], scores, labels)
         self._complete()
 
     def _realise(self, resolved: ResolvedLosses | None) -> None:

@@ -164,9 +164,9 @@ class BoundedMeasure(Stateful):
         """Which values lie outside the declared bounds; they are counted."""
         if self._bounds is None:
             return np.zeros(values.size, np.bool_)
-        found: npt.NDArray[np.bool_] = (values < self._bounds[0]) | (values > self._bounds[1])
-        self.outside += int(np.count_nonzero(found))
-        return found
+        beyond: npt.NDArray[np.bool_] = (values < self._bounds[0]) | (values > self._bounds[1])
+        self.outside += int(np.count_nonzero(beyond))
+        return beyond
 
     def _of_pairs(self, ends: Ends | None, *, count: bool = True) -> Ends | None:
         """Values worst and best for the challenger, from (champion, challenger) with both ends."""

@@ -116,13 +116,14 @@ def _health(app: FastAPI, plane: EvaluationPlane) -> None:
     )
     async def readyz() -> Response:
         """Readiness: all workers are ready, and clients are served. `warnings` are faults that
-        clients do not notice, such as a challenger that is down while the champion serves."""
+        clients do not notice, such as a challenger that is down while the champion serves, or
+        payloads that cannot be read."""
         snapshot = plane.snapshot()
         problems = plane.problems(snapshot)
         document = {
             "ready": not problems,
             "problems": problems,
-            "warnings": list(plane.service(snapshot).warnings),
+            "warnings": plane.warnings(plane.service(snapshot)),
         }
         return answer(document, 503 if problems else 200)
 

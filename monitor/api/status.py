@@ -198,7 +198,7 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
         "run_seconds": run_seconds,
         "ready": not problems,
         "problems": problems,
-        "warnings": list(service.warnings),
+        "warnings": plane.warnings(service),
         "config": {"generation": supervisor.generation, "error": supervisor.config_error},
         "workers": [
             {

@@ -21,6 +21,8 @@ class Reason(StrEnum):
     NOT_INFERENCE = "not_inference"
     ERROR_RESPONSE = "error_response"
     INTERNAL = "internal"
+    NOT_READ = "not_read"
+    """The configuration says so: no fault."""
 
 
 @dataclass(slots=True)  # not frozen: that would double the time to make one, of two per record

@@ -203,6 +203,7 @@ def _experiments(config: Config, serving: Collection[str]) -> Iterator[Problem]:
     names: dict[str, int] = {}
     arms = {challenger.name for challenger in config.challengers}
     models = {model.name for model in config.models}
+    unread = models - {model.name for model in config.models if model.read}
     for index, experiment in enumerate(config.experiments):
         path = f"experiments[{index}]"
         first = names.setdefault(experiment.name, index)
@@ -222,7 +223,9 @@ def _experiments(config: Config, serving: Collection[str]) -> Iterator[Problem]:
             if before.name != experiment.name:
                 found = together(config, before, experiment, serving)
                 yield from ((f"{path}.{where}", what) for where, what in found)
-        yield from ((f"{path}.{where}", what) for where, what in _rules(experiment))
+        model = experiment.model or (config.models[0].name if config.models else "")
+        rules = _rules(experiment, model if model in unread else "")
+        yield from ((f"{path}.{where}", what) for where, what in rules)
 
 
 def together(
@@ -278,11 +281,13 @@ def _unit(experiment: Experiment) -> str:
     return " ".join(filter(None, (experiment.unit.by, experiment.unit.name)))
 
 
-def _rules(experiment: Experiment) -> Iterator[Problem]:
+def _rules(experiment: Experiment, unread: str) -> Iterator[Problem]:
+    """Faults of its metrics; ``unread`` is its model if that has ``read: false``, else ""."""
     # Imported here: the statistics import numpy and scipy, which a supervisor without experiments
     # does not need.
     from understudy.monitor.config.rules import rules_of, stages_of
     from understudy.shadow.experiment import ExperimentError
+    from understudy.shadow.experiment.rules import BUILT_IN
     from understudy.shadow.rollout import RolloutError
 
     try:
@@ -297,6 +302,10 @@ def _rules(experiment: Experiment) -> Iterator[Problem]:
         return
     for hypothesis in rules.hypotheses:
         metric = hypothesis.metric
+        content = hypothesis.needs_answers and metric.name != BUILT_IN
+        if unread and (content or metric.needs == "labels" or hypothesis.covariate):
+            needed = f"{hypothesis.name} needs payloads, and model {unread!r} has read: false"
+            yield "metrics", needed
         labels = metric.needs == "labels" and metric.column != "reward"
         if labels and experiment.label is None:
             yield (

@@ -109,8 +109,16 @@ class Model(Section):
     performance: Performance | None = None
     """How accuracy is computed, with and without labels."""
 
+    read: bool = True
+    """false: its payloads are forwarded and never decoded. Latency, errors and size are monitored,
+    inputs and answers are not, and nothing warns of it."""
+
     @model_validator(mode="after")
     def _whole(self) -> Model:
+        unread = {"baseline": self.baseline, "performance": self.performance, "json": self.json_}
+        for name, given in unread.items():
+            if given is not None and not self.read:
+                raise ValueError(f"{name} needs payloads that are read: remove it, or read: false")
         if self.protocol == "json" and self.json_ is None:
             raise ValueError("protocol json needs the json mapping of features and predictions")
         if self.protocol != "json" and self.json_ is not None:

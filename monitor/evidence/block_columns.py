@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.common.arrays import distinct
-from understudy.monitor.codecs import Table
+from understudy.monitor.codecs import Reason, Table
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Grid, RecordBlock
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
@@ -31,6 +31,12 @@ ERRORS = frozenset(
 )
 """Outcomes that are the arm's failure, as the experiment counts them: a client that leaves before
 the answer got none."""
+
+
+READ = 0
+REASONS = tuple(Reason)
+_CODES = {reason: float(code) for code, reason in enumerate(REASONS, READ + 1)}
+_CODES |= dict.fromkeys((Reason.NOT_READ, Reason.NOT_INFERENCE), np.nan)
 
 
 class Part:
@@ -163,6 +169,17 @@ class BlockColumns:
         self.request = Part(block.count, block.request, block.request_rows, block.features)
         self.response = Part(block.count, block.response, block.response_rows, block.predictions)
         self.finished: Mask = self.outcome != outcomes.OPEN
+
+    def codes(self, part: Part, records: Indices) -> Floats:
+        """By record, whether ``part`` of it was decoded: 0 if it was, 1 + the index in ``REASONS``
+        why not, and NaN where nothing was to be read."""
+        grid = part.grid[records]
+        codes = np.zeros(len(records))
+        gone = grid < 0
+        if gone.any():
+            reasons = np.array([_CODES[why.reason] for why in self.block.undecodable])
+            codes[gone] = reasons[-1 - grid[gone]]
+        return codes
 
     def batch(
         self,

@@ -21,6 +21,7 @@ __all__ = ["Decoder", "Table", "Undecodable"]
 _UNKNOWN = "unknown"
 _MAX_SPECS = 1024
 _NOT_FINISHED = Undecodable(Reason.NOT_CAPTURED, "the request has not finished")
+_NOT_READ = Undecodable(Reason.NOT_READ)
 
 
 def _spec(model: ModelSettings) -> ModelSpec:
@@ -45,6 +46,7 @@ class Decoder:
 
     def __init__(self, settings: Settings) -> None:
         self._configured = {(m.name, m.version): m for m in settings.models}
+        self._unread = frozenset(key for key, m in self._configured.items() if not m.read)
         self._specs: dict[tuple[str, str, str], ModelSpec] = {}
         self._seen: dict[tuple[str, str, str], str] = {}
 
@@ -69,6 +71,8 @@ class Decoder:
         """Features and predictions of a record; ``named`` is (model, version, protocol)."""
         if record.outcome == OPEN:
             return _NOT_FINISHED, _NOT_FINISHED
+        if named[:2] in self._unread:
+            return _NOT_READ, _NOT_READ
         spec = self._specs.get(named)
         if spec is None:
             spec = self._make(named)

@@ -66,6 +66,10 @@ class Censored:
         self.fate: NDArray[np.int64] = _FATE[block.role, self.outcome]
         self.fate[late & (block.role == ROLE_PRIMARY)] = fates.LATE
         unread = (self.fate == fates.ANSWERED) & (block.response.grid < 0)
+        if unread.any():
+            # Answers that are not to be read are usable as they are.
+            here = np.flatnonzero(unread)
+            unread[here] = ~np.isnan(block.codes(block.response, here))
         self.fate[unread] = fates.UNREADABLE
 
 

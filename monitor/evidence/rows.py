@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from understudy.common.arrays import distinct
+from understudy.monitor.codecs import Reason
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.block_columns import (
     BlockColumns,
@@ -19,8 +20,8 @@ from understudy.monitor.evidence.columns import Column
 from understudy.monitor.records.record import OK, ROLE_PRIMARY
 
 ROWS, ANSWERS, REQUESTS, UNDECODABLE = "rows", "answers", "requests", "undecodable"
-"""Types of rows: features with the champion's answers if any; answers alone; whether a request was
-decoded; and why a payload was not."""
+"""Types of rows: features with the champion's answers if any; answers alone; whether each request
+and its answer were decoded, with the arm that answered; and why a payload was not."""
 STARTED = "started"
 """The first column of rows and answers: unix time of the request."""
 
@@ -33,10 +34,14 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
     request, response = block.request, block.response
     primary = (block.role == ROLE_PRIMARY) & block.finished
     answered = block.outcome == OK
-    here = np.flatnonzero(primary)
+    here = np.flatnonzero(primary | (answered & block.finished))
     if here.size:
-        broken = (request.grid[here] < 0).astype(np.float64)
-        yield block.batch((REQUESTS, *block.key), ("broken",), here, [broken])
+        # A mirrored request is the champion's.
+        asked = np.where(primary[here], block.codes(request, here), np.nan)
+        told = np.where(answered[here], block.codes(response, here), np.nan)
+        arms: Column = [block.names.arm(arm) for arm in block.arm[here].tolist()]
+        cells: list[Column] = [asked, told, arms]
+        yield block.batch((REQUESTS, *block.key), ("request", "answer", "arm"), here, cells)
     whole = primary & answered & (block.arm == block.champion)
     whole &= (request.grid >= 0) & (response.grid >= 0)
     if request.many is not None or response.many is not None:
@@ -85,6 +90,8 @@ def _undecodable(block: BlockColumns, what: str, of: Mask, part: Part) -> Iterat
     for arm, number in distinct_pairs(block.arm[gone], part.grid[gone]):
         records = np.flatnonzero(gone & (block.arm == arm) & (part.grid == number))
         reason = block.block.undecodable[-1 - number].reason
+        if reason is Reason.NOT_READ:
+            continue
         kind = (UNDECODABLE, *block.key, block.names.arm(arm), what, str(reason))
         yield block.batch(kind, (), records, [])
 

@@ -26,6 +26,7 @@ class ModelSettings:
     predictions: tuple[str, ...]
     json_features: tuple[tuple[str, str], ...] = ()
     json_predictions: tuple[tuple[str, str], ...] = ()
+    read: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +105,5 @@ def _model(data: dict[str, Any]) -> ModelSettings:
         tuple(data.get("predictions") or ()),
         tuple((mapping.get("features") or {}).items()),
         tuple((mapping.get("predictions") or {}).items()),
+        bool(data.get("read", True)),
     )

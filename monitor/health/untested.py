@@ -7,7 +7,7 @@ from typing import Any
 
 REASONS = (
     "no_labels", "reference", "checking", "selective", "coverage", "learning", "baseline",
-    "calibration", "detector", "segment", "disabled", "floor",
+    "calibration", "detector", "segment", "disabled", "floor", "unreadable",
 )  # fmt: skip
 """Why something is not tested: a closed list, for metrics."""
 

@@ -25,6 +25,7 @@ from understudy.monitor.health.drift.watch import ModelWatch
 from understudy.monitor.health.options import Options
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.watch import PerformanceWatch
+from understudy.monitor.health.readable import Readability, Unreadable
 from understudy.monitor.health.untested import Untested
 from understudy.monitor.labels.store import Joined
 from understudy.shadow.state import Stateful
@@ -48,6 +49,8 @@ class Watches:
         self.errors: dict[ModelKey, str] = {}
         """By model: why it cannot be watched."""
         self.performance: dict[ModelKey, PerformanceWatch] = {}
+        self.readability: dict[ModelKey, Readability] = {}
+        """Of all models whose payloads are to be read."""
         self._settings: dict[ModelKey, Performance] = {}
         self._learn = 0
         self._horizon = 0.0
@@ -88,6 +91,11 @@ class Watches:
         }
         if not monitoring.enabled:
             baselines = {}
+        self.readability = {
+            (m.name, m.version): self.readability.get((m.name, m.version)) or Readability()
+            for m in config.models
+            if m.read and monitoring.enabled
+        }
         for gone in [key for key in (*self.watches, *self.performance) if key not in baselines]:
             self._drop(gone)
         self.learning = {key: b for key, b in self.learning.items() if key in baselines}
@@ -171,11 +179,14 @@ class Watches:
         """Process batches of rows and requests, in order; batches of other models are ignored."""
         for batch in batches:
             key = (batch.kind[1], batch.kind[2])
-            if not any(key in known for known in (self.watches, self.learning, self.performance)):
+            known = (self.watches, self.learning, self.performance, self.readability)
+            if not any(key in models for models in known):
                 continue
             if batch.kind[0] == REQUESTS:
+                if key in self.readability:
+                    self.readability[key].add(batch)
                 if key in self.watches:
-                    self.watches[key].requests(batch.floats("broken").tolist())
+                    self.watches[key].requests(batch.floats("request"), batch.at)
             elif batch.kind[0] == ROWS:
                 self._evaluate_rows(key, batch)
                 done = self._learn_rows(key, batch)
@@ -287,12 +298,28 @@ class Watches:
 
     def signals(self, now: float) -> list[Signal]:
         """All problems at ``now``, unix seconds."""
-        result: list[Signal] = []
+        result = [one.signal(*key) for key, one in self.unreadable()]
+        known = {signal.key for signal in result}
         for (model, version), watch in self.watches.items():
-            result += signals_of(watch, model, version, now, self._redaction.hides)
+            found = signals_of(watch, model, version, now, self._redaction.hides)
+            # The rule about the rate of undecodable requests and the limit are one finding.
+            result += [signal for signal in found if signal.key not in known]
         for (model, version), performance in self.performance.items():
             result += performance_signals(performance, model, version)
         return result
+
+    def unreadable(self) -> Iterator[tuple[ModelKey, Unreadable]]:
+        """What cannot be read at present, by model."""
+        for key, readability in self.readability.items():
+            for one in readability.unreadable():
+                yield key, one
+
+    def warnings(self) -> list[str]:
+        """The same in words, for the status."""
+        return [
+            f"model {model!r} is not monitored in full: {one.words}"
+            for (model, _), one in self.unreadable()
+        ]
 
     def summary(self) -> list[dict[str, Any]]:
         """The state of every model that should be watched, as JSON."""
@@ -320,7 +347,9 @@ class Watches:
 
     def untested(self) -> list[dict[str, Any]]:
         """What is declared and not tested at present, with the reasons, as JSON."""
-        untested: list[tuple[ModelKey, Untested]] = []
+        untested: list[tuple[ModelKey, Untested]] = [
+            (key, one.untested()) for key, one in self.unreadable()
+        ]
         for key, error in self.errors.items():
             words = f"everything: the baseline cannot be used: {error}"
             untested.append((key, Untested("all", "baseline", words)))
@@ -378,10 +407,18 @@ class Watches:
         return {
             "watches": _dumped(self.watches, self._sources),
             "performance": _dumped(self.performance, self._performance_sources),
+            "readability": _dumped(self.readability, dict.fromkeys(self.readability, "")),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Load a saved state, as far as its baselines and options are the present ones."""
+        for key, item in _items(state, "readability"):
+            if key not in self.readability:
+                continue
+            try:
+                self.readability[key] = Readability.from_state(item["state"])
+            except (KeyError, TypeError, ValueError) as error:
+                log.error("model %r: invalid saved state of what is readable: %r", key[0], error)
         for key, item in _items(state, "watches"):
             watch = self.watches.get(key)
             if watch is None or item["source"] != self._sources.get(key):

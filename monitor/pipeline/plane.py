@@ -195,6 +195,11 @@ class EvaluationPlane:
             found.append("no worker is running")
         return [*found, *self.service(snapshot).problems]
 
+    def warnings(self, service: Service) -> list[str]:
+        """Faults that clients do not notice: of arms, and of what is monitored."""
+        loop = self.pipeline.findings_loop
+        return [*service.warnings, *(loop.watches.warnings() if loop is not None else ())]
+
     def _unreachable(self, arm: str) -> bool:
         failures = self.windows.counters("upstream_connect_failures", _RECENT_SECONDS)
         if not failures.get((("arm", arm),)):

@@ -57,6 +57,58 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     return tuple(results)
 
 
+_UNREAD = "unreadable"
+_WAITING = "no_labels|reference|checking|learning|segment"
+"""Reasons why something is not tested that usually pass by themselves."""
+
+
+def untested_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
+    """Alerts for what is declared and not tested: no finding can come from it."""
+    metric = "understudy_not_tested"
+
+    def untested(which: Mapping[str, str], ago: str = "") -> str:
+        series = selector(metric, {**scrape, **which})
+        return f"max by (namespace, model, check, reason) ({series}{ago}) == 1"
+
+    def trial(check: str, reason: str, fires: float) -> Trial:
+        who = {"model": "m", "check": check, "reason": reason}
+        series = level(metric, scrape, {**who, "version": "1"}, 0, 1)
+        return Trial((series,), fires, 2 * MINUTE, {**who, "severity": "ticket"})
+
+    waiting, other = {"reason=~": _WAITING}, {"reason!~": f"{_WAITING}|{_UNREAD}"}
+    return (
+        Alert(
+            name="UnderstudyPayloadsUnread",
+            kind="finding",
+            severity="ticket",
+            expr=untested({"reason": _UNREAD}),
+            lasts=5 * MINUTE,
+            summary="{{ $labels.model }}: {{ $labels.check }} cannot be read",
+            description=(
+                "At least a tenth of them: they are forwarded and not monitored. Check the wire "
+                "format of the model, or declare `read: false`."
+            ),
+            trial=trial("answers", _UNREAD, 7 * MINUTE),
+        ),
+        Alert(
+            name="UnderstudyNotTested",
+            kind="finding",
+            severity="ticket",
+            expr=(
+                f"({untested(other)})\nor\n"
+                f"({untested(waiting)}\nand\n{untested(waiting, ' offset 1d')})"
+            ),
+            lasts=15 * MINUTE,
+            summary="{{ $labels.model }}: {{ $labels.check }} is not tested",
+            description=(
+                "It is declared, and no finding can come from it ({{ $labels.reason }}). Run "
+                "`understudy findings list` to see what is missing."
+            ),
+            trial=trial("performance", "selective", 17 * MINUTE),
+        ),
+    )
+
+
 _GAUGES = {"decision": "decision", "cause": "decision_cause"}
 
 

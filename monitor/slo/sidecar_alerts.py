@@ -60,10 +60,6 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     is_down = f"max by (namespace, instance, arm) ({metric('arm_state', state='down')})"
     diverted = f"sum by (namespace, instance, arm) ({metric('arm_diverted_requests')})"
     failed = selector("understudy_notifications_total", {**scrape, "outcome=~": "failed|refused"})
-    unread = selector(
-        "understudy_undecodable_total", {**scrape, "part": "request", "reason!=": "not_inference"}
-    )
-    rows = metric("records_evaluated_total")
     return (
         ticket(
             "UnderstudyRecordsDropped",
@@ -257,23 +253,5 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             (count("feedback_failures_total", 0, 10),),
             at,
             8 * MINUTE,
-        ),
-        ticket(
-            "UnderstudyPayloadsUnread",
-            f"sum by (namespace, instance) (rate({unread}[15m]))\n/\n"
-            f"(sum by (namespace, instance) (rate({rows}[15m])) > 0) > 0.1",
-            15 * MINUTE,
-            "{{ $labels.instance }} cannot decode requests",
-            "{{ $value | humanizePercentage }} of the requests have no readable features: they are "
-            "forwarded but not monitored. Check the protocol of the model.",
-            (
-                count("records_evaluated_total", 600, 600),
-                count(
-                    "undecodable_total", 0, 300,
-                    model="m", version="1", arm="champion", part="request", reason="not_json",
-                ),
-            ),
-            at,
-            21 * MINUTE,
         ),
     )  # fmt: skip

@@ -14,6 +14,9 @@ from understudy.monitor.baseline.rules import RateRule, Rule
 from understudy.monitor.detectors import packed
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful
 
+_MOST_WAITING = 65_536
+"""Requests that wait for rows."""
+
 
 def _dump_repeats(repeats: Repeats) -> Any:
     """Saved only with all digits, for a state that moves to another process unchanged."""
@@ -52,6 +55,12 @@ class BrokenRows(Stateful):
         self.repeats = Repeats()
         self.added = {}
         self.unread = []
+
+    def add_requests(self, unread: Sequence[float]) -> None:
+        """Record requests that arrived: 1 for one that could not be decoded, else 0. While there
+        are no rows, the newest are kept."""
+        self.unread += unread
+        del self.unread[:-_MOST_WAITING]
 
     def find(self, encoded: Encoded, batch: Batch) -> NDArray[np.float64] | None:
         """Which rules each row breaks, (n, R); NaN where a rule does not apply. None, for most

@@ -6,7 +6,6 @@ and the caller passes the present time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -212,9 +211,15 @@ class ModelWatch(Stateful):
         if done < rows:
             self._rows[names, answered] = [whole.rows(slice(done, None))]
 
-    def requests(self, broken: Sequence[float]) -> None:
-        """Record requests: 1 for one that could not be decoded, else 0."""
-        self.quality.unread += broken
+    def requests(self, codes: NDArray[np.float64], at: NDArray[np.float64]) -> None:
+        """Record requests and their times: ``codes`` are 0 for one that was decoded, NaN for one
+        that needs not be, and above 0 for one that could not be."""
+        there = ~np.isnan(codes)
+        broken = codes[there] > 0.0
+        if broken.any():
+            # They have no rows, and yet there is traffic.
+            self._arrived(float(at[there][broken].max()))
+        self.quality.add_requests(broken.astype(np.float64).tolist())
 
     def flush(self) -> None:
         """Evaluate all buffered rows."""

@@ -60,7 +60,8 @@ def watched(rows: list[Row], together: int) -> ModelWatch:
     watch = ModelWatch(baseline(), Options())
     for start in range(0, len(rows), together):
         numbers = range(start, min(start + together, len(rows)))
-        watch.requests([float(number % 211 == 17) for number in numbers])
+        codes = np.array([float(number % 211 == 17) for number in numbers])
+        watch.requests(codes, np.array(numbers, np.float64))
         ids = [b"r-%d" % number for number in numbers]
         take(watch, NAMES, [rows[number] for number in numbers], numbers, ids)
     return watch

@@ -1,0 +1,202 @@
+"""Requests and answers that cannot be read are a problem that is shown like a finding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from tests.support.plane_process import ARMS, MODEL, encoded
+from understudy.monitor.config.checks import problems_of
+from understudy.monitor.config.model import Config
+from understudy.monitor.evidence.batch import ColumnBatch
+from understudy.monitor.evidence.settings import Settings
+from understudy.monitor.health.findings_loop import FindingsLoop
+from understudy.monitor.health.readable import FEWEST, LAST
+from understudy.monitor.pipeline.pipeline import Pipeline
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import ROLE_MIRROR
+
+BINARY = b"\x00\x01\x02"
+OCTETS = "content-type: application/octet-stream"
+
+
+class Service:
+    """A pipeline with its findings, fed with records."""
+
+    def __init__(self, folder: Path, **model: Any) -> None:
+        document = {
+            "version": 1,
+            "listen": "127.0.0.1:0",
+            "state_dir": str(folder),
+            "models": [{**MODEL, **model}],
+            "champion": {"url": "http://127.0.0.1:9"},
+            "challengers": [{"name": "candidate", "url": "http://127.0.0.1:8"}],
+        }
+        self.pipeline = Pipeline(Settings.from_json(document))
+        self.loop = FindingsLoop(Config.model_validate(document), None, lambda: 0.0)
+        self.pipeline.findings_loop = self.loop
+        self.now = 0.0
+        self.number = 0
+
+    def send(self, count: int, request: Any, answer: Any, **more: Any) -> None:
+        names = Names(1, (("delays", "1", "open-inference-v2"),), tuple(ARMS))
+        records = []
+        for _ in range(count):
+            self.number += 1
+            records.append(encoded(request, answer, request_id=f"r-{self.number}", **more))
+        self.pipeline.take(names, count, b"".join(records))
+        self.pipeline.flush()
+        self.now += 60.0
+        self.loop.tick(self.now)
+
+    def open(self) -> dict[str, str]:
+        """Titles of open findings, by key."""
+        return {f.signal.key: f.signal.title for f in self.loop.service.ledger.open()}
+
+    def untested(self) -> dict[str, str]:
+        return {
+            one["check"]: one["words"]
+            for one in self.loop.watches.untested()
+            if one["reason"] == "unreadable"
+        }
+
+
+GOOD = {"a": [1.0]}, {"p": [0.1]}
+REQUESTS, ANSWERS = (
+    "quality/delays/1//undecodable/",
+    "quality/delays/1//unreadable answers/champion",
+)
+
+
+def test_binary_requests_are_a_finding_although_there_are_no_rows(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.send(LAST, *GOOD)
+    assert service.open() == {}
+    assert service.loop.watches.warnings() == []
+    service.send(LAST, BINARY, GOOD[1], headers=OCTETS)
+    (title,) = service.open().values()
+    assert title == "Not monitored: 100 of the last 100 requests cannot be read (binary)"
+    assert service.open().keys() == {REQUESTS}
+    (finding,) = service.loop.service.ledger.open()
+    assert finding.signal.severity == "critical"
+    assert finding.signal.examples[0] == "r-200"
+    assert "JSON" in finding.signal.advice
+    assert "read: false" in finding.signal.advice
+    assert "drift and quality" in service.untested()["inputs"]
+    assert service.loop.watches.warnings() == [
+        "model 'delays' is not monitored in full: 100 of the last 100 requests cannot be read "
+        "(binary)"
+    ]
+    service.send(LAST - FEWEST + 1, *GOOD)
+    assert service.untested() == {}
+    assert service.loop.watches.warnings() == []
+
+
+def test_unreadable_answers_of_the_champion_and_of_a_mirrored_challenger(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.send(60, GOOD[0], b"not json")
+    assert service.open().keys() == {ANSWERS}
+    assert service.untested()["answers"].startswith(
+        "predictions, performance and comparisons: 60 of the last 60 answers of 'champion'"
+    )
+    service.send(LAST, *GOOD)
+    service.send(30, GOOD[0], BINARY, arm=1, role=ROLE_MIRROR)
+    assert "'candidate'" in service.untested()["answers"]
+
+
+def test_a_few_unreadable_requests_are_no_such_problem(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    for _ in range(20):
+        service.send(3, BINARY, GOOD[1])
+        service.send(57, *GOOD)
+    assert service.untested() == {}
+
+
+def test_what_is_not_to_be_read_is_no_problem(tmp_path: Path) -> None:
+    service = Service(tmp_path, read=False)
+    service.send(2 * LAST, BINARY, BINARY, headers=OCTETS)
+    service.send(2 * LAST, *GOOD)
+    assert service.open() == {}
+    assert service.untested() == {}
+    assert service.loop.watches.warnings() == []
+    assert not service.pipeline.undecodable
+    assert not service.pipeline.features
+
+
+def test_what_was_seen_does_not_depend_on_the_size_of_batches(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    unread = rng.random(600) < np.repeat([0.0, 0.3, 0.0, 0.02], 150)
+    states = []
+    for together in (1, 7, 600):
+        service = Service(tmp_path)
+        readability = service.loop.watches.readability["delays", "1"]
+        for start in range(0, 600, together):
+            part = unread[start : start + together]
+            readability.add(
+                ColumnBatch(
+                    ("requests", "delays", "1"),
+                    ("request", "answer", "arm"),
+                    np.arange(start, start + len(part), dtype=np.float64),
+                    [b"r"] * len(part),
+                    np.zeros(len(part), np.int16),
+                    [part * 6.0, np.full(len(part), np.nan), ["champion"] * len(part)],
+                )
+            )
+        states.append(readability.dump_state())
+    assert states[0] == states[1] == states[2]
+    # A hundred readable ones lie before it.
+    assert states[0]["windows"][0][1]["since"] == 450 + unread[450:].argmax()
+
+
+def test_it_outlasts_a_restart(tmp_path: Path) -> None:
+    service, again = Service(tmp_path), Service(tmp_path)
+    service.send(50, BINARY, GOOD[1])
+    again.loop.load_state(orjson.loads(orjson.dumps(service.loop.dump_state())))
+    assert again.loop.watches.warnings() == service.loop.watches.warnings() != []
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"metrics": [{"metric": "accuracy", "margin": "1 pp"}]}, "accuracy needs payloads"),
+        ({"metrics": [{"metric": "disagreement", "margin": "1 pp"}]}, "disagreement needs"),
+        ({}, ""),
+    ],
+)
+def test_metrics_of_content_need_payloads_that_are_read(more: dict[str, Any], named: str) -> None:
+    config = Config.model_validate(
+        {
+            "version": 1,
+            "listen": "127.0.0.1:0",
+            "models": [{"name": "m", "read": False}],
+            "champion": {"url": "http://127.0.0.1:9"},
+            "challengers": [{"name": "c", "url": "http://127.0.0.1:8"}],
+            "experiments": [
+                {
+                    "name": "e",
+                    "challengers": ["c"],
+                    "label": {"prediction": "p", "threshold": 0.5},
+                    **more,
+                }
+            ],
+        }
+    )
+    found = problems_of(config)
+    assert [path for path, _ in found] == (["experiments[0].metrics"] if named else [])
+    assert all(named in text for _, text in found)
+
+
+def test_a_model_that_is_not_read_has_no_baseline() -> None:
+    with pytest.raises(ValueError, match="baseline needs payloads that are read"):
+        Config.model_validate(
+            {
+                "version": 1,
+                "listen": "127.0.0.1:0",
+                "models": [{"name": "m", "read": False, "baseline": "b.json"}],
+                "champion": {"url": "http://127.0.0.1:9"},
+            }
+        )

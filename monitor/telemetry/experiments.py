@@ -28,8 +28,14 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     weights: list[tuple[list[str], float]] = []
     requests: list[tuple[list[str], float]] = []
     left_out: list[tuple[list[str], float]] = []
+    unanswered: list[tuple[list[str], float]] = []
     experiments = plane.experiments
     for name, live in experiments.live.items() if experiments is not None else ():
+        overdue = live.unanswered()
+        if overdue is not None:
+            for state, counts in (("overdue", overdue.counts), ("lost", live.assignments.lost())):
+                by_arm = zip(live.order, counts, strict=True)
+                unanswered += [([name, arm, state], float(n)) for arm, n in by_arm]
         for challenger, contestant in live.contestants.items():
             who = [name, challenger]
             verdict = contestant.decision.verdict
@@ -88,6 +94,13 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
         "Requests that were not evaluated, or whose answer was not, by reason.",
         (*_WHO, "reason"),
         left_out,
+    )
+    yield gauge(
+        "experiment_unanswered",
+        "Assigned requests that should have finished by now and have no answer yet (overdue), and "
+        "those whose worker or records were lost.",
+        ("experiment", "arm", "state"),
+        unanswered,
     )
     for source, text, labels, names in (
         (

@@ -241,6 +241,18 @@ _FAIR = Row(
             empty="every request was evaluated",
             stacked=True,
         ),
+        third(
+            "No answer yet",
+            "Assigned requests that should have finished by now (overdue), by arm, and those whose "
+            "worker or records were lost. While the arms clearly differ in them, there is no promotion.",
+            "short",
+            Query(
+                f"sum by (experiment, arm, state) ({named('experiment_unanswered', _OF)} > 0)",
+                "{{experiment}}: {{arm}}, {{state}}",
+            ),
+            empty="every assigned request was answered in time",
+            stacked=True,
+        ),
         states(
             "Objectives by arm",
             "Whether each arm meets the configured objectives.",
@@ -256,6 +268,7 @@ _FAIR = Row(
             "none",
             Query(f"avg by (arm) ({named('cost_per_prediction')})", "{{arm}}", instant=True),
             empty="no prices",
+            width=24,
         ),
     ),
 )

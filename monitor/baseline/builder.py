@@ -172,6 +172,8 @@ class Builder:
                 column.extra["repeated"] = round(self._equal[name] / max(column.rows, 1), 9)
             self._look(name, column)
         labelled = self._labelled
+        if labelled is not None:
+            columns[labelled.prediction].extra["judged"] = True
         correlation = self._correlation.dump_state()
         together = JointProfile.learn(
             {

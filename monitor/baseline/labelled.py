@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from understudy.common.arrays import distinct, quantiles
 from understudy.monitor.baseline.kinds import category, number
-from understudy.monitor.baseline.model import Column, Role
+from understudy.monitor.baseline.model import Baseline, Column, Role
 
 Floats = NDArray[np.float64]
 BINS = 100
@@ -72,6 +72,25 @@ class Labelled:
         if target.kind == "numeric" and prediction.kind == "numeric":
             return cls(prediction.name, target.name, "regression", np.zeros(0))
         return cls(prediction.name, target.name, "classes", np.zeros(0))
+
+    @classmethod
+    def like(cls, baseline: Baseline) -> Labelled | None:
+        """Without rows, to count others as those of a baseline were; None where it has no
+        labels."""
+        figures, columns = baseline.performance, baseline.columns
+        targets = [c.name for c in columns.values() if c.role == "target"]
+        predictions = [c for c in columns.values() if c.role == "prediction"]
+        if not figures or not targets or not predictions:
+            return None
+        judged = [c.name for c in predictions if c.extra.get("judged")]
+        if not judged and baseline.calibration is not None:
+            judged = [str(baseline.calibration["prediction"])]
+        task = (
+            "binary" if "log_loss" in figures else "regression" if "mae" in figures else "classes"
+        )
+        threshold = figures.get("accuracy", {}).get("threshold", THRESHOLD)
+        name = judged[0] if judged else predictions[0].name
+        return cls(name, targets[0], task, np.zeros(0), threshold)
 
     def add(self, cells: Mapping[str, Sequence[Any]]) -> None:
         """Rows; those without a label or a prediction are left out."""

@@ -41,6 +41,13 @@ def drift() -> None:
     "--categorical", multiple=True, help="A column whose numbers are codes; may be repeated."
 )
 @click.option(
+    "--declare",
+    "declared",
+    multiple=True,
+    help="A feature to compare although it looks like an identifier, a timestamp or a counter; "
+    "may be repeated.",
+)
+@click.option(
     "--segment",
     "segments",
     multiple=True,
@@ -71,6 +78,7 @@ def report_command(
     time: str | None,
     ignore: tuple[str, ...],
     categorical: tuple[str, ...],
+    declared: tuple[str, ...],
     segments: tuple[str, ...],
     window: int,
     smallest: float,
@@ -82,9 +90,9 @@ def report_command(
     """Compare the rows of CURRENT with REFERENCE, which is a file of rows or a baseline (.json).
 
     Gives each column one verdict (missing, type, constancy, range, distribution, or as usual) with
-    its reason, compares the labels of both, and says what monitoring would have found, and when. A
-    column has changed when that is more than chance, over all tests of all columns together, and
-    large enough to matter.
+    its reason, names columns that look like an identifier, a timestamp or a counter, compares the
+    labels of both, and says what monitoring would have found, and when. A column has changed when
+    that is more than chance, over all tests of all columns together, and large enough to matter.
 
     \b
     Examples:
@@ -105,7 +113,14 @@ def report_command(
         else:
             task = bar.add_task("reading the reference", total=None)
             wanted = BuildOptions(
-                "", "", target, predictions, time, ignored, frozenset(categorical)
+                "",
+                "",
+                target,
+                predictions,
+                time,
+                ignored,
+                frozenset(categorical),
+                frozenset(declared),
             )
             baseline, _ = build(
                 [reference],
@@ -116,7 +131,8 @@ def report_command(
         reader = Reader(current, skip_broken)
         second = bar.add_task("reading the current rows", total=reader.size)
         reader.progress = lambda read: bar.advance(second, read)
-        analysis = Analysis(baseline, ReportOptions(time, ignored, window, smallest, segments))
+        options = ReportOptions(time, ignored, window, smallest, segments, declared)
+        analysis = Analysis(baseline, options)
         for table in reader.tables():
             analysis.take(table)
     found = analysis.report()
@@ -154,6 +170,8 @@ def _print(found: dict[str, Any], html_path: Path | None) -> None:
             style="bold" if one["drifted"] else "",
         )
     console().print(table)
+    for text in found["notes"]:
+        echo(text)
     if found["added"]:
         echo(f"not in the reference: {', '.join(found['added'])}")
     if found["joint"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -189,3 +190,46 @@ def test_the_command_proposes_and_a_declaration_is_kept(tmp_path: Path) -> None:
     assert declared.exit_code == 0, declared.output
     assert "looks like" not in declared.output
     assert Baseline.load(tmp_path / "b.json").columns["plane"].extra["declared"] is True
+
+
+@pytest.mark.parametrize("reference", ["before.csv", "before.json"])
+def test_the_drift_report_names_what_looks_like_an_identifier(
+    tmp_path: Path, reference: str
+) -> None:
+    rng = np.random.default_rng(8)
+    run = CliRunner().invoke
+    for part, first in (("before", 0), ("after", 3_000)):
+        rows = [f"o-{first + n},{first + n},{rng.normal():.3f}" for n in range(3_000)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["order id,row,x", *rows]) + "\n")
+    before, after = tmp_path / "before.csv", str(tmp_path / "after.csv")
+    built_ = run(main, ["baseline", "build", str(before), "-o", str(tmp_path / "before.json")])
+    assert built_.exit_code == 0, built_.output
+    page = tmp_path / "drift.html"
+    report = ["drift", "report", str(tmp_path / reference), after]
+    plain = run(main, [*report, "--html", str(page)])
+    assert plain.exit_code == 0, plain.output
+    advice = (
+        "order id looks like an identifier, so its values are not compared: leave it out "
+        "(--ignore 'order id'), or compare it (--declare 'order id')"
+    )
+    assert advice in " ".join(plain.output.split())
+    assert html.escape(advice) in " ".join(page.read_text().replace("&#39;", "&#x27;").split())
+    found = json.loads(run(main, [*report, "--json"]).output)
+    looks = {one["column"]: (one["looks_like"], one["verdict"]) for one in found["columns"]}
+    assert looks == {
+        "order id": ("an identifier", "not compared"),
+        "row": ("a counter", "not compared"),
+        "x": (None, "as usual"),
+    }
+    # The options that it proposes, as it writes them.
+    ignored = json.loads(run(main, [*report, "--ignore", "order id", "--json"]).output)
+    assert {one["column"] for one in ignored["columns"]} == {"x", "row"}
+    assert not ignored["changed"]
+    assert ignored["findings"] == []
+    assert len(ignored["notes"]) == 1
+    declared = json.loads(run(main, [*report, "--declare", "row", "--json"]).output)
+    verdicts = {one["column"]: one["verdict"] for one in declared["columns"]}
+    assert verdicts["row"] == "range"
+    unknown = run(main, [*report, "--declare", "rwo"])
+    assert unknown.exit_code != 0
+    assert "--declare" in unknown.output

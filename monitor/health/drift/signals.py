@@ -226,9 +226,12 @@ def _quality(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[
 
 
 def _joint(watch: ModelWatch, model: str, version: str) -> list[Signal]:
-    """Only when no single feature has drifted: a drift of one changes the joint distribution
+    """Only when no single feature has drifted or is broken: that changes the joint distribution
     too."""
     if watch.together is None or watch.drifted().any():
+        return []
+    broken = [watch.rules[number].feature for number in np.flatnonzero(watch.broken.alarmed)]
+    if any(broken) or watch.stuck().any():
         return []
     rules = {
         "reconstruction": "CUSUMs of the reconstruction error of principal components",

@@ -7,7 +7,8 @@ watch as live traffic, so the findings and their times are those of the service.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ from understudy.monitor.health.report.histograms import histogram_of
 from understudy.monitor.health.report.verdicts import (
     DISTANCE_GROUPS,
     SMALLEST_RATE,
+    ColumnChecks,
     adjusted,
     checks_of,
+    discounted,
     verdict_of,
 )
 
@@ -53,7 +56,8 @@ class ReportOptions:
     of 256 rows or more.
 
     ``smallest`` is the PSI beyond chance that matters; ``segments`` are features whose values are
-    tested separately.
+    tested separately; ``declared`` are features that are compared although they look like an
+    identifier, a timestamp or a counter.
 
     >>> ReportOptions(ignore=frozenset({"id"})).smallest
     0.02
@@ -64,6 +68,7 @@ class ReportOptions:
     window: int = 0
     smallest: float = SMALLEST
     segments: tuple[str, ...] = ()
+    declared: tuple[str, ...] = ()
 
 
 class Analysis:
@@ -85,9 +90,15 @@ class Analysis:
     """
 
     def __init__(self, baseline: Baseline, options: ReportOptions) -> None:
-        self.baseline = baseline
+        for name in options.declared:
+            if name not in baseline.columns:
+                raise BaselineError(f"the reference has no column {name!r} (--declare)")
+        self._out = options.ignore | ({options.time} if options.time is not None else set())
+        self.baseline = baseline = _without(baseline, self._out)
         self.options = options
-        self.watch = ModelWatch(baseline, Options(segments=options.segments))
+        self.watch = ModelWatch(
+            baseline, Options(segments=options.segments, declared=options.declared)
+        )
         self.rows = 0
         self._current = Current(baseline)
         self._coarse = _coarse(self.watch)
@@ -99,8 +110,7 @@ class Analysis:
 
     def take(self, table: Table) -> None:
         """Rows as columns."""
-        out = self.options.ignore | ({self.options.time} - {None})
-        cells = {name: column for name, column in table.columns.items() if name not in out}
+        cells = {n: column for n, column in table.columns.items() if n not in self._out}
         if not set(cells) & self._known:
             known = ", ".join(sorted(self._known))
             raise BaselineError(f"none of the columns is in the baseline, which has {known}")
@@ -116,8 +126,7 @@ class Analysis:
             rows = min(_ROWS, table.rows - start)
             ids = [b"row %d" % (self.rows + n + 1) for n in range(rows)]
             batch = Batch(names, parts, ids, times[start : start + rows], answered)
-            counted = self.watch.encoder.counted(self.watch.encoder.encode(batch).codes)
-            self._add_window(times[start] if self.options.time else None, rows, counted)
+            self._add_windows(times[start : start + rows], self.watch.encoder.encode(batch).codes)
             self.watch.evaluate(batch)
             self.rows += rows
             for signal in signals_of(self.watch, "", "", times[start]):
@@ -138,19 +147,26 @@ class Analysis:
             result.append(last)
         return result
 
-    def _add_window(self, at: float | None, rows: int, counted: NDArray[np.int64]) -> None:
+    def _add_windows(self, times: list[float], codes: NDArray[np.int64]) -> None:
+        """Count the codes (rows, S) of rows in the windows to which they belong."""
         size = self.options.window or _ROWS
-        if not self._windows or self._windows[-1][1] >= size:
-            empty = np.zeros((len(self._coarse), DISTANCE_GROUPS), np.int64)
-            self._windows.append((at, 0, empty))
-        start, have, counts = self._windows[-1]
-        coarse = np.zeros_like(counts)
-        for number, groups in enumerate(self._coarse):
-            weights = counted[number].astype(np.float64)
-            coarse[number] = np.bincount(groups, weights, DISTANCE_GROUPS + 1)[:-1]
-        self._windows[-1] = (start, have + rows, counts + coarse)
-        if len(self._windows) > 2 * _MOST_WINDOWS:
-            self._windows = _halved(self._windows)
+        start = 0
+        while start < len(times):
+            if not self._windows or self._windows[-1][1] >= size:
+                at = times[start] if self.options.time is not None else None
+                empty = np.zeros((len(self._coarse), DISTANCE_GROUPS), np.int64)
+                self._windows.append((at, 0, empty))
+            first, have, counts = self._windows[-1]
+            rows = min(size - have, len(times) - start)
+            counted = self.watch.encoder.counted(codes[start : start + rows])
+            coarse = np.zeros_like(counts)
+            for number, groups in enumerate(self._coarse):
+                weights = counted[number].astype(np.float64)
+                coarse[number] = np.bincount(groups, weights, DISTANCE_GROUPS + 1)[:-1]
+            self._windows[-1] = (first, have + rows, counts + coarse)
+            start += rows
+            if len(self._windows) > 2 * _MOST_WINDOWS:
+                self._windows = _halved(self._windows)
 
     def report(self) -> dict[str, Any]:
         """As JSON. Raises BaselineError when there was no row."""
@@ -160,9 +176,10 @@ class Analysis:
             while len(self._windows) > _DRAWN_WINDOWS:
                 self._windows = _halved(self._windows)
         self._current.finish()
-        smallest = self.options.smallest
+        smallest, declared = self.options.smallest, self.options.declared
         checked = [
-            checks_of(column, self._current, smallest) for column in self.baseline.columns.values()
+            checks_of(column, self._current, smallest, declared)
+            for column in self.baseline.columns.values()
         ]
         adjusted(checked, benjamini_hochberg)
         timelines = self._timelines()
@@ -176,6 +193,7 @@ class Analysis:
                     "role": column.role,
                     "kind": column.kind,
                     **verdict,
+                    "looks_like": checks.looks_like or None,
                     "tests": [
                         {
                             "aspect": check.aspect,
@@ -217,6 +235,7 @@ class Analysis:
             "changed": bool(drifted or joint or any(p["changed"] for p in performance)),
             "columns": columns,
             "added": list(self._current.added),
+            "notes": _notes(checked),
             "joint": joint,
             "performance": performance,
             "series": series,
@@ -315,6 +334,23 @@ class Analysis:
             if self.watch.violations[number]
         ]
         return sorted(rates, key=lambda one: -(one["share"] or 0.0))
+
+
+def _notes(columns: Sequence[ColumnChecks]) -> list[str]:
+    """What a person should know of columns, beside their verdicts."""
+    tests = sum(len(checks.checks) for checks in columns)
+    texts = (
+        text for checks in columns for text in (checks.proposal, discounted(checks, LEVEL, tests))
+    )
+    return [text for text in texts if text]
+
+
+def _without(baseline: Baseline, names: Collection[str]) -> Baseline:
+    """The baseline without some columns. It then does not say how many rows repeat another."""
+    columns = {n: column for n, column in baseline.columns.items() if n not in names}
+    if len(columns) == len(baseline.columns):
+        return baseline
+    return replace(baseline, columns=columns, duplicates=None)
 
 
 def _coarse(watch: ModelWatch) -> list[NDArray[np.int64]]:

@@ -99,8 +99,7 @@ class Current:
                     self.thinned[name] = Thinned()
                 else:
                     self._counters[name] = Categories.like(profile)
-        self._labelled: Labelled | None = None
-        self._asked = False
+        self._labelled = Labelled.like(baseline)
 
     def add(self, cells: Mapping[str, Sequence[Any]], times: Sequence[float] | None) -> None:
         """Rows as columns of cells; ``times`` in unix seconds."""
@@ -122,11 +121,6 @@ class Current:
                     self.thinned[series].add(values[np.isfinite(values)])
                 elif isinstance(counter, Categories) and isinstance(values, list):
                     counter.add(values)
-        if not self._asked:
-            self._asked = True
-            roles = {name: column.role for name, column in self.columns.items()}
-            if all(n in cells for n, role in roles.items() if role != "feature"):
-                self._labelled = Labelled.of(self.columns, cells, roles)
         if self._labelled is not None:
             self._labelled.add(cells)
 

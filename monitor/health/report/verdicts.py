@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ _FACTOR = 2.0
 ASPECTS = ("missing", "type", "constancy", "range", "distribution")
 """What can be wrong with a column; of several, the first one that is certain is the verdict."""
 USUAL = "as usual"
+NOT_COMPARED = "not compared"
+"""Of a column that looks like an identifier, a timestamp or a counter."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,10 @@ class Check:
     matters: bool
     reason: str
     adjusted: float = 1.0
+    as_independent: float = 1.0
+    """The p-value, if rows that resemble the row before counted in full."""
+    effective: tuple[float, float] = (1.0, 1.0)
+    """By side: independent rows for one row."""
 
 
 @dataclass(slots=True)
@@ -78,11 +85,26 @@ class ColumnChecks:
     series: list[Series] = field(default_factory=list)
     empty: str = ""
     """Why there is nothing to test; else empty."""
+    looks_like: str = ""
+    """What the column looks like, if its values are not compared because of that."""
+
+    @property
+    def proposal(self) -> str:
+        """What to do about such a column, with the options of ``drift report``; else empty."""
+        if not self.looks_like:
+            return ""
+        name = shlex.quote(self.before.name)
+        return (
+            f"{self.before.name} looks like {self.looks_like}, so its values are not compared: "
+            f"leave it out (--ignore {name}), or compare it (--declare {name})"
+        )
 
 
-def checks_of(before: Column, current: Current, smallest: float) -> ColumnChecks:
+def checks_of(
+    before: Column, current: Current, smallest: float, declared: Collection[str] = ()
+) -> ColumnChecks:
     """The tests of one column; ``smallest`` is the PSI from which a distribution has changed by
-    enough."""
+    enough. ``declared`` names columns that are compared whatever they look like."""
     now = current.columns[before.name]
     result = ColumnChecks(before, now)
     _missing(result)
@@ -94,15 +116,12 @@ def checks_of(before: Column, current: Current, smallest: float) -> ColumnChecks
             result.empty = "no values in either file"
         return result
     _type(result, current.kinds.get(before.name, before.kind))
-    if (
-        result.checks
-        and result.checks[-1].aspect == "type"
-        and result.checks[-1].reason[:3] == "now"
-    ):
+    last = result.checks[-1] if result.checks else None
+    if last is not None and last.aspect == "type" and last.reason[:3] == "now":
         return result  # values of another kind: nothing else can be compared
-    if ignored(before):
-        looks = before.extra["looks_like"]
-        result.empty = f"not compared: looks like {looks}; leave it out, or declare it"
+    if ignored(before, declared):
+        result.looks_like = before.extra["looks_like"]
+        result.empty = f"looks like {result.looks_like}"
         return result
     plain = len(result.series) == 1
     for one in result.series:
@@ -226,11 +245,25 @@ def _numeric(
         check = Check("range", chance if outside else 1.0, matters, f"{words}; {moved}")
         column.checks.append(check)
     distance = _excess(one)
-    effective = _effective(before, n), _effective(now, m)
-    p_value = _numeric_p(p_counts * effective[0], q_counts * effective[1])
     # A shift that puts half of the values out of range is one of the range.
     enough = distance >= smallest or _rare_change(p_counts, q_counts)
-    column.checks.append(Check("distribution", p_value, enough and outside < 0.5, prefix + moved))
+    check = Check("distribution", 1.0, enough and outside < 0.5, prefix + moved)
+    _test(check, _numeric_p, (p_counts, q_counts), (_effective(before, n), _effective(now, m)))
+    column.checks.append(check)
+
+
+def _test(
+    check: Check,
+    test: Callable[[Floats, Floats], float],
+    counts: tuple[Floats, Floats],
+    effective: tuple[float, float],
+) -> None:
+    """Set the p-values of a check of two sets of counts."""
+    p, q = counts
+    check.effective = effective
+    check.p_value = check.as_independent = test(p * effective[0], q * effective[1])
+    if min(effective) < 1.0:
+        check.as_independent = test(p, q)
 
 
 def _numeric_p(p: Floats, q: Floats) -> float:
@@ -332,12 +365,12 @@ def _categorical(
         return
     if not before.other and not prefix:
         _unseen(column, before, now)
-    effective = _effective(before, n), _effective(now, m)
     table = top(p, q, TEST_GROUPS)
-    p_value = same_shares(table[0] * effective[0], table[1] * effective[1])
     moved = _share_moved(_comparable(before, now), _comparable(now, before))
     enough = _excess(one) >= smallest or _rare_change(*table)
-    column.checks.append(Check("distribution", p_value, enough, prefix + moved))
+    check = Check("distribution", 1.0, enough, prefix + moved)
+    _test(check, same_shares, table, (_effective(before, n), _effective(now, m)))
+    column.checks.append(check)
 
 
 def _unseen(column: ColumnChecks, before: CategoryProfile, now: CategoryProfile) -> None:
@@ -506,7 +539,8 @@ def verdict_of(column: ColumnChecks, level: float) -> dict[str, Any]:
             "adjusted_p": first.adjusted,
         }
     if column.empty:
-        return {"verdict": USUAL, "reason": column.empty, "drifted": False, "adjusted_p": None}
+        verdict = NOT_COMPARED if column.looks_like else USUAL
+        return {"verdict": verdict, "reason": column.empty, "drifted": False, "adjusted_p": None}
     # Nothing to name: then the distribution is what people want to read of.
     checks = [c for c in column.checks if c.aspect == "distribution"] or column.checks
     least: Check | None = min(checks, key=lambda c: c.adjusted, default=None)
@@ -519,6 +553,22 @@ def verdict_of(column: ColumnChecks, level: float) -> dict[str, Any]:
         "drifted": False,
         "adjusted_p": least.adjusted,
     }
+
+
+def discounted(column: ColumnChecks, level: float, tests: int) -> str:
+    """What to know of a difference that only the order of the rows makes uncertain; else empty."""
+    for check in column.checks:
+        sure = check.as_independent * tests < level
+        if check.matters and sure and check.adjusted >= level:
+            sides = (column.before, column.now)
+            rows = sum(map(_values, sides))
+            count = sum(_values(s) * e for s, e in zip(sides, check.effective, strict=True))
+            return (
+                f"{column.before.name}: {check.reason}, which is not certain: rows resemble the row "
+                f"before (sorted, or in sessions), so {rows:,} rows count as about {count:,.0f}; "
+                "shuffle the rows if their order means nothing"
+            )
+    return ""
 
 
 def adjusted(columns: Sequence[ColumnChecks], adjust: Any) -> None:

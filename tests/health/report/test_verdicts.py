@@ -320,3 +320,82 @@ def test_long_files_have_few_windows_and_all_rows(tmp_path: Path) -> None:
     found = report(tmp_path, flights(1), flights(2, 70_000))
     assert 20 <= len(found["windows"]) <= 60
     assert sum(w["rows"] for w in found["windows"]) == 70_000
+
+
+def test_a_sorted_file_says_what_its_order_costs(tmp_path: Path) -> None:
+    """Shares of 26 % and 48 % in 500 rows: certain, unless the rows are sorted by the column."""
+    before: Rows = {"q": ["bad"] * 370 + ["good"] * 130}
+    now: Rows = {"q": ["bad"] * 260 + ["good"] * 240}
+    found = report(tmp_path, before, now)
+    assert changed(found) == {}
+    (note,) = found["notes"]
+    assert note.startswith("q: share of 'good' is 48 %, was 26 %, which is not certain: rows")
+    assert "1,000 rows count as about" in note
+    rng = np.random.default_rng(4)
+    shuffled = [{"q": rng.permutation(rows["q"]).tolist()} for rows in (before, now)]
+    found = report(tmp_path, *shuffled)
+    assert changed(found) == {"q": "distribution"}
+    assert found["notes"] == []
+    # Sorted, and no difference: nothing to say.
+    assert report(tmp_path, before, before)["notes"] == []
+
+
+@pytest.mark.parametrize("order", [("p", "said"), ("said", "p")])
+def test_several_predictions_are_judged_by_the_same_one(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    """A class and its probability: a log loss of one is not compared with that of the other."""
+
+    def rows(seed: int) -> Rows:
+        rng = np.random.default_rng(seed)
+        p = rng.random(N)
+        late = (rng.random(N) < p).astype(int)
+        return {"late": late, "said": (p > 0.5).astype(int), "p": p}
+
+    given = [part for name in order for part in ("--prediction", name)]
+    found = report(tmp_path, rows(1), rows(2), "--target", "late", *given)
+    assert not found["changed"], found["performance"]
+    assert {one["metric"] for one in found["performance"]} >= {"accuracy", "log_loss"}
+
+
+def test_labels_are_compared_at_the_threshold_of_the_reference(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+
+    def rows(name: str) -> Path:
+        p = rng.random(N)
+        late = (rng.random(N) < p).astype(int)
+        return save(tmp_path / f"{name}.parquet", {"late": late, "p": p})
+
+    before, now = rows("before"), rows("now")
+    run = CliRunner().invoke
+    built = str(tmp_path / "b.json")
+    wanted = ["--target", "late", "--prediction", "p", "--threshold", "0.9", "-o", built]
+    made = run(main, ["baseline", "build", str(before), *wanted])
+    assert made.exit_code == 0, made.output
+    found = json.loads(run(main, ["drift", "report", built, str(now), "--json"]).output)
+    figures = {one["metric"]: one for one in found["performance"]}
+    assert figures["recall"]["reference"] < 0.3
+    assert not found["changed"], figures
+
+
+@pytest.mark.parametrize(("window", "wanted"), [(9, 111), (111, 9), (997, 1), (5_000, 1)])
+def test_windows_have_the_rows_that_were_asked_for(
+    tmp_path: Path, window: int, wanted: int
+) -> None:
+    rng = np.random.default_rng(5)
+    before, now = ({"x": rng.normal(size=rows)} for rows in (1_000, 997))
+    found = report(tmp_path, before, now, "--window", str(window))
+    rows = [one["rows"] for one in found["windows"]]
+    assert (len(rows), sum(rows)) == (wanted, 997)
+    assert set(rows[:-1]) <= {window}
+
+
+def test_a_column_that_is_gone_is_not_also_a_relation_that_changed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    before = {"x": rng.normal(size=N), "f": rng.normal(size=N)}
+    now = {"x": rng.normal(size=N), "f": [None] * N}
+    found = report(tmp_path, before, now)
+    assert changed(found) == {"f": "missing"}
+    assert [one["title"].partition(" in ")[0] for one in found["findings"]] == [
+        "Data quality: f is missing"
+    ]

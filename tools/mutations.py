@@ -299,7 +299,7 @@ BOUNDS = (
              (f"{_BOUNDS}::test_rules_of_decoding_are_kept_within_bounds",)),
     Mutation("monitor/pipeline/pipeline.py", " and len(self.features) < _MAX_MODELS", "",
              (f"{_BOUNDS}::test_statistics_of_models_are_kept_within_bounds",)),
-    Mutation("monitor/experiments/units.py", "if len(self._rows) > self.limit:", "if False:",
+    Mutation("shadow/experiment/units.py", "if len(self._rows) > self.limit:", "if False:",
              (f"{_BOUNDS}::test_units_beyond_the_limit_are_sampled",)),
     Mutation("shadow/comparison/worst.py", "del self.entries[self.keep :]", "pass",
              (f"{_BOUNDS}::test_the_worst_disagreements_are_bounded",)),

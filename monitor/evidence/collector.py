@@ -18,7 +18,15 @@ from understudy.monitor.evidence.batch import ColumnBatch, batch_of
 from understudy.monitor.evidence.block_columns import BlockColumns, Indices, Mask
 from understudy.monitor.evidence.columns import Column, column_of
 from understudy.monitor.evidence.joiner import PairJoiner
-from understudy.monitor.evidence.layout import ASSIGNED, LABELS, NOTES, PAIRS, EvidenceLayout
+from understudy.monitor.evidence.layout import (
+    ASSIGNED,
+    LABELS,
+    NOTES,
+    PAIRS,
+    UNIT,
+    EvidenceLayout,
+    unit_number,
+)
 from understudy.monitor.evidence.mirrored import MirrorComparison, Redact, columns_of
 from understudy.monitor.evidence.observe import NAN, Censored, Observer, number_of, of_label
 from understudy.monitor.labels.store import Joined
@@ -142,16 +150,21 @@ class EvidenceCollector:
         return shares_of_records
 
     def covariates_of(self, block: BlockColumns, records: Indices) -> list[dict[str, list[object]]]:
-        """By record, the fields of the request that the experiment adjusts for; they are stored
-        with the prediction, since the label comes later."""
+        """By record, the fields of the request that the experiment adjusts for, and the number of
+        its unit; they are stored with the prediction, since the label comes later."""
         wanted = self.layout.covariates
+        found: list[dict[str, list[object]]] = [{} for _ in range(len(records))]
+        if self.layout.by_unit:
+            units, many = self._units(block, records), block.response.many
+            for place, record in enumerate(records.tolist()):
+                rows = 1 if many is None else int(many[record])
+                found[place][UNIT] = [unit_number(units[place].encode("latin-1"))] * rows
         if not wanted:
-            return [{} for _ in range(len(records))]
-        found = []
-        for table in block.request.decoded(records):
+            return found
+        for place, table in enumerate(block.request.decoded(records)):
             columns = columns_of(table) if table is not None else {}
             given = ((name, columns.get(name.removeprefix(COVARIATE))) for name in wanted)
-            found.append({name: cells for name, cells in given if cells is not None})
+            found[place].update((name, cells) for name, cells in given if cells is not None)
         return found
 
     def take_labels(self, of_model: Iterable[Joined]) -> None:
@@ -186,7 +199,8 @@ class EvidenceCollector:
                 several = len(self.declared.challengers) > 1 and not side
                 share = NAN if several else joined.share
                 rows = self._split_labels.setdefault(challenger, [])
-                rows.append((at, key, side, share, joined.started, *values))
+                unit = number_of(joined.outputs.get(UNIT)) if self.layout.by_unit else NAN
+                rows.append((at, key, side, share, joined.started, unit, *values))
 
     def _values(self, found: Mapping[str, float]) -> list[float]:
         """Values in the order of the columns, capped where a column is; NaN where there is none."""

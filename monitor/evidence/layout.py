@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.rules import rules_of
 from understudy.monitor.evidence.arms import Arms
@@ -15,12 +17,19 @@ FACTS = ("started", "seconds", "open", "fate", "answered", "epoch", "settled")
 """Columns of assigned requests, besides their values, their unit and the weights. ``open`` is 1 for
 a request that has not finished, whose ``seconds`` are its age so far. ``fate`` is an index of
 :data:`understudy.shadow.experiment.fates.FATES`, or ``OUTSIDE``."""
+UNIT = f"{COVARIATE}unit of assignment"
+"""Column of a stored prediction with the number of its unit: its label comes without."""
 _SIDES = ("a.", "b.")
+
+
+def unit_number(unit: bytes) -> float:
+    """A number for a unit, which a float holds exactly; the name of the unit is not kept."""
+    return float(int.from_bytes(blake2b(unit, digest_size=8).digest(), "little") >> 11)
 
 
 class EvidenceLayout:
     """Column names of an experiment: ``columns`` of observed values, of which ``covariates`` are of
-    the request; ``order`` of the arms, champion first."""
+    the request and ``of_labels`` of its label; ``order`` of the arms, champion first."""
 
     def __init__(self, declared: Declared, arms: Arms) -> None:
         hypotheses = rules_of(declared).hypotheses
@@ -29,6 +38,13 @@ class EvidenceLayout:
         self.columns = tuple(sorted({column for h in hypotheses for column in h.columns}))
         self.covariates = tuple(
             c for c in self.columns if c.startswith(COVARIATE) and not c.startswith(EARLIER)
+        )
+        self.of_labels = frozenset(
+            column
+            for h in hypotheses
+            if h.metric.needs == "labels"
+            for column in h.columns
+            if not column.startswith(COVARIATE)
         )
         self.wants_labels = any(h.metric.needs == "labels" for h in hypotheses)
 
@@ -44,5 +60,5 @@ class EvidenceLayout:
         return ("fresh", "a.fate", "b.fate", *values)
 
     def labels_names(self) -> tuple[str, ...]:
-        """Columns of labels of split traffic."""
-        return ("share", "started", *(f"v.{column}" for column in self.columns))
+        """Columns of labels of split traffic. ``unit`` is a number, NaN where there are none."""
+        return ("share", "started", "unit", *(f"v.{column}" for column in self.columns))

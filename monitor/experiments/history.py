@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.experiments.units import PACKED
 from understudy.shadow.experiment.hypothesis import EARLIER
+from understudy.shadow.experiment.units import PACKED
 from understudy.shadow.state import Config, FieldError, Saved, Stateful
 
 CELLS = 32_768

@@ -27,7 +27,6 @@ from understudy.monitor.evidence.observe import Codes, numbered
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.history import UnitHistory
 from understudy.monitor.experiments.timeline import point_of
-from understudy.monitor.experiments.units import Observed, UnitTable
 from understudy.monitor.routing.assignments import Assignments
 from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
@@ -47,6 +46,7 @@ from understudy.shadow.experiment.fates import (
     tallies,
     unit_ends,
 )
+from understudy.shadow.experiment.units import Observed, UnitTable
 from understudy.shadow.state import Config, Count, Key, Saved, Stateful
 
 
@@ -304,8 +304,9 @@ class LiveExperiment(Stateful):
             fresh = np.zeros(here.size, np.bool_)
             first = np.array([batch.ids[row].endswith(b"/0") for row in here.tolist()], np.bool_)
             started = batch.floats("started")[here]
+            unit = batch.floats("unit")[here] if self.by_unit else None
             self.experiment.contests[name].update_labels(
-                Split(arms, share[here], columns, fresh, started, batch.at[here], first)
+                Split(arms, share[here], columns, fresh, started, batch.at[here], first, unit=unit)
             )
 
     def _feed_notes(self, batch: ColumnBatch) -> None:
@@ -352,6 +353,8 @@ class LiveExperiment(Stateful):
     def finish(self) -> None:
         """The traffic has ended, as at the end of a file: take in all that waits for more."""
         self._observe(self.units.close())
+        for contest in self.experiment.contests.values():
+            contest.finish()
         self._check_split(everything=True)
 
     def look(self, mode: str, now: float) -> dict[str, Decision]:

@@ -9,7 +9,8 @@ Pairs have columns ``champion.NAME`` and ``challenger.NAME``; records of split t
 or ISO 8601); without it a row counts as a second, and limits of duration do not apply. The names
 are those of :mod:`understudy.shadow.experiment.batches`: error, timeout, latency (in seconds),
 cost, disagreement, field:OUTPUT, input:FIELD, correct, reward, score, positive and so on. An empty
-cell is a missing value.
+cell is a missing value. In a file of split traffic every request that did not fail may have a
+label; which of them have one is compared between the arms, as live.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from understudy.monitor.errors import ReplayError
 from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.batch import ColumnBatch, batch_of
 from understudy.monitor.evidence.columns import Column
-from understudy.monitor.evidence.layout import ASSIGNED, FACTS, PAIRS
+from understudy.monitor.evidence.layout import ASSIGNED, FACTS, LABELS, PAIRS, unit_number
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.shadow.experiment import METRICS, Decision, Experiment
 from understudy.shadow.experiment.explanation import Arm, Explanation, Situation, explain
 from understudy.shadow.experiment.fates import ANSWERED, FAILED
-from understudy.shadow.experiment.hypothesis import Statistic, uncapped
+from understudy.shadow.experiment.hypothesis import COVARIATE, Statistic, uncapped
 
 LOOK = 256
 """Rows between two looks."""
@@ -72,6 +73,8 @@ class Replay:
         """Number of rows after which the decision was reached first; None while it is open."""
         self.live = self._begin(_BEGIN, timed=False)
         self.columns = self.live.layout.columns
+        self._labels = self.live.layout.of_labels
+        """Columns whose values come with labels, after their request."""
         self._first = True
         self._timed = False
         self._now = _BEGIN
@@ -139,25 +142,26 @@ class Replay:
         at = self._times(path, batch)
         # Padded, so that rows of one time keep their order.
         ids = [b"%012d" % (self.rows + i) for i in range(len(batch))]
-        rows = self._pairs if self.mode == "shadow" else self._assigned
-        self.live.feed([rows(path, batch, at, ids)])
+        rows = self._pairs if self.mode == "shadow" else self._split
+        self.live.feed(rows(path, batch, at, ids))
         self.rows += len(batch)
         self._look()
 
     def _pairs(
         self, path: Path, batch: list[Line], at: np.ndarray, ids: list[bytes]
-    ) -> ColumnBatch:
+    ) -> list[ColumnBatch]:
         fates: list[Column] = [self._fates(path, batch, s) for s in ("champion.", "challenger.")]
         columns: list[Column] = [np.ones(len(batch)), *fates]
         for side in ("champion.", "challenger."):
             columns += [self._values(path, batch, side, name) for name in self.columns]
         kind = (PAIRS, self._declared.name, self.challenger)
         names = self.live.layout.pairs_names()
-        return batch_of(kind, names, at, ids, np.zeros(len(batch)), columns)
+        return [batch_of(kind, names, at, ids, np.zeros(len(batch)), columns)]
 
-    def _assigned(
+    def _split(
         self, path: Path, batch: list[Line], at: np.ndarray, ids: list[bytes]
-    ) -> ColumnBatch:
+    ) -> list[ColumnBatch]:
+        """The requests, and their labels: apart, as live."""
         n = len(batch)
         share = self._values(path, batch, "", "share")
         bad = ~((share > 0.0) & (share < 1.0))
@@ -173,17 +177,42 @@ class Replay:
                 "rows have to be in the order of time"
             )
         self._epoch, self._share = int(epochs[-1]), float(share[-1])
+        fate = self._fates(path, batch, "")
         facts: dict[str, np.ndarray] = {
             "started": at,
-            "fate": self._fates(path, batch, ""),
+            "fate": fate,
+            "answered": (fate == float(ANSWERED)).astype(np.float64),
             "epoch": epochs.astype(np.float64),
         }
-        columns: list[Column] = [facts.get(name, np.zeros(n)) for name in FACTS]
-        columns += [self._units(path, batch), 1.0 - share, share]
-        columns += [self._values(path, batch, "", name) for name in self.columns]
+        units = self._units(path, batch)
         arms = [self._arm(path, number, row) for number, row in batch]
-        names = self.live.layout.assigned_names(2)
-        return batch_of((ASSIGNED, self._declared.name), names, at, ids, arms, columns)
+        values = {name: self._values(path, batch, "", name) for name in self.columns}
+        columns: list[Column] = [facts.get(name, np.zeros(n)) for name in FACTS]
+        columns += [units, 1.0 - share, share]
+        missing = np.full(n, math.nan)
+        columns += [missing if name in self._labels else values[name] for name in self.columns]
+        layout, name = self.live.layout, self._declared.name
+        assigned = batch_of((ASSIGNED, name), layout.assigned_names(2), at, ids, arms, columns)
+
+        def with_label(column: str) -> Column:
+            there = column in self._labels or column.startswith(COVARIATE)
+            return values[column] if there else missing
+
+        labelled = np.zeros(n, np.bool_)
+        for column in self._labels:
+            labelled |= ~np.isnan(values[column])
+        if not labelled.any():
+            return [assigned]
+        numbers = np.array([unit_number(unit.encode()) for unit in units])
+        labels = batch_of(
+            (LABELS, name, self.challenger),
+            layout.labels_names(),
+            at,
+            [b"%b/0" % one for one in ids],
+            arms,
+            [share, at, numbers, *(with_label(name) for name in self.columns)],
+        )
+        return [assigned, labels.rows(np.flatnonzero(labelled))]
 
     def _fates(self, path: Path, batch: list[Line], prefix: str) -> np.ndarray:
         """What became of each request: all were answered but those with an error."""

@@ -101,8 +101,9 @@ class Split:
     exclusive, that such a record went to the challenger when it was assigned to one of the two.
     ``fresh`` are the rows that are new requests and were evaluated (None: all); labels that come
     late are none. Those have the time at which their request ``started``, the time ``at`` which
-    they came, and whether they are the ``first`` of their request (None: all). ``left_out`` counts
-    requests that were not evaluated, by reason.
+    they came, whether they are the ``first`` of their request (None: all), and the number of their
+    ``unit`` where units are assigned. ``left_out`` counts requests that were not evaluated, by
+    reason.
     """
 
     arms: Array
@@ -116,6 +117,7 @@ class Split:
     high: Mapping[str, Array] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     skipped: npt.NDArray[np.bool_] | None = None
+    unit: Array | None = None
     _known: dict[tuple[str, ...], Values | None] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -133,6 +135,7 @@ class Split:
             times[0],
             times[1],
             marks[1],
+            unit=None if self.unit is None else self.unit[which],
         )
 
     def column(self, *names: str) -> Values | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
@@ -14,6 +14,7 @@ from understudy.shadow.experiment.batches import Array, Pairs, Split, Units
 from understudy.shadow.experiment.fates import account
 from understudy.shadow.experiment.hypothesis import COVARIATE, Hypothesis
 from understudy.shadow.experiment.label_cohorts import LabelCohorts
+from understudy.shadow.experiment.labelled_units import LabelledUnits
 from understudy.shadow.experiment.measures import BoundedMeasure, bounded_measure_for
 from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
 from understudy.shadow.sequential.common import Interval
@@ -140,6 +141,8 @@ class ChallengerEvidence(Stateful):
     """Records of split traffic of champion and challenger."""
     labels: Saved[dict[str, LabelCohorts]]
     """Labels and rewards of split traffic by request time."""
+    labelled: Saved[dict[str, LabelledUnits]]
+    """Likewise, the units that have labels; empty unless units are assigned."""
     evaluated: Saved[dict[str, Count]]
     """By mode: requests that were evaluated, of both arms of split traffic."""
     left_out: Saved[dict[str, Counter[str]]]
@@ -160,6 +163,7 @@ class ChallengerEvidence(Stateful):
         self.pairs = 0
         self.served = [0, 0]
         self.labels = self._label_cohorts()
+        self.labelled = self._labelled_units()
         self.evaluated = dict.fromkeys(MODES, 0)
         self.left_out = {mode: Counter() for mode in MODES}
         self._shown = {}
@@ -171,6 +175,11 @@ class ChallengerEvidence(Stateful):
             if kind:
                 kinds.setdefault(kind, []).extend(h.columns)
         return {kind: LabelCohorts(sorted(set(columns))) for kind, columns in kinds.items()}
+
+    def _labelled_units(self) -> dict[str, LabelledUnits]:
+        if not self.by_unit:
+            return {}
+        return {kind: LabelledUnits(cohorts.columns) for kind, cohorts in self.labels.items()}
 
     def _split_measures(self) -> list[BoundedMeasure | None]:
         return [
@@ -185,6 +194,7 @@ class ChallengerEvidence(Stateful):
         self._shown.clear()
         self.measures["split"] = self._split_measures()
         self.labels = self._label_cohorts()
+        self.labelled = self._labelled_units()
         self.served = [0, 0]
         self.evaluated["split"] = 0
         self.left_out["split"].clear()
@@ -248,10 +258,37 @@ class ChallengerEvidence(Stateful):
                 else m
                 for m in self.measures["split"]
             ]
+            if self.by_unit:
+                self.labelled[kind] = LabelledUnits(cohorts.columns)
             return
         for part in (ready, cohorts.release()):
-            if part is not None:
+            if part is not None and self.by_unit:
+                self._take_units(kind, self.labelled[kind].take(part))
+            elif part is not None:
                 self._update_split(part, kind)
+        if self.by_unit:
+            self._take_units(kind, self.labelled[kind].advance(cohorts.now))
+
+    def _take_units(self, kind: str, steps: Iterable[Units | Split | None]) -> None:
+        """Add units by their labels, in the order of ``steps``: those that have reached an age,
+        the first labels of units, and (None) that the shares have changed."""
+        measures = [
+            m for m in self.measures["split"] if m is not None and _kind(m.hypothesis) == kind
+        ]
+        for step in steps:
+            for measure in measures:
+                if step is None:
+                    measure.begin_epoch()
+                elif isinstance(step, Split) and measure.hypothesis.one_label:
+                    measure.update_split(step)
+                elif isinstance(step, Units) and not measure.hypothesis.one_label:
+                    measure.update_units(step)
+
+    def finish(self) -> None:
+        """No label will come any more: count what the units with labels have shown."""
+        self._shown.clear()
+        for kind, units in self.labelled.items():
+            self._take_units(kind, units.close())
 
     def update_units(self, batch: Units) -> None:
         """Add units that have reached an age."""
@@ -268,10 +305,11 @@ class ChallengerEvidence(Stateful):
         self.served[1] += challenger
 
     def begin_epoch(self) -> None:
-        """Start a new epoch: the weights have changed."""
+        """Start a new epoch: the weights have changed. Labels come later, so those of units have
+        epochs of their own."""
         self._shown.clear()
         for measure in self.measures["split"]:
-            if measure is not None:
+            if measure is not None and not (self.by_unit and _kind(measure.hypothesis)):
                 measure.begin_epoch()
 
     def counted_in(self, mode: str) -> str:
@@ -330,7 +368,8 @@ class ChallengerEvidence(Stateful):
         return (share, share)
 
     def merge(self, other: Self) -> Self:
-        """The combined evidence of two replicas."""
+        """The combined evidence of two replicas. What units have shown at an age that they have
+        not reached is left out."""
         both = type(self)(self.challenger, self.hypotheses, by_unit=self.by_unit)
         both.pairs = self.pairs + other.pairs
         both.served = [a + b for a, b in zip(self.served, other.served, strict=True)]

@@ -222,6 +222,11 @@ class Hypothesis:
         return self.metric.of_field or self.metric.column in ("disagreement", "unusable")
 
     @property
+    def one_label(self) -> bool:
+        """Whether a unit can only count by one of its labels: it has no mean of this figure."""
+        return self.metric.statistic in (Statistic.AUC, Statistic.CALIBRATION)
+
+    @property
     def watches(self) -> bool:
         """It can break a promotion and is not needed for one."""
         return self.metric.watches
@@ -297,7 +302,7 @@ class Hypothesis:
         covariate = data.get("covariate", "")
         earlier = bool(data.get("earlier", False))
         if earlier and metric.needs == "labels":
-            raise ExperimentError(f"{path}.earlier", f"{name} comes without its unit")
+            raise ExperimentError(f"{path}.earlier", f"{name} is about labels: requests only")
         if covariate and earlier:
             raise ExperimentError(f"{path}.earlier", "adjusts instead of covariate: remove one")
         if (covariate or earlier) and (metric.statistic not in _MEANS or metric.bounds):

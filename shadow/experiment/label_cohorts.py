@@ -116,6 +116,11 @@ class LabelCohorts(Stateful):
         self._ready = 0
         self._waiting = {}
 
+    @property
+    def now(self) -> float:
+        """The time of the newest request or label."""
+        return self._now
+
     # In -----------------------------------------------------------------------------------------
 
     def expect(self, arms: Array, started: Array) -> None:
@@ -216,6 +221,8 @@ class LabelCohorts(Stateful):
             "share": batch.share,
             "started": np.asarray(batch.started, dtype=np.float64),
         }
+        if batch.unit is not None:
+            rows["unit"] = batch.unit
         for name in self.columns:
             values = batch.columns.get(name)
             cells = values if values is not None else np.full(batch.arms.size, np.nan)
@@ -245,7 +252,15 @@ class LabelCohorts(Stateful):
             for name in self.columns
         }
         fresh = np.zeros(rows["arms"].size, np.bool_)
-        return Split(rows["arms"], rows["share"], columns, fresh)
+        return Split(
+            rows["arms"],
+            rows["share"],
+            columns,
+            fresh,
+            rows["started"],
+            np.full(rows["arms"].size, self._now),
+            unit=rows.get("unit"),
+        )
 
     def merge(self, other: Self) -> Self:
         """The counts of both. Labels that wait keep waiting, by the younger of both limits."""

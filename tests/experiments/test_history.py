@@ -43,7 +43,7 @@ def test_means_of_earlier_requests_are_frozen_by_the_first_assignment() -> None:
 
 
 def test_earlier_needs_values_that_come_with_their_unit() -> None:
-    with pytest.raises(ExperimentError, match="comes without its unit"):
+    with pytest.raises(ExperimentError, match="is about labels"):
         Hypothesis.parse({"metric": "reward", "margin": "1 %", "earlier": True}, "m", 0.05)
     with pytest.raises(ExperimentError, match="remove one"):
         Hypothesis.parse({**METRIC, "earlier": True, "covariate": "x"}, "m", 0.05)

@@ -12,8 +12,8 @@ from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.batch import ColumnBatch, batch_of
 from understudy.monitor.evidence.layout import ASSIGNED
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.experiments.units import Observed, UnitTable
 from understudy.shadow.experiment.cutoffs import CUTOFFS
+from understudy.shadow.experiment.units import Observed, UnitTable
 
 DAY = 86_400.0
 BEGIN = 1e9

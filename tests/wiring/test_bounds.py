@@ -34,7 +34,6 @@ from understudy.monitor.evidence import decoding, mirrored
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.joiner import PairJoiner
 from understudy.monitor.experiments.runner import ExperimentRunner
-from understudy.monitor.experiments.units import UnitTable
 from understudy.monitor.findings.channels import base
 from understudy.monitor.findings.channels.webhook import Webhook
 from understudy.monitor.findings.ledger import Findings
@@ -55,6 +54,7 @@ from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import decode_batch
 from understudy.monitor.service.evaluation import make_plane
 from understudy.shadow.comparison import Worst
+from understudy.shadow.experiment.units import UnitTable
 
 ARMS = ("champion", "candidate", "other")
 

@@ -564,8 +564,8 @@ def discounted(column: ColumnChecks, level: float, tests: int) -> str:
             rows = sum(map(_values, sides))
             count = sum(_values(s) * e for s, e in zip(sides, check.effective, strict=True))
             return (
-                f"{column.before.name}: {check.reason}, which is not certain: rows resemble the row "
-                f"before (sorted, or in sessions), so {rows:,} rows count as about {count:,.0f}; "
+                f"{column.before.name}: {check.reason}, which is not certain: rows resemble the "
+                f"row before (sorted, or in sessions), so {rows:,} count as about {count:,.0f}; "
                 "shuffle the rows if their order means nothing"
             )
     return ""

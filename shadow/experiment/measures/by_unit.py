@@ -73,7 +73,7 @@ class ByUnit(Measure):
         raise TypeError("split traffic only")
 
     def update_split(self, arms: Array, values: Array, share: Array) -> None:
-        """Values that come without their unit, such as labels: each counts by itself."""
+        """Records of which each is of another unit, such as the first label of each."""
         self.parts[0].update_split(arms, values, share)
         self._count()
 
@@ -142,12 +142,13 @@ class ByUnit(Measure):
         return self.parts[self._shown].widened(interval, centre)
 
     def _note(self) -> str:
-        if self.hypothesis.metric.needs == "labels":
-            return "labels of one unit are taken as independent"
+        if self.hypothesis.one_label:
+            return "; ".join(filter(None, ("one label of each unit", self.parts[0]._note())))
+        first = "first label" if self.hypothesis.metric.needs == "labels" else "first request"
         if not min(self.n):
-            return f"a unit counts from {age_of(0)} after its first request"
+            return f"a unit counts from {age_of(0)} after its {first}"
         shown = self.parts[self._shown]
-        age = f"units {age_of(self._shown)} after their first request"
+        age = f"units {age_of(self._shown)} after their {first}"
         return "; ".join(filter(None, (age, shown._note())))
 
     def load_state(self, state: Any) -> None:

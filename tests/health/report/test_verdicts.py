@@ -330,7 +330,7 @@ def test_a_sorted_file_says_what_its_order_costs(tmp_path: Path) -> None:
     assert changed(found) == {}
     (note,) = found["notes"]
     assert note.startswith("q: share of 'good' is 48 %, was 26 %, which is not certain: rows")
-    assert "1,000 rows count as about" in note
+    assert "1,000 count as about" in note
     rng = np.random.default_rng(4)
     shuffled = [{"q": rng.permutation(rows["q"]).tolist()} for rows in (before, now)]
     found = report(tmp_path, *shuffled)

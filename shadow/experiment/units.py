@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.common.arrays import distinct
-from understudy.shadow.experiment import Units
+from understudy.shadow.experiment.batches import Units
 from understudy.shadow.experiment.cutoffs import CUTOFFS
 from understudy.shadow.state import Config, Converter, Count, Derived, FieldError, Saved, Stateful
 
@@ -154,9 +154,17 @@ class UnitTable(Stateful):
             taken = taken[late]
             if taken.size:  # these units have reached an age, and go on after it
                 readings += self._read(distinct(rows[taken]))
-        while (reached := np.flatnonzero(self._due(slice(None)) < at[-1])).size:
+        return new, begun, self._observed(readings + self._reached(at[-1]))
+
+    def advance(self, at: float) -> list[Observed]:
+        """The units that have reached an age by ``at``, when nothing came of them."""
+        return self._observed(self._reached(at))
+
+    def _reached(self, at: float) -> list[_Reading]:
+        readings: list[_Reading] = []
+        while (reached := np.flatnonzero(self._due(slice(None)) < at)).size:
             readings += self._read(reached)
-        return new, begun, self._observed(readings)
+        return readings
 
     def _find(self, units: Sequence[str], arms: NDArray[np.int16], new: NDArray[np.bool_]) -> Ints:
         """The row of each unit, -1 outside the sample; sets ``new``."""

@@ -285,7 +285,7 @@ class ChallengerEvidence(Stateful):
                     measure.update_units(step)
 
     def finish(self) -> None:
-        """No label will come any more: count what the units with labels have shown."""
+        """The last label has come: count what the units with labels have shown."""
         self._shown.clear()
         for kind, units in self.labelled.items():
             self._take_units(kind, units.close())
@@ -306,7 +306,7 @@ class ChallengerEvidence(Stateful):
 
     def begin_epoch(self) -> None:
         """Start a new epoch: the weights have changed. Labels come later, so those of units have
-        epochs of their own."""
+        separate epochs."""
         self._shown.clear()
         for measure in self.measures["split"]:
             if measure is not None and not (self.by_unit and _kind(measure.hypothesis)):

@@ -2,7 +2,7 @@
 
 A unit is drawn once, however many labels it gets, so it is one observation: its labels are summed
 up and read at the ages of :mod:`understudy.shadow.experiment.cutoffs`, counted from its first
-label. Labels come later than requests, so they have epochs of their own: the shares of the labels
+label. Labels come later than requests, so they have separate epochs: the shares of the labels
 that count change with the first label of a request that was assigned under other shares, and
 earlier requests that get their label after that are left out, of both arms alike.
 """

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.patience import eventually
 from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded
+from understudy.monitor.cli.main import main
 from understudy.monitor.records import frames
 from understudy.monitor.stats.shared import observe
 
@@ -48,6 +50,34 @@ def test_ready_only_with_all_workers_and_a_champion(plane: PlaneProcess) -> None
     assert plane.get("/healthz").status_code == 200
     stats.words[stats.counter("requests", LABELS)] += 1
     eventually(lambda: plane.get("/readyz").status_code == 200)
+
+
+def test_payloads_that_cannot_be_read_are_shown_and_the_service_stays_ready(
+    plane: PlaneProcess,
+) -> None:
+    plane.report(0)
+    plane.stats(0)
+    eventually(lambda: plane.get("/readyz").status_code == 200)
+    feed(plane, *[encoded(b"\0\1", b"\0\1", request_id=f"r-{n}") for n in range(30)])
+    found = eventually(lambda: (one := plane.get("/readyz").json())["warnings"] and one)
+    assert found["ready"] is True
+    assert found["warnings"] == [
+        "model 'delays' is not monitored in full: 30 of the last 30 answers of 'champion' cannot "
+        "be read (not JSON)",
+        "model 'delays' is not monitored in full: 30 of the last 30 requests cannot be read "
+        "(not JSON)",
+    ]
+    status = plane.status()
+    assert status["warnings"] == found["warnings"]
+    assert {(one["check"], one["reason"]) for one in status["not_tested"]} == {
+        ("answers", "unreadable"),
+        ("inputs", "unreadable"),
+    }
+    assert plane.metric("understudy_not_tested", check="inputs", reason="unreadable") == 1.0
+    eventually(lambda: plane.status()["findings"]["open"] == 2)
+    shown = CliRunner().invoke(main, ["top", "--once", "--url", plane.url]).output
+    assert "degraded" in shown
+    assert "30 of the last 30 requests cannot be read" in " ".join(shown.split())
 
 
 def test_errors_are_json(plane: PlaneProcess) -> None:

@@ -57,8 +57,8 @@ class BrokenRows(Stateful):
         self.unread = []
 
     def add_requests(self, unread: Sequence[float]) -> None:
-        """Record requests that arrived: 1 for one that could not be decoded, else 0. While there
-        are no rows, the newest are kept."""
+        """Record requests that arrived: 1 for one that could not be decoded, else 0. Without
+        rows, the newest are kept."""
         self.unread += unread
         del self.unread[:-_MOST_WAITING]
 

@@ -287,7 +287,6 @@ def _rules(experiment: Experiment, unread: str) -> Iterator[Problem]:
     # does not need.
     from understudy.monitor.config.rules import rules_of, stages_of
     from understudy.shadow.experiment import ExperimentError
-    from understudy.shadow.experiment.rules import BUILT_IN
     from understudy.shadow.rollout import RolloutError
 
     try:
@@ -302,8 +301,7 @@ def _rules(experiment: Experiment, unread: str) -> Iterator[Problem]:
         return
     for hypothesis in rules.hypotheses:
         metric = hypothesis.metric
-        content = hypothesis.needs_answers and metric.name != BUILT_IN
-        if unread and (content or metric.needs == "labels" or hypothesis.covariate):
+        if unread and (metric.reads_answers or hypothesis.covariate):
             needed = f"{hypothesis.name} needs payloads, and model {unread!r} has read: false"
             yield "metrics", needed
         labels = metric.needs == "labels" and metric.column != "reward"

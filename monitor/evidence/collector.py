@@ -92,7 +92,7 @@ class EvidenceCollector:
             block.seconds[records],
             (~block.finished[records]).astype(np.float64),
             fate.astype(np.float64),
-            (counted & self._answered(block)[records]).astype(np.float64),
+            (counted & self.answered(block)[records]).astype(np.float64),
             np.full(len(records), shares.epoch),
             np.full(len(records), settled),
             self._units(block, records),
@@ -103,10 +103,13 @@ class EvidenceCollector:
         kind = (ASSIGNED, self.declared.name)
         self._ready.append(block.batch(kind, names, records, columns, sides[assigned]))
 
-    @staticmethod
-    def _answered(block: BlockColumns) -> Mask:
-        """Whether a record has a prediction, for which a label may come."""
-        found: Mask = (block.outcome == OK) & (block.response.grid >= 0) & block.finished
+    def answered(self, block: BlockColumns) -> Mask:
+        """Whether a record has a prediction, for which a label or reward may come; of an answer
+        that is not to be read it is enough that there is one."""
+        found: Mask = (block.outcome == OK) & block.finished
+        if not self.declared.opaque_answers:
+            here = np.flatnonzero(found)
+            found[here] = ~(block.codes(block.response, here) > 0.0)
         return found
 
     def _arms_of(self, shares: SplitShares) -> tuple[Indices, Indices]:
@@ -157,7 +160,7 @@ class EvidenceCollector:
         if self.layout.by_unit:
             units, many = self._units(block, records), block.response.many
             for place, record in enumerate(records.tolist()):
-                rows = 1 if many is None else int(many[record])
+                rows = 1 if many is None else max(1, int(many[record]))
                 found[place][UNIT] = [unit_number(units[place].encode("latin-1"))] * rows
         if not wanted:
             return found

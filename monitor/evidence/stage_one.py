@@ -26,7 +26,7 @@ from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import rows_of
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import OK, ROLE_PRIMARY
+from understudy.monitor.records.record import ROLE_PRIMARY
 from understudy.monitor.records.redaction import Redaction
 
 JOINED = "told"
@@ -137,12 +137,13 @@ class StageOne:
     ) -> None:
         """Pass each prediction on once: for the experiment that assigned its request, otherwise for
         any that wants its label."""
-        left: NDArray[np.bool_] = (block.outcome == OK) & (block.response.grid >= 0)
+        left: NDArray[np.bool_] = np.ones(block.count, np.bool_)
         wanting = [(one, shares) for one, shares in experiments if one.layout.wants_labels]
         for assigned in (True, False):
             for collector, shares in wanting:
                 arms = [block.arm_index(arm) for arm in collector.order]
-                records = np.flatnonzero(left & np.isin(block.arm, arms))
+                left_of_arms = left & np.isin(block.arm, arms)
+                records = np.flatnonzero(left_of_arms & collector.answered(block))
                 known = np.zeros(len(records))
                 if assigned:
                     known = np.array(collector.shares_of(block, shares, records))
@@ -155,7 +156,7 @@ class StageOne:
                     collector.covariates_of(block, records),
                     strict=True,
                 ):
-                    assert answer is not None
+                    outputs = columns_of(answer) if answer is not None else {}
                     offer(
                         Prediction(
                             block.ids[record].decode("latin-1"),
@@ -164,7 +165,7 @@ class StageOne:
                             block.key[0],
                             share,
                             float(block.started[record]),
-                            columns_of(answer) | given,
+                            outputs | given,
                             collector.declared.name if assigned else "",
                         )
                     )

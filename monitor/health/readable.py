@@ -18,7 +18,7 @@ from understudy.monitor.evidence.block_columns import READ, REASONS
 from understudy.monitor.evidence.columns import listed
 from understudy.monitor.findings.finding import Signal, Size
 from understudy.monitor.health.untested import Untested
-from understudy.shadow.state import Count, Saved, Stateful, Transient
+from understudy.shadow.state import Config, Count, Saved, Stateful, Transient
 
 LAST = 100
 """Requests, or answers of one arm, that are judged by: the newest."""
@@ -31,6 +31,7 @@ _NOT_CAPTURED = (
     "Raise `capture.max_body` (of mirrored requests `mirror.max_response`): larger payloads are "
     "not captured."
 )
+_OPAQUE = ", or `opaque_answers: true` of its experiment"
 _FORMAT = (
     "Name the wire format in `models[].protocol` (with `json` for plain JSON), and look at "
     "/v1/records for examples: a client or the schema may have changed."
@@ -141,7 +142,7 @@ class Unreadable:
             guarantee="none: a limit, not a statistical test",
             examples=self.examples,
             advice=f"{_WORDS[self.reason][1]} If they are not meant to be read, declare it: "
-            "`read: false` of the model.",
+            f"`read: false` of the model{_OPAQUE if self.part == 'answer' else ''}.",
         )
 
     def untested(self) -> Untested:
@@ -156,10 +157,13 @@ class Unreadable:
 class Readability(Stateful):
     """The newest requests and answers of one model."""
 
+    answers: Config[bool]
+    """Whether answers are to be read."""
     windows: Saved[dict[tuple[str, str], _Window]]
     """By part ("request" or "answer") and arm; requests are of the arm ""."""
 
     def __init__(self) -> None:
+        self.answers = True
         self.windows = {}
 
     def add(self, batch: ColumnBatch) -> None:
@@ -183,7 +187,7 @@ class Readability(Stateful):
         for (part, arm), window in sorted(self.windows.items()):
             reasons = window.reasons
             count = reasons.total()
-            if count >= FEWEST:
+            if count >= FEWEST and (self.answers or part == "request"):
                 reason = max(reasons, key=lambda one: (reasons[one], one))
                 last, examples = len(window.codes), tuple(reversed(window.examples))
                 yield Unreadable(part, arm, count, last, reason, window.since, examples)

@@ -91,11 +91,15 @@ class Watches:
         }
         if not monitoring.enabled:
             baselines = {}
-        self.readability = {
-            (m.name, m.version): self.readability.get((m.name, m.version)) or Readability()
-            for m in config.models
-            if m.read and monitoring.enabled
-        }
+        first = config.models[0].name if config.models else ""
+        opaque = {one.model or first for one in config.experiments if one.opaque_answers}
+        readability = {}
+        for model in config.models if monitoring.enabled else ():
+            if model.read:
+                key = model.name, model.version
+                known = readability[key] = self.readability.get(key) or Readability()
+                known.answers = model.name not in opaque
+        self.readability = readability
         for gone in [key for key in (*self.watches, *self.performance) if key not in baselines]:
             self._drop(gone)
         self.learning = {key: b for key, b in self.learning.items() if key in baselines}
@@ -416,7 +420,7 @@ class Watches:
             if key not in self.readability:
                 continue
             try:
-                self.readability[key] = Readability.from_state(item["state"])
+                self.readability[key].load_state(item["state"])
             except (KeyError, TypeError, ValueError) as error:
                 log.error("model %r: invalid saved state of what is readable: %r", key[0], error)
         for key, item in _items(state, "watches"):

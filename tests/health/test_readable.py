@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.health.readable import FEWEST, LAST
+from understudy.monitor.labels.store import Prediction
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import ROLE_MIRROR
@@ -27,7 +29,7 @@ OCTETS = "content-type: application/octet-stream"
 class Service:
     """A pipeline with its findings, fed with records."""
 
-    def __init__(self, folder: Path, **model: Any) -> None:
+    def __init__(self, folder: Path, experiments: Sequence[Any] = (), **model: Any) -> None:
         document = {
             "version": 1,
             "listen": "127.0.0.1:0",
@@ -35,9 +37,11 @@ class Service:
             "models": [{**MODEL, **model}],
             "champion": {"url": "http://127.0.0.1:9"},
             "challengers": [{"name": "candidate", "url": "http://127.0.0.1:8"}],
+            "experiments": experiments,
         }
         self.pipeline = Pipeline(Settings.from_json(document))
-        self.loop = FindingsLoop(Config.model_validate(document), None, lambda: 0.0)
+        self.config = Config.model_validate(document)
+        self.loop = FindingsLoop(self.config, None, lambda: 0.0)
         self.pipeline.findings_loop = self.loop
         self.now = 0.0
         self.number = 0
@@ -127,6 +131,30 @@ def test_what_is_not_to_be_read_is_no_problem(tmp_path: Path) -> None:
     assert not service.pipeline.features
 
 
+def test_answers_that_an_experiment_calls_opaque_are_no_problem(tmp_path: Path) -> None:
+    opaque = {"name": "e", "challengers": ["candidate"], "opaque_answers": True}
+    service = Service(tmp_path, [opaque])
+    service.send(2 * LAST, GOOD[0], BINARY)
+    assert service.open() == {}
+    service.send(2 * LAST, BINARY, BINARY, headers=OCTETS)
+    assert service.open().keys() == {REQUESTS}
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_rewards_of_opaque_answers_have_their_prediction(tmp_path: Path, opaque: bool) -> None:
+    reward = {"metric": "reward", "margin": "1 units"}
+    experiment = {"name": "e", "challengers": ["candidate"], "metrics": [reward]}
+    service = Service(tmp_path, [{**experiment, "opaque_answers": opaque}])
+    stage = service.pipeline.stage_one
+    offered: list[Prediction] = []
+    stage.configure(service.config)
+    stage.offer = offered.append
+    service.send(20, GOOD[0], BINARY)
+    assert [one.request_id for one in offered] == [f"r-{n + 1}" for n in range(20)] * opaque
+    service.send(5, *GOOD)
+    assert [set(one.outputs) for one in offered[-5:]] == [{"p"}] * 5
+
+
 def test_what_was_seen_does_not_depend_on_the_size_of_batches(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     unread = rng.random(600) < np.repeat([0.0, 0.3, 0.0, 0.02], 150)
@@ -164,6 +192,7 @@ def test_it_outlasts_a_restart(tmp_path: Path) -> None:
     [
         ({"metrics": [{"metric": "accuracy", "margin": "1 pp"}]}, "accuracy needs payloads"),
         ({"metrics": [{"metric": "disagreement", "margin": "1 pp"}]}, "disagreement needs"),
+        ({"metrics": [{"metric": "reward", "margin": "1 units"}]}, ""),
         ({}, ""),
     ],
 )

@@ -37,7 +37,7 @@ class Service:
             "models": [{**MODEL, **model}],
             "champion": {"url": "http://127.0.0.1:9"},
             "challengers": [{"name": "candidate", "url": "http://127.0.0.1:8"}],
-            "experiments": experiments,
+            "experiments": list(experiments),
         }
         self.pipeline = Pipeline(Settings.from_json(document))
         self.config = Config.model_validate(document)

@@ -201,7 +201,10 @@ class TwoHistograms(Stateful):
 
     def update(self, arms: npt.ArrayLike, values: npt.ArrayLike) -> None:
         """Count records; ``arms`` is 1 for the challenger and 0 for the champion."""
-        arm, x = of_arms(arms, values)
+        self.count(*of_arms(arms, values))
+
+    def count(self, arm: Array, x: Array) -> None:
+        """The same for arrays that are known to hold arms and values."""
         width = self.edges.size + 1
         cell = np.searchsorted(self.edges, x) + width * arm.astype(np.int64)
         if cell.size < max(64, self.counts.size // 8):

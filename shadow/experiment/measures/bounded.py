@@ -77,7 +77,8 @@ class BoundedMeasure(Stateful):
 
     def update_pairs(self, batch: Pairs) -> None:
         """Add pairs."""
-        batch = self._inside_pairs(batch)
+        if self._bounds is not None:
+            batch = self._inside_pairs(batch, self._bounds)
         names = self._columns
         known, ends = batch.column(*names), self._of_pairs(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
@@ -88,7 +89,8 @@ class BoundedMeasure(Stateful):
 
     def update_split(self, batch: Split) -> None:
         """Add records of split traffic."""
-        batch = self._inside_split(batch)
+        if self._bounds is not None:
+            batch = self._inside_split(batch, self._bounds)
         names = self._columns
         known, ends = batch.column(*names), self._by_arm(batch.ends(*names))
         if ends is not None and batch.skipped is not None:
@@ -99,7 +101,8 @@ class BoundedMeasure(Stateful):
 
     def update_units(self, batch: Units) -> None:
         """Add units that have reached an age."""
-        batch = self._inside_units(batch)
+        if self._bounds is not None:
+            batch = self._inside_units(batch, self._bounds)
         names = self._columns
         known, ends = batch.column(*names), batch.ends(*names)
 
@@ -109,11 +112,11 @@ class BoundedMeasure(Stateful):
 
         self._feed(update, known, self._by_arm(ends))
 
-    def _inside_pairs(self, batch: Pairs) -> Pairs:
+    def _inside_pairs(self, batch: Pairs, bounds: tuple[float, float]) -> Pairs:
         name = self._columns[0]
         pair = batch.columns.get(name)
-        masks = [self._outside(values) for values in pair] if pair is not None else []
-        if pair is None or self._bounds is None or not any(mask.any() for mask in masks):
+        masks = [self._outside(values, bounds) for values in pair] if pair is not None else []
+        if pair is None or not any(mask.any() for mask in masks):
             return batch
 
         def put(values: tuple[Array, Array], end: float) -> dict[str, tuple[Array, Array]]:
@@ -123,30 +126,30 @@ class BoundedMeasure(Stateful):
         return replace(
             batch,
             columns={**batch.columns, **put(pair, math.nan)},
-            low={**batch.low, **put(batch.low.get(name, pair), self._bounds[0])},
-            high={**batch.high, **put(batch.high.get(name, pair), self._bounds[1])},
+            low={**batch.low, **put(batch.low.get(name, pair), bounds[0])},
+            high={**batch.high, **put(batch.high.get(name, pair), bounds[1])},
         )
 
-    def _inside_split(self, batch: Split) -> Split:
+    def _inside_split(self, batch: Split, bounds: tuple[float, float]) -> Split:
         name = self._columns[0]
         values = batch.columns.get(name)
-        mask = self._outside(values) if values is not None else None
-        if values is None or mask is None or self._bounds is None or not mask.any():
+        mask = self._outside(values, bounds) if values is not None else None
+        if values is None or mask is None or not mask.any():
             return batch
         low, high = batch.low.get(name, values), batch.high.get(name, values)
         return replace(
             batch,
             columns={**batch.columns, name: np.where(mask, math.nan, values)},
-            low={**batch.low, name: np.where(mask, self._bounds[0], low)},
-            high={**batch.high, name: np.where(mask, self._bounds[1], high)},
+            low={**batch.low, name: np.where(mask, bounds[0], low)},
+            high={**batch.high, name: np.where(mask, bounds[1], high)},
         )
 
-    def _inside_units(self, batch: Units) -> Units:
+    def _inside_units(self, batch: Units, bounds: tuple[float, float]) -> Units:
         """Of units the means count."""
         name = self._columns[0]
         sums, counts = batch.columns.get(name, (np.zeros(0), np.zeros(0)))
-        mask = self._outside(sums / np.maximum(counts, 1.0)) & (counts > 0.0)
-        if self._bounds is None or not mask.any():
+        mask = self._outside(sums / np.maximum(counts, 1.0), bounds) & (counts > 0.0)
+        if not mask.any():
             return batch
 
         def put(of: tuple[Array, Array], end: float) -> tuple[Array, Array]:
@@ -156,15 +159,13 @@ class BoundedMeasure(Stateful):
         return replace(
             batch,
             columns={**batch.columns, name: (sums, np.where(mask, 0.0, counts))},
-            low={**batch.low, name: put(low, self._bounds[0])},
-            high={**batch.high, name: put(high, self._bounds[1])},
+            low={**batch.low, name: put(low, bounds[0])},
+            high={**batch.high, name: put(high, bounds[1])},
         )
 
-    def _outside(self, values: Array) -> npt.NDArray[np.bool_]:
+    def _outside(self, values: Array, bounds: tuple[float, float]) -> npt.NDArray[np.bool_]:
         """Which values lie outside the declared bounds; they are counted."""
-        if self._bounds is None:
-            return np.zeros(values.size, np.bool_)
-        beyond: npt.NDArray[np.bool_] = (values < self._bounds[0]) | (values > self._bounds[1])
+        beyond: npt.NDArray[np.bool_] = (values < bounds[0]) | (values > bounds[1])
         self.outside += int(np.count_nonzero(beyond))
         return beyond
 

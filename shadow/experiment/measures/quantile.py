@@ -137,7 +137,7 @@ class Quantile(Measure):
             while renewed <= counted:
                 renewed *= 2
             part = slice(0, renewed - counted)
-            self._histograms.update(arms[part], values[part])
+            self._histograms.count(arms[part], values[part])
             self._add_to_blocks(arms[part], values[part], share[part])
             if values.size >= renewed - counted:
                 self._threshold = self._tests[0].estimates()[0] or self._threshold

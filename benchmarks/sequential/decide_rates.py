@@ -112,13 +112,21 @@ def _against_bound(
 
 
 def rare(report: Report) -> None:
-    """Rare errors at small shares: 0.1 % against 0.2 % and 0.4 %, at 5 % and 1 %."""
-    base, smallest = 0.001, 0.001
-    effect = sq.log_odds_effect(base, smallest)
-    for share, rate in ((0.05, 0.002), (0.05, 0.004), (0.01, 0.004)):
-        fixed = _fixed_rates(base, base + smallest, share)
-        limit, step = int((3 if rate < 0.003 else 1) * fixed), 500
+    """Rare errors at small shares: 0.1 % against 0.2 % and 0.4 %, at 5 % and 1 %; and 1 % against
+    1 %, where asymptotic peers decide."""
+    for share, base, rate in (
+        (0.05, 0.001, 0.002),
+        (0.05, 0.001, 0.004),
+        (0.01, 0.001, 0.004),
+        (0.05, 0.01, 0.01),
+    ):
+        effect = sq.log_odds_effect(base, base)
+        fixed = _fixed_rates(base, 2.0 * base, share)
+        alike = rate == base
+        limit, step = int((3 if rate == 2.0 * base or alike else 1) * fixed), 500
         name = f"error rate {base:.1%} to {rate:.1%}, {share:.0%} split"
+        if alike:
+            name += ", decisions are errors"
         ours, ys, arms = [], [], []
         for i in report.streams(20, 300):
             rng = np.random.default_rng([SEED, 8, i])
@@ -126,11 +134,12 @@ def rare(report: Report) -> None:
             y = (rng.random(limit) < np.where(arm == 1.0, rate, base)).astype(np.float64)
             test = sq.LabelBetting(effect, "two-sided")
             ours.append(stop(test, limit, _feed_labels(test, arm, y, share), step))
-            if i < (5 if report.quick else 40):
+            if i < (5 if report.quick else 40) * (4 if alike else 1):
                 ys.append(y)
                 arms.append(arm)
         figures = report.ours(name, "label betting", ours, fixed)
-        _against_bound(report, name, figures[2], base, rate, share)
+        if not alike:
+            _against_bound(report, name, figures[2], base, rate, share)
         for peer in ("ville", "gbstats"):
             report.theirs(
                 name,
@@ -140,6 +149,7 @@ def rare(report: Report) -> None:
                 np.array(ys),
                 np.array(arms),
                 ours=ours,
+                claimed=not alike,
                 share=share,
                 planned=fixed,
             )

@@ -21,7 +21,8 @@ CANARY: dict[str, Any] = {
         {"weight": 1.0},
     ],
 }
-MODES = {"shadow": SHADOW, "split": SPLIT, "canary": CANARY}
+SMALL: dict[str, Any] = {"mode": "split", "weights": {"candidate": 0.05}}
+MODES = {"shadow": SHADOW, "split": SPLIT, "canary": CANARY, "small": SMALL}
 GUARDRAILS: list[dict[str, Any]] = [
     {"metric": "error_rate", "margin": "1 pp"},
     {"metric": "latency_p99", "margin": "20 %"},
@@ -72,7 +73,12 @@ IDENTICAL = (
     _same("large bodies", Server(), traffic=Traffic(large=0.1), modes=("split", "canary")),
     _same("clients give up", Server(latency=0.5, sigma=1.0), traffic=Traffic(patience=2.0)),
     _same("failures in bursts", Server(errors=0.02, burst=50)),
-    _same("outages of its own", Server(outages=(90.0, 20.0, 0.5))),
+    _same(
+        "outages of its own",
+        Server(outages=(90.0, 20.0, 0.5)),
+        declared={"minimum_duration": 300},
+    ),
+    _same("few errors in bursts", Server(errors=0.004, burst=4), modes=("small",)),
     Case("a stall of 8 s of the champion", Server(), Server(stalls=((30.0, 8.0),))),
     Case("a stall of 8 s of the challenger", Server(stalls=((30.0, 8.0),))),
     Case("a cold start of 20 s", Server(cold=20.0), modes=("split", "canary")),
@@ -152,6 +158,15 @@ WORSE = (
         "wrong on one segment",
         Server(fault=_segment_wrong, label_delay=3.0),
         Server(label_delay=3.0),
+        Traffic(labels=1.0),
+        ("split", "canary"),
+        ({"metric": "accuracy", "margin": "3 pp"},),
+        LABELS,
+    ),
+    Case(
+        "wrong, and errors of both arms are known late",
+        Server(wrong=0.15, label_delay=2.0, late_errors=60.0),
+        Server(wrong=0.1, label_delay=2.0, late_errors=60.0),
         Traffic(labels=1.0),
         ("split", "canary"),
         ({"metric": "accuracy", "margin": "3 pp"},),

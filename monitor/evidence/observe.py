@@ -231,14 +231,15 @@ def of_label(prediction: Mapping[str, object], label: object, how: Label) -> dic
         values["true_positive"] = float(predicted and actual)
         values["predicted_positive"] = float(predicted)
     score = prediction.get(how.score or how.prediction)
-    if (how.score or how.threshold is not None) and actual is not None and _is_number(score):
-        values["score"], values["positive"] = float(score), float(actual)  # type: ignore[arg-type]
-        # What is no probability is a value that the metrics' bounds exclude.
+    if (how.score or how.threshold is not None) and actual is not None:
+        # What is not a probability is a value that the metrics' bounds exclude, not one that lacks.
         values["brier"] = values["log_loss"] = NO_PROBABILITY
-        if 0.0 <= values["score"] <= 1.0:
-            wrong = abs(values["positive"] - values["score"])
-            values["brier"] = wrong * wrong
-            values["log_loss"] = min(-math.log1p(-wrong), LOG_LOSS) if wrong < 1.0 else LOG_LOSS
+        if _is_number(score):
+            values["score"], values["positive"] = float(score), float(actual)  # type: ignore[arg-type]
+            if 0.0 <= values["score"] <= 1.0:
+                wrong = abs(values["positive"] - values["score"])
+                values["brier"] = wrong * wrong
+                values["log_loss"] = min(-math.log1p(-wrong), LOG_LOSS) if wrong < 1.0 else LOG_LOSS
     if _is_number(cell) and _is_number(label):
         values["absolute_error"] = abs(float(cell) - float(label))  # type: ignore[arg-type]
     return {name: value for name, value in values.items() if abs(value) <= LARGEST}

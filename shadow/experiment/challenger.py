@@ -11,12 +11,14 @@ from typing import Annotated, Any, Self
 import numpy as np
 
 from understudy.shadow.experiment.batches import Array, Pairs, Split, Units
-from understudy.shadow.experiment.fates import account
-from understudy.shadow.experiment.hypothesis import COVARIATE, Hypothesis
-from understudy.shadow.experiment.label_cohorts import LabelCohorts
+from understudy.shadow.experiment.fates import SMALL, account
+from understudy.shadow.experiment.hypothesis import COVARIATE, Hypothesis, Statistic
+from understudy.shadow.experiment.label_cohorts import LabelCohorts, log_despite_lack
 from understudy.shadow.experiment.labelled_units import LabelledUnits
 from understudy.shadow.experiment.measures import BoundedMeasure, bounded_measure_for
+from understudy.shadow.experiment.measures.base import nulls
 from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
+from understudy.shadow.sequential.asymptotic import asymptotic_precision
 from understudy.shadow.sequential.common import Interval
 from understudy.shadow.state import Config, Converter, Count, Saved, Stateful, Transient, Two
 
@@ -440,6 +442,30 @@ def _kind(hypothesis: Hypothesis) -> str:
     return "reward" if hypothesis.metric.column == "reward" else "label"
 
 
+def _despite_lack(measure: BoundedMeasure, cohorts: LabelCohorts | None) -> tuple[float, float]:
+    """Evidence for a claim about a rate whatever the labels are that the challenger lacks, and the
+    largest share of requests without one."""
+    h = measure.hypothesis
+    champion, challenger = measure.estimates()
+    share = max(cohorts.unlabelled) if cohorts is not None else 0.0
+    if cohorts is None or share <= SMALL or h.metric.statistic is not Statistic.RATE:
+        return math.inf, share
+    if champion is None or challenger is None or not min(measure.n):
+        return math.inf, share
+    null, _ = nulls(h)
+    edge = challenger - null.ratio * champion - null.shift
+    log_e = log_despite_lack(
+        edge if null.alternative == "greater" else -edge,
+        (champion, challenger),
+        null.ratio,
+        measure.n,
+        cohorts,
+        not h.lower_is_better,
+        asymptotic_precision(h.planned, min(2.0 * h.alpha, 0.9)),
+    )
+    return log_e, share
+
+
 def _evidence(
     measures: Sequence[BoundedMeasure],
     mode: str,
@@ -458,6 +484,14 @@ def _evidence(
         level *= math.exp(-judgement.penalty)
         # Of the labels of split traffic: the first measure.
         logs[0] = [min(e, 0.0) if not_judged else _less(e, judgement.penalty) for e in logs[0]]
+        despite, share = _despite_lack(measures[0], cohorts)
+        if despite < logs[0][0]:
+            logs[0][0] = despite
+            lacking = (
+                f"{share:.1%} of an arm's requests have no label yet, and the claim has to hold if "
+                "those that the challenger lacks are against it"
+            )
+            note = "; ".join(filter(None, (note, lacking)))
         note = "; ".join(filter(None, (note, judgement.note)))
         if not_judged:
             note = f"not judged: {not_judged}"

@@ -82,7 +82,10 @@ def decide(
     if requests == 0:
         return Decision("continue", (*left_out,) or ("no traffic yet",), tuple(evidence))
     goal = -math.log(rules.alpha)
+    lasted = seconds if lasted is None else lasted
     evidence = _without_quick_failures(evidence)
+    if lasted < rules.min_seconds:
+        evidence = [_after_an_outage(item) for item in evidence]
     shown = [replace(item, status="shown") for item in evidence if not item.decides]
     evidence = [item for item in evidence if item.decides]
     shares = [item.hypothesis.alpha for item in evidence]
@@ -100,7 +103,7 @@ def decide(
         return Decision("rollback", reasons, tuple(marked), strength, HARM)
     successes = [item for item in marked if item.hypothesis.role == "success"]
     futile = [item for item in successes if item.status == "futile"]
-    waiting = _too_early(rules, requests, seconds if lasted is None else lasted, unit)
+    waiting = _too_early(rules, requests, lasted, unit)
     if futile and not waiting and (rules.promote == "all" or len(futile) == len(successes)):
         reasons = tuple(_futile(item) for item in futile)
         return Decision("rollback", reasons, tuple(marked), strength, NO_IMPROVEMENT)
@@ -147,6 +150,16 @@ def _without_quick_failures(evidence: Sequence[Evidence]) -> Sequence[Evidence]:
         else item
         for item in evidence
     ]
+
+
+def _after_an_outage(item: Evidence) -> Evidence:
+    """No harm yet where blocks of time decide: in a short experiment an outage is as long as harm
+    that lasts. A challenger that answers nothing at all is found by another rule."""
+    if not item.dependence:
+        return item
+    why = "an outage could be as long, so harm is concluded after `minimum_duration`"
+    note = f"{item.note}; {why}" if item.note else why
+    return replace(item, log_harm=min(item.log_harm, 0.0), note=note)
 
 
 def correct_promotions(rules: Rules, decisions: Sequence[Decision]) -> list[Decision]:

@@ -13,6 +13,11 @@ count when it is older than the delay beyond which both arms agree, and the labe
 cohorts up to it do. Where they never do, the metric is not judged. What is known of a difference
 that is not yet that sure (2.5 standard errors, z) is taken off the evidence of labels: z^2/2, as
 much as normal evidence for a difference of the missing labels alone would be worth.
+
+Errors may also be known late in both arms alike. Then every label so far is of a success, and a
+challenger that is worse only has fewer of them. So a claim about a rate has to hold as well if what
+the challenger lacks of labels were all errors (:func:`log_despite_lack`); and that an improvement
+is out of reach, whatever the missing labels are.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ import numpy.typing as npt
 from understudy.common.arrays import quantile
 from understudy.shadow.experiment.batches import Split
 from understudy.shadow.sequential.common import Packed, PackedShape, pack, unpack
+from understudy.shadow.sequential.normal_mixture import log_normal_mixture
 from understudy.shadow.state import Config, Converter, Count, FieldError, Saved, Stateful
 
 Array = npt.NDArray[np.float64]
@@ -56,6 +62,39 @@ class LabelJudgement:
     penalty: float
     reason: str
     note: str
+
+
+def log_despite_lack(
+    edge: float,
+    rates: tuple[float, float],
+    ratio: float,
+    labels: Sequence[int],
+    cohorts: LabelCohorts,
+    higher: bool,
+    precision: float,
+) -> float:
+    """Evidence for a claim about a rate if the labels that the challenger lacks are against it.
+
+    ``edge`` is by how much the estimates, of champion and challenger in ``rates``, are better than
+    the edge of the null hypothesis, challenger = ``ratio`` champion + a shift; ``labels`` are their
+    numbers. Assigned at random, the arms would have the same share of labels but for what depends
+    on the outcome. So the difference counted per request is c ``edge`` - v d, with c the labelled
+    share, d what the challenger lacks and v how far a missing value may be from the rate. Its
+    evidence is that of a normal mixture (arXiv:2103.06476, equation 134).
+    """
+    lack, error = cohorts.lack()
+    missing = cohorts.unlabelled
+    labelled = 1.0 - 0.5 * (missing[0] + missing[1])
+    value = rates[1] if higher else 1.0 - rates[1]
+    centre = labelled * edge - value * lack
+    # As if one more label of each outcome had come: without any error there would be no variance.
+    smooth = ((p * n + 1.0) / (n + 2.0) for p, n in zip(rates, labels, strict=True))
+    first, second = (p * (1.0 - p) / n for p, n in zip(smooth, labels, strict=True))
+    variance = labelled**2 * (ratio**2 * first + second) + (value * error) ** 2
+    if variance <= 0.0:
+        return math.inf
+    n = labels[0] + labels[1]
+    return float(log_normal_mixture(math.sqrt(n / variance) * centre, n, 1.0 / precision, sided=1))
 
 
 def _dump_rows(rows: Mapping[str, Array]) -> dict[str, Any]:
@@ -291,6 +330,14 @@ class LabelCohorts(Stateful):
         shares = _shares(judged)
         return (1.0 - shares[0], 1.0 - shares[1]) if shares is not None else (0.0, 0.0)
 
+    def lack(self) -> tuple[float, float]:
+        """By how much the challenger's share of requests without a label is larger than the
+        champion's, and its standard error: the risk difference over cohorts (Mantel & Haenszel)."""
+        excess, variance, weight = _excess(
+            self._counts[: self._ready] if self.held else self._counts
+        )
+        return (excess / weight, math.sqrt(variance) / weight) if weight > 0.0 else (0.0, 0.0)
+
     # Comparison of the arms ---------------------------------------------------------------------
 
     def _difference(self) -> float:
@@ -349,17 +396,25 @@ class LabelCohorts(Stateful):
         )
 
 
-def _z(counts: Array) -> float:
-    """Standard errors by which the challenger has more requests without label, given how many
-    there are in both arms (hypergeometric)."""
-    n0, n1, l0, l1 = (float(x) for x in counts.sum(axis=0))
-    u0, u1 = max(n0 - l0, 0.0), max(n1 - l1, 0.0)
-    n, u = n0 + n1, u0 + u1
-    if min(n0, n1) < 1.0 or u < 1.0 or u >= n:
-        return 0.0
+def _excess(counts: Array) -> tuple[float, float, float]:
+    """The challenger's requests without label beyond its share of them, their variance, and the
+    weight by which both become those of a difference of shares.
+
+    Given in each cohort how many there are in both arms (hypergeometric), and added up: when a
+    rollout has given the challenger a larger share lately, its requests are younger.
+    """
+    n0, n1, l0, l1 = counts.T
+    u0, u1 = np.maximum(n0 - l0, 0.0), np.maximum(n1 - l1, 0.0)
+    n, u = np.maximum(n0 + n1, 1.0), u0 + u1
     rho = n1 / n
-    spread = u * rho * (1.0 - rho) * (1.0 - u / n)
-    return (u1 - u * rho) / math.sqrt(spread) if spread > 0.0 else 0.0
+    spread = u * rho * (1.0 - rho) * np.maximum(n - u, 0.0) / np.maximum(n - 1.0, 1.0)
+    return float((u1 - u * rho).sum()), float(spread.sum()), float((n * rho * (1.0 - rho)).sum())
+
+
+def _z(counts: Array) -> float:
+    """Standard errors by which the challenger has more requests without label."""
+    excess, variance, _ = _excess(counts)
+    return excess / math.sqrt(variance) if variance > 0.0 else 0.0
 
 
 def _shares(counts: Array) -> tuple[float, float] | None:

@@ -7,10 +7,12 @@ is worse in any one way is never promoted; identical servers are never rolled ba
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from tests.support.live_experiment import (
@@ -202,6 +204,28 @@ def test_a_metric_of_answers_is_blind_when_they_cannot_be_read(metric: dict[str,
     assert item.status == "blind"
     assert item.log_harm < 1.0
     assert item.unknown[1] == 1500 - number(1500, 0.25)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan, 1e308, -1e31])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"metric": "prediction", "field": "p", "margin": "0.1 units"},
+        {"metric": "prediction_distribution", "field": "p", "margin": "5 pp"},
+    ],
+)
+def test_a_number_that_cannot_be_compared_is_not_known(metric: dict[str, Any], bad: float) -> None:
+    """One answer in twenty is no number, or so large that its square could not be added up."""
+    one = live(metrics=[metric, *GUARDS])
+    found = shadowed(one, lambda i: (records.OK, answer(bad if i % 20 == 0 else 0.5)), 1500)
+    assert found.verdict == "continue"
+    item = {item.name: item for item in found.evidence}[f"{metric['metric']}(p)"]
+    assert item.status == "blind"
+    assert item.unknown[1] == 75
+    json.dumps(document(one, NOW), allow_nan=False)
+    again = live(metrics=[metric, *GUARDS])
+    again.load_state(orjson.loads(orjson.dumps(one.dump_state())))
+    assert decided(again, "shadow").reasons == found.reasons
 
 
 def test_an_output_that_the_answers_lack_is_blind() -> None:

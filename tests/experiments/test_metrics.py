@@ -87,6 +87,15 @@ def joined(number: int, arm: str, score: float, label: float, mirrored: bool) ->
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("score", [5.0, -0.1, None, "high"])
+def test_a_score_that_is_not_a_probability_stays_in_the_evidence(score: object) -> None:
+    """The bounds of Brier score and log loss exclude the value, and so it counts as unknown."""
+    how = Label(prediction="kind", positive="fraud", score="p")
+    found = of_label({"kind": "fine", "p": score}, "fraud", how)
+    assert found["brier"] == found["log_loss"] == -1.0
+    assert found["correct"] == 0.0
+
+
 def test_labels_reach_every_metric_in_the_shadow_and_in_a_split() -> None:
     metrics = [
         {"metric": "recall", "margin": "5 pp"},

@@ -154,7 +154,8 @@ def test_independent_requests_decide_as_without_blocks(metric: dict[str, Any], m
         assert decision.evidence[0].dependence == ""
         measure = experiment.contests["c"].measures["split"][0]
         assert measure is not None
-        ends.append(measure.observed._log_es()[1] - measure.log_harm)
+        by_request = measure.observed._log_es()[1] / measure.observed._few()
+        ends.append(by_request - measure.log_harm)
     assert np.median(ends) == pytest.approx(0.0)
 
 
@@ -167,6 +168,42 @@ def test_harm_that_lasts_is_found_although_it_began_late() -> None:
     decision, experiment = run([ERRORS], make, seed=2, n=24_000)
     assert decision.verdict == "rollback"
     assert sum(experiment.contests["c"].served) <= 16_000
+
+
+def test_an_outage_of_half_a_short_experiment_leaves_it_open() -> None:
+    """Only its length tells it from harm that lasts; a challenger at the start has had neither."""
+    rng = np.random.default_rng(7)
+    arms = (rng.random(12_000) < 0.5).astype(float)
+    down = (np.arange(12_000) >= 4_800) & (arms == 1.0)
+    failed = (rng.random(12_000) < np.where(down, 0.5, 0.002)).astype(float)
+    experiment = Experiment("aa", ["c"], Rules.parse([ERRORS], min_seconds=300.0))
+    experiment.contests["c"].update_split(Split(arms, np.full(12_000, 0.5), {"error": failed}))
+    short = experiment.decide("split", 80.0)["c"]
+    assert short.verdict == "continue"
+    assert any("an outage could be as long" in reason for reason in short.reasons)
+    silent = experiment.decide("split", 3_600.0, lasted={"c": 80.0})["c"]
+    assert silent.verdict == "continue", "time without traffic shows nothing"
+    assert experiment.decide("split", 300.0)["c"].verdict == "rollback"
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_the_first_few_errors_of_a_burst_are_no_harm(share: float) -> None:
+    """Four failures in a row among the first requests of a small arm: no block shows that they are
+    one event. As many over and over again are harm."""
+    metric = {"metric": "error_rate", "margin": "1 pp"}
+    own = 5
+    n = round(own / share)
+    arms = np.zeros(n)
+    arms[:: n // own] = 1.0
+    for failures, verdict in ((4, "continue"), (40, "rollback")):
+        experiment = Experiment("aa", ["c"], Rules.parse([metric]))
+        repeated = np.tile(arms, failures // 4)
+        served = np.flatnonzero(repeated == 1.0)
+        failed = np.zeros(repeated.size)
+        failed[served[np.arange(served.size) % own < 4]] = 1.0
+        shares = np.full(repeated.size, share)
+        experiment.contests["c"].update_split(Split(repeated, shares, {"error": failed}))
+        assert experiment.decide("split", 1e6)["c"].verdict == verdict
 
 
 def test_a_real_difference_is_found_by_blocks() -> None:

@@ -169,12 +169,17 @@ class Measure(Stateful, ABC):
         by_request = _bounded(self._carried[side] + self._found[side])
         if self.dependent:
             return min(by_request, self._by_blocks(side))
-        return by_request / self._discount(side) if by_request > 0.0 else by_request
+        discount = max(self._discount(side), self._few() if side else 1.0)
+        return by_request / discount if by_request > 0.0 else by_request
 
     def _discount(self, side: int) -> float:
         """Evidence by request is divided by it while V may still be chance: an e-value to the power
         1/V is what normal sums of V times the variance allow."""
         return min((j.discount for _, j in self.judged(side)), default=1.0)
+
+    def _few(self) -> float:
+        """What the evidence of harm is divided by while the events behind it are few."""
+        return 1.0
 
     def level(self, alpha: float) -> float:
         """The level of an interval by request that excludes what evidence would reject at

@@ -40,6 +40,16 @@ each side. These bets need about 1.12 times the latter, and between 1.10 and 1.3
 two and a half times the smallest effect (``benchmarks/sequential``)."""
 
 
+_RARE = 4.0
+"""As in :mod:`understudy.shadow.sequential.time_blocks`."""
+
+
+def _of_few(events: int) -> float:
+    """The V (see :mod:`understudy.shadow.sequential.time_blocks`) that cannot be told from 1 by so
+    few events: one outage of a second makes four errors, and no block shows it."""
+    return 1.0 + _RARE / max(events, 1)
+
+
 class RatePairs(Measure):
     """Shadow: discordant pairs decide (sequential McNemar), with the margin taken into account.
 
@@ -79,6 +89,10 @@ class RatePairs(Measure):
 
     def _log_es(self) -> tuple[float, float]:
         return self._tests[0].log_e, self._tests[1].log_e
+
+    def _few(self) -> float:
+        lower = self.hypothesis.lower_is_better
+        return _of_few(self._interval.wins if lower else self._interval.losses)
 
     def _ones(self) -> tuple[int, int]:
         return self._both + self._interval.losses, self._both + self._interval.wins
@@ -127,11 +141,14 @@ class RateSplit(Measure):
 
     _tests: Saved[Two[Annotated[LabelBetting | RateTest, ANY_KIND]]]
     _interval: Saved[TwoProportions]
+    _harmful: Saved[Count]
+    """The challenger's outcomes that are harm, over all epochs."""
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
         self._tests = [self._test(False), self._test(True)]
         self._interval = TwoProportions(hypothesis.base_rate, 4.0)
+        self._harmful = 0
 
     def _test(self, harm: bool, share: float = 0.5) -> LabelBetting | RateTest:
         null = self.to_harm if harm else self.to_pass
@@ -158,6 +175,7 @@ class RateSplit(Measure):
         self.time_blocks.add_split(arms, [values], share)
         won = int(arms @ values)
         self._interval.update_counts(records, (int(values.sum()) - won, won))
+        self._harmful += won if self.hypothesis.lower_is_better else records[1] - won
         bets = [test for test in self._tests if isinstance(test, LabelBetting)]
         if bets:
             LabelBetting.update_all(bets, arms, values, share)
@@ -178,6 +196,9 @@ class RateSplit(Measure):
 
     def _log_es(self) -> tuple[float, float]:
         return self._tests[0].log_e, self._tests[1].log_e
+
+    def _few(self) -> float:
+        return _of_few(self._harmful)
 
     def estimates(self) -> tuple[float | None, float | None]:
         return self._interval.rates()
@@ -202,6 +223,7 @@ class RateSplit(Measure):
                     both._tests[side] = a
                 else:
                     both._tests[side] = a.merge(b)  # type: ignore[arg-type]
+        both._harmful = self._harmful + other._harmful
         both._interval = self._interval.merge(other._interval)
 
 

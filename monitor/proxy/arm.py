@@ -7,6 +7,7 @@ from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
 from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Upstream
 from understudy.monitor.stats.shared import SharedStats
 
@@ -21,11 +22,13 @@ class Arm:
         role: str,
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
+        turns: Turns,
     ) -> None:
         self.index = index
         self.upstream = upstream
-        self.pool = Pool(upstream, loop, self._on_connect, self._on_retry)
+        self.pool = Pool(upstream, loop, turns, self._on_connect, self._on_retry, self._refused)
         self.words = stats.words
+        self._stats = stats
         label = {"arm": upstream.name}
         self.in_flight = stats.gauge("in_flight", {**label, "role": role})
         self._connects = stats.counter("upstream_connects", label)
@@ -101,6 +104,10 @@ class Arm:
 
     def _on_retry(self) -> None:
         self.words[self._retries] += 1
+
+    def _refused(self, reason: str) -> None:
+        labels = {"arm": self.upstream.name, "reason": reason}
+        self.words[self._stats.counter("responses_refused", labels)] += 1
 
 
 def _authority(upstream: Upstream) -> bytes:

@@ -15,6 +15,7 @@ from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker
 from understudy.monitor.proxy.head import ResponseHead
 from understudy.monitor.proxy.protocols import MirrorRuntime, MirrorSource
+from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Challenger
@@ -45,9 +46,10 @@ class Mirror:
         salt: bytes,
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
+        turns: Turns,
     ) -> None:
         self.challenger = challenger
-        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop)
+        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop, turns)
         self.words = stats.words
         self.breaker = Breaker(challenger.breaker)
         name = challenger.upstream.name
@@ -242,7 +244,7 @@ class MirroredRequest:
         connection = self._connection
         if (
             connection is not None
-            and connection.response_size > self._mirror.challenger.max_response_bytes
+            and connection.wire_size > self._mirror.challenger.max_response_bytes
         ):
             self._finish(record.TOO_LARGE)
         elif done:

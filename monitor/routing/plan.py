@@ -24,7 +24,8 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One model server. Times in seconds, counts per worker.
+    """One model server. Times in seconds, counts per worker; ``max_header_lines`` (with those of
+    interim responses) and ``max_interim`` are per response.
 
     ``path_prefix`` is put in front of the request's target; ``host_header`` replaces ``Host`` when
     it is set (None forwards the client's); ``headers`` are added, replacing the client's of the
@@ -44,6 +45,8 @@ class Upstream:
     max_connections: int = 256
     max_waiting: int = 1024
     idle_timeout: float = 4.0
+    max_header_lines: int = 128
+    max_interim: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +124,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds per worker: sizes in bytes, times in seconds."""
+    """Bounds per worker: sizes in bytes, times in seconds, ``body_rate`` in bytes per second."""
 
     head_bytes: int = 32 * 1024
+    header_lines: int = 128
     target_bytes: int = 8 * 1024
     connections: int = 4096
     header_timeout: float = 10.0
+    body_timeout: float = 30.0
+    body_rate: int = 1024
     keepalive_timeout: float = 75.0
     drain_timeout: float = 20.0
     buffer_bytes: int = 64 * 1024

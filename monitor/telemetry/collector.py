@@ -41,6 +41,12 @@ _COUNTED = (
     ("response_bytes", "response_bytes", "Payload bytes of responses.", SERIES_LABELS),
     ("mirror", "mirror", "Mirrored requests by outcome, also those not sent.", ("arm", "outcome")),
     ("rejected", "rejected_requests", "Requests refused before a model server.", ("reason",)),
+    (
+        "responses_refused",
+        "refused_responses",
+        "Responses of model servers that broke a rule of HTTP or a limit, by reason.",
+        ("arm", "reason"),
+    ),
     ("connections_accepted", "connections_accepted", "Client connections accepted.", ()),
     ("records_eligible", "records_eligible", "Exchanges that should be evaluated.", ()),
     ("records_sent", "records_sent", "Records that the evaluation plane received.", ()),

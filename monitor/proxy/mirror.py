@@ -64,6 +64,8 @@ class Mirror:
         ]
         self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})
+        self._stats = stats
+        stats.hold(self)
 
     def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
         """Mirror a finished request if it is sampled; ``body`` is None if it was not kept.
@@ -135,6 +137,17 @@ class Mirror:
         """Mirror no new requests; those in flight continue."""
         self.arm.retire()
         self.words[self._queue_gauge] = self.words[self._breaker_gauge] = 0
+
+    def forget(self, index: int) -> None:
+        """The entry with this index is freed: the challenger is gone from the plan."""
+        stats = self._stats
+        for outcome, name in enumerate(record.ENDS):
+            if self.outcomes[outcome] == index:
+                self.outcomes[outcome] = stats.counter("mirror", {"arm": "other", "outcome": name})
+        if index == self._queue_gauge:
+            self._queue_gauge = stats.sink
+        if index == self._breaker_gauge:
+            self._breaker_gauge = stats.sink
 
     def publish(self) -> None:
         """Update the gauges."""

@@ -13,7 +13,7 @@ from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving, Traffic
 from understudy.monitor.proxy.turns import Turns
-from understudy.monitor.routing.plan import Plan
+from understudy.monitor.routing.plan import Plan, live_labels
 from understudy.monitor.stats.shared import SharedStats
 
 _UNITS = 256
@@ -37,7 +37,10 @@ class Runtime:
         loop: asyncio.AbstractEventLoop,
         before: Runtime | None = None,
     ) -> None:
+        # First, so that the entries of what is gone can be used again.
+        stats.retire(live_labels(plan))
         self.plan = plan
+        self._stats = stats
         self.words = stats.words
         self.handoff = handoff
         self.active = active
@@ -109,6 +112,10 @@ class Runtime:
         )
         if before is not None:
             before._retire(self)
+
+    def tidy(self) -> None:
+        """Free statistics of arms and models that were removed long ago."""
+        self._stats.tidy()
 
     def _retire(self, successor: Runtime) -> None:
         if self.champion is not successor.champion:

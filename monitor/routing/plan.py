@@ -7,6 +7,7 @@ exchanges in flight keep the plan that they started with.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -248,3 +249,20 @@ def _build(cls: type, data: dict[str, Any]) -> Any:
         else:
             values[name] = value
     return cls(**values)
+
+
+def live_labels(plan: Plan) -> Callable[[Mapping[str, str]], bool]:
+    """Whether labels of a series name an arm, a model and an experiment of the plan, or none."""
+    arms = frozenset((*plan.arms, "other"))
+    models = frozenset((model.name, model.version) for model in plan.models)
+    experiments = frozenset((*(split.experiment for split in plan.splits), "other"))
+
+    def are_live(labels: Mapping[str, str]) -> bool:
+        model, version = labels.get("model", "other"), labels.get("version", "")
+        return (
+            labels.get("arm", "other") in arms
+            and (model == "other" or (model, version) in models)
+            and labels.get("experiment", "other") in experiments
+        )
+
+    return are_live

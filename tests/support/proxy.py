@@ -185,7 +185,7 @@ class Sidecar:
 
         stats = self.worker._stats
         total = 0
-        for entry, _ in walk(stats.words):
+        for entry in walk(stats.words):
             if entry.name == name and labels.items() <= dict(entry.labels).items():
                 total += stats.words[entry.offset]
         return total

@@ -42,7 +42,13 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         generation=generation,
         champion=champion,
         models=tuple(
-            plan.Model(m.name, m.version, m.protocol, tuple(m.paths or default_paths(m.name)))
+            plan.Model(
+                m.name,
+                m.version,
+                m.protocol,
+                tuple(m.paths or default_paths(m.name)),
+                m.first_byte,
+            )
             for m in config.models
         ),
         challengers=tuple(challengers),
@@ -100,6 +106,7 @@ def _champion(config: model.Config) -> plan.Upstream:
         _upstream(config, champion),
         connect_timeout=champion.timeouts.connect,
         first_byte_timeout=champion.timeouts.first_byte,
+        between_bytes_timeout=champion.timeouts.between_bytes,
         total_timeout=champion.timeouts.total,
         max_connections=champion.max_connections,
         max_waiting=champion.max_waiting,
@@ -200,6 +207,7 @@ def _challenger(
         host_header=challenger.host or urlsplit(challenger.url).netloc,
         connect_timeout=timeouts.connect,
         first_byte_timeout=timeouts.first_byte,
+        between_bytes_timeout=timeouts.between_bytes,
         total_timeout=timeouts.total,
         max_connections=challenger.max_connections,
         max_waiting=challenger.max_waiting,
@@ -215,7 +223,7 @@ def mirror_timeouts(config: model.Config, mirror: model.Mirror) -> model.Timeout
     limit = mirror.timeout
     if limit is None:
         return config.champion.timeouts
-    return model.Timeouts(connect=limit, first_byte=limit, total=limit)
+    return model.Timeouts(connect=limit, first_byte=limit, between_bytes=limit, total=limit)
 
 
 def _copied(
@@ -228,6 +236,7 @@ def _copied(
             upstream,
             connect_timeout=timeouts.connect,
             first_byte_timeout=timeouts.first_byte,
+            between_bytes_timeout=timeouts.between_bytes,
             total_timeout=timeouts.total,
             max_connections=mirror.connections or config.champion.max_connections,
             max_waiting=mirror.queue.requests,

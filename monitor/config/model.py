@@ -105,6 +105,9 @@ class Model(Section):
     """Location of features and predictions, for protocol json."""
     baseline: File | None = None
     """Baseline file from `understudy baseline build`."""
+    first_byte: Seconds | None = None
+    """Time limit for the first byte of a response of this model; default: `timeouts.first_byte` of
+    the model server."""
 
     performance: Performance | None = None
     """How accuracy is computed, with and without labels."""
@@ -136,10 +139,14 @@ class Timeouts(Section):
 
     connect: Seconds = 2.0
     """To open a connection."""
-    first_byte: Seconds = 30.0
-    """From the end of the request to the first byte of the response."""
-    total: Seconds = 300.0
-    """For the whole exchange, including streams."""
+    first_byte: Seconds = 120.0
+    """From the end of the request to the first byte of the response. A challenger that hangs shows
+    only after this time: an experiment's minimum_duration should be longer."""
+    between_bytes: Seconds = 120.0
+    """Longest pause in a response, or in a request that the model server does not read."""
+    total: Seconds | None = None
+    """For the whole exchange; default: no limit, so that a response may flow for as long as it
+    does. Experiments count a response that takes longer than 5 minutes as late."""
 
 
 class Upstream(Section):

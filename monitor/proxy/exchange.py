@@ -6,6 +6,7 @@ ways, and the slower side applies backpressure to the faster one.
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic, monotonic_ns, time
 
 from understudy.monitor.errors import HttpError
@@ -158,18 +159,18 @@ class Exchange(Incoming):
         """Called periodically with the monotonic time: enforce the time limits."""
         if self.tunnel:
             return
-        upstream = self.arm.upstream
-        late = now_ns - self.started_ns > upstream.total_timeout * 1e9 or (
-            self.request_complete
-            and self._first_byte_ns == 0
-            and now_ns - self.ready_ns > upstream.first_byte_timeout * 1e9
-        )
+        total = self.arm.upstream.total_timeout
+        late = total is not None and now_ns - self.started_ns > total * 1e9
+        if not late:
+            if self.request_complete and not self._first_byte_ns:
+                late = now_ns - self.ready_ns > self._first_byte_timeout() * 1e9
+            else:
+                late = self._stalled(now_ns)
         if late:
-            connection = self._connection
             if self._is_ours(now_ns):
                 self._fail(record.OVERLOAD)
-            elif self.request_complete or (connection is not None and connection.choked):
-                # Choked: the client cannot send, since the model server does not read.
+            elif self.request_complete or self._blocked_ns < 0:
+                # Blocked: the client cannot send, since the model server does not read.
                 self._fail(record.TIMEOUT)
             else:
                 self.client.worker.rejected("slow_body")
@@ -220,10 +221,10 @@ class Exchange(Incoming):
         connections."""
         if self.queue_ns <= 0:
             return self.queue_ns < 0
-        upstream = self.arm.upstream
-        limit = upstream.total_timeout
+        total = self.arm.upstream.total_timeout
+        limit = inf if total is None else total
         if not self._first_byte_ns:
-            limit = min(limit, upstream.first_byte_timeout)
+            limit = min(limit, self._first_byte_timeout())
         return now_ns - self.started_ns - self.queue_ns <= limit * 1e9
 
     def writable(self, writable: bool) -> None:

@@ -44,6 +44,8 @@ class Incoming:
         "_first_byte_ns",
         "_gathers",
         "_open_ns",
+        "_progress",
+        "_progress_ns",
         "_started_at",
         "_unsent",
         "arm",
@@ -83,6 +85,8 @@ class Incoming:
         self.arm = runtime.champion
         self._breaker_epoch = 0
         self._choice: Choice | None = None
+        self._progress = -1
+        self._progress_ns = 0
         self._open_ns = 0
         self._started_at = 0.0
         self._gathers = False
@@ -136,14 +140,32 @@ class Incoming:
         if self._blocked_ns < 0:
             self._blocked_ns += monotonic_ns()
 
+    def _stalled(self, now_ns: int) -> bool:
+        """Whether no byte has arrived from either side for longer than is allowed."""
+        connection = self._connection
+        progress = self._received() + (connection.wire_size if connection is not None else 0)
+        if progress != self._progress:
+            self._progress = progress
+            self._progress_ns = now_ns
+        since = max(self._progress_ns, self._first_byte_ns)
+        return now_ns - since > self.arm.upstream.between_bytes_timeout * 1e9
+
+    def _first_byte_timeout(self) -> float:
+        """Time limit for the first byte of the response, in seconds."""
+        own = self.route.first_byte_timeout
+        return self.arm.upstream.first_byte_timeout if own is None else own
+
+    def _received(self) -> int:
+        """Bytes of the request's body that have arrived, with framing."""
+        chunked = self._body_chunked
+        return chunked.framed if chunked is not None else self.request_size
+
     def _slow(self, now_ns: int) -> bool:
         """Whether the body arrives more slowly than is allowed."""
         if self.request_complete or self._blocked_ns < 0:
             return False
         limits = self.runtime.plan.limits
-        chunked = self._body_chunked
-        received = chunked.framed if chunked is not None else self.request_size
-        allowed = limits.body_timeout + received / limits.body_rate
+        allowed = limits.body_timeout + self._received() / limits.body_rate
         return now_ns - self.started_ns - self._blocked_ns > allowed * 1e9
 
     @property

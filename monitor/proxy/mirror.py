@@ -9,6 +9,7 @@ challenger must not be judged by the requests alone that reached it.
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from time import monotonic, monotonic_ns, time
 
 from understudy.monitor.proxy.arm import Arm
@@ -165,9 +166,12 @@ class MirroredRequest:
         "_epoch",
         "_finished",
         "_first_byte_ns",
+        "_first_byte_timeout",
         "_message",
         "_mirror",
         "_model",
+        "_progress",
+        "_progress_ns",
         "_queue_ns",
         "_request_id",
         "_request_size",
@@ -196,6 +200,10 @@ class MirroredRequest:
         self._started_ns = monotonic_ns()
         self._queue_ns = 0
         self._first_byte_ns = 0
+        own = exchange.route.first_byte_timeout
+        self._first_byte_timeout = mirror.arm.upstream.first_byte_timeout if own is None else own
+        self._progress = -1
+        self._progress_ns = 0
         self._answered: ResponseHead | None = None
         self._connection: UpstreamConnection | None = None
         self._finished = False
@@ -218,15 +226,26 @@ class MirroredRequest:
         The challenger's time begins when it gets the request: as long as all our connections are
         busy, the delay is ours.
         """
-        limit = self._mirror.challenger.timeout
+        total = self._mirror.challenger.timeout
+        limit = inf if total is None else total
+        if not self._first_byte_ns:
+            limit = min(limit, self._first_byte_timeout)
         if self._queue_ns < 0:
             if now_ns - self._started_ns > limit * 1e9:
                 self._finish(record.OVERLOAD)
-            return
-        if not self._first_byte_ns:
-            limit = min(limit, self._mirror.arm.upstream.first_byte_timeout)
-        if now_ns - self._started_ns - self._queue_ns > limit * 1e9:
+        elif now_ns - self._started_ns - self._queue_ns > limit * 1e9 or self._stalled(now_ns):
             self._finish(record.TIMEOUT)
+
+    def _stalled(self, now_ns: int) -> bool:
+        """Whether the response has begun, and paused for longer than is allowed."""
+        connection = self._connection
+        if not self._first_byte_ns or connection is None:
+            return False
+        if connection.wire_size != self._progress:
+            self._progress = connection.wire_size
+            self._progress_ns = now_ns
+        limit = self._mirror.arm.upstream.between_bytes_timeout
+        return now_ns - self._progress_ns > limit * 1e9
 
     def cancel(self) -> None:
         """The worker stops before the response has arrived."""

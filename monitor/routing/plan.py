@@ -42,7 +42,8 @@ class Upstream:
     headers: tuple[tuple[str, str], ...] = ()
     connect_timeout: float = 2.0
     first_byte_timeout: float = 30.0
-    total_timeout: float = 60.0
+    between_bytes_timeout: float = 60.0
+    total_timeout: float | None = 60.0
     max_connections: int = 256
     max_waiting: int = 1024
     idle_timeout: float = 4.0
@@ -70,7 +71,7 @@ class Challenger:
 
     upstream: Upstream
     rate: float = 1.0
-    timeout: float = 5.0
+    timeout: float | None = 5.0
     queue_requests: int = 1024
     queue_bytes: int = 16 * 1024 * 1024
     max_response_bytes: int = 1024 * 1024
@@ -114,13 +115,15 @@ class Split:
 class Model:
     """An inference route: target paths whose segments match are this model's.
 
-    ``paths`` are exact paths in which ``*`` stands for one segment.
+    ``paths`` are exact paths in which ``*`` stands for one segment. ``first_byte_timeout`` in
+    seconds replaces that of the model servers.
     """
 
     name: str
     version: str
     protocol: str
     paths: tuple[str, ...]
+    first_byte_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

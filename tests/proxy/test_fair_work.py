@@ -132,6 +132,16 @@ async def test_waiting_connections_are_served_in_turn() -> None:
     assert abs(light.served - heavy.served) <= 1
 
 
+@pytest.mark.anyio
+async def test_a_queue_with_a_pause_leaves_the_turns_between_to_others() -> None:
+    turns = Turns(asyncio.get_running_loop(), 100, pause=3600.0)
+    waiting = Waiting(turns, 1)
+    turns.wait(waiting)  # type: ignore[arg-type]
+    for _ in range(40):
+        await asyncio.sleep(0)
+    assert waiting.served == 0
+
+
 # Requests -----------------------------------------------------------------------------------------
 
 

@@ -187,6 +187,8 @@ class Bench:
                 moved = self._serve(server) or moved
             if self.wild:
                 self._disturb(calm)
+            # Some may have more to parse than one turn allows.
+            moved = moved or any(end.connection._waits for end in (*self.clients, *self.servers))
             await asyncio.sleep(0)
             idle = 0 if moved or turn == _WILD_ROUNDS else idle + 1
             if idle > 6 and (calm or not self.wild):

@@ -182,6 +182,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     stats = SharedStats(tmp_path / "worker-0.stats", SMALL)
     stats.words[stats.counter("requests")] += 1
     assert victim.read_text() == "precious"
+    assert stats.in_memory is None, "a file takes the place of the link"
     assert StatsReader(tmp_path).read().counter("requests") == 1
 
 

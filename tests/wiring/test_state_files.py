@@ -236,6 +236,13 @@ def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
         read_document(path)
 
 
+def test_a_document_behind_a_link_is_not_read(tmp_path: Path) -> None:
+    replace_document(tmp_path / "real.json", b'{"a":1}')
+    (tmp_path / "one.json").symlink_to(tmp_path / "real.json")
+    with pytest.raises(OSError, match="symbolic links"):
+        read_document(tmp_path / "one.json")
+
+
 def test_links_in_the_state_folder_are_set_aside_at_the_start(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -30,6 +30,7 @@ NAMES = {
     "load-statistics": "benchmarks.load.statistics",
     "proxy": "benchmarks.proxy",
     "proxy-evaluation": "benchmarks.proxy.evaluation",
+    "proxy-hostile": "benchmarks.proxy.hostile",
     "sequential-acceptance": "benchmarks.sequential.acceptance",
     "sequential-costs": "benchmarks.sequential.costs",
     "sequential-decisions": "benchmarks.sequential.decisions",

@@ -15,6 +15,7 @@ import time
 import urllib.request
 import venv
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -110,9 +111,10 @@ class Understudy(Contender):
     name = "understudy"
     mirror = False
 
-    def command(self) -> list[str]:
+    def config(self) -> dict[str, Any]:
+        """Its configuration file."""
         self.control = free_port()
-        config = {
+        config: dict[str, Any] = {
             "version": 1,
             "listen": f"127.0.0.1:{self.port}",
             "control": {"listen": f"127.0.0.1:{self.control}"},
@@ -131,8 +133,11 @@ class Understudy(Contender):
                     "mirror": {"rate": 1.0, "connections": 256, "queue": {"bytes": "512MiB"}},
                 }
             ]
+        return config
+
+    def command(self) -> list[str]:
         path = self.folder / "understudy.yaml"
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.safe_dump(self.config()))
         return [sys.executable, "-m", "understudy", "serve", "--config", str(path)]
 
     def _by_command(self, text: str) -> list[int]:

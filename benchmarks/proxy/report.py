@@ -126,7 +126,7 @@ def report(figures: Figures, **course: Any) -> Result:
         environment(
             pinned="proxies on core 0; backend, challenger and load on core 1",
             **course,
-            **_versions(),
+            **versions(),
             others=others(figures),
             denominator="requests that reached the model server, counted there",
             latency="aiohttp is left out: it would set the pace for all",
@@ -203,7 +203,7 @@ def _resident_table(figures: Figures) -> _Table:
     return "Resident memory in MiB, before and after all closed-loop load", header, rows
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of the peers as they tell them; "missing" where there is none."""
 
     def told(*command: object) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from understudy.monitor.config.model import Config
+from understudy.monitor.evidence.arms import LONGEST_SECONDS
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.runner import ExperimentRunner
@@ -185,7 +186,8 @@ class SimulatedService:
                 "listen": "127.0.0.1:0",
                 "state_dir": self._folder.name,
                 "models": [{"name": "m", "protocol": "kserve-v1"}],
-                "champion": {"url": "http://127.0.0.1:9"},
+                # In the same proportion to the duration of the cases as by default.
+                "champion": {"url": "http://127.0.0.1:9", "timeouts": {"first_byte": "30s"}},
                 "challengers": [{"name": "candidate", "url": "http://127.0.0.1:9"}],
                 "experiments": [{"name": "x", "challengers": ["candidate"], **declared}],
                 **config,
@@ -205,7 +207,8 @@ class SimulatedService:
             _Running(challenger, np.random.default_rng((seed, 2))),
         ]
         timeouts = self.config.champion.timeouts
-        self._limit, self._first_byte = timeouts.total, timeouts.first_byte
+        self._limit = LONGEST_SECONDS if timeouts.total is None else timeouts.total
+        self._first_byte = timeouts.first_byte
         self._capture = self.config.capture.max_body
         self._names = self._new_names(START)
         self._numbers = itertools.count()

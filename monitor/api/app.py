@@ -118,12 +118,12 @@ def _health(app: FastAPI, plane: EvaluationPlane) -> None:
         """Readiness: all workers are ready, and clients are served. `warnings` are faults that
         clients do not notice, such as a challenger that is down while the champion serves, or
         payloads that cannot be read."""
-        snapshot = plane.snapshot()
+        snapshot = await plane.fresh_snapshot()
         problems = plane.problems(snapshot)
         document = {
             "ready": not problems,
             "problems": problems,
-            "warnings": plane.warnings(plane.service(snapshot)),
+            "warnings": plane.warnings(plane.service(snapshot), snapshot),
         }
         return answer(document, 503 if problems else 200)
 
@@ -146,7 +146,7 @@ def _health(app: FastAPI, plane: EvaluationPlane) -> None:
     )
     async def metrics(request: Request) -> Response:
         """All metrics, for a Prometheus scrape."""
-        families = list(PlaneCollector(plane).collect())
+        families = await PlaneCollector(plane).gather()
         accept = ",".join(request.headers.getlist("accept"))
         # Formatting takes milliseconds; the loop receives batches meanwhile.
         kind, body = await asyncio.to_thread(encode, families, accept)
@@ -158,7 +158,7 @@ def _show(app: FastAPI, plane: EvaluationPlane) -> None:
     async def show_status() -> Response:
         """Per arm: rates, errors and latency quantiles over 10 s, 1 m, 5 m and since the start;
         mirror health, drops, workers, configuration and predictions."""
-        return answer(status.status(plane))
+        return answer(await status.status(plane))
 
     @app.get("/v1/models", tags=["status"], responses=_documented(documents.Models))
     async def models() -> Response:

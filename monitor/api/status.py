@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from understudy import __version__
 from understudy.monitor.console.findings import in_short
@@ -14,7 +16,7 @@ from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.routing.serving import NOT_ERRORS, NOT_SENT, ArmService
 from understudy.monitor.stats.distribution import Distribution, summary
 from understudy.monitor.stats.reader import Labels, Snapshot
-from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, since_start
+from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, Windows, since_start
 from understudy.monitor.telemetry.processes import uses
 
 START = "start"
@@ -22,20 +24,85 @@ _UNSEEN: dict[str, Any] = {"mean": None, "std": None, "min": None, "max": None, 
 """Parts of a hidden column's summary that are not shown."""
 
 
-def _of_arm(labels: Labels, arm: str) -> bool:
-    return dict(labels).get("arm") == arm
+class Figures:
+    """What was measured, by arm: nothing in it changes, so any thread may look at it."""
+
+    def __init__(self, snapshot: Snapshot, windows: Windows, run_seconds: float) -> None:
+        self.snapshot = snapshot
+        self._seconds = {
+            name: windows.covered(seconds)
+            for name, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True)
+        }
+        self._seconds[START] = run_seconds
+        self._durations = {
+            name: _by_arm(windows.sketches("duration", seconds))
+            for name, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True)
+        }
+        self._durations[START] = _by_arm(since_start(snapshot, "duration"))
+        self._minute = {
+            name: _by_arm(windows.sketches(name, WINDOWS[1])) for name in ("first_byte", "queue")
+        }
+        self._recent_mirror = _by_arm(windows.counters("mirror", WINDOWS[1]))
+        self._counters: dict[tuple[str, str], list[tuple[Labels, int]]] = {}
+        for (name, labels), value in snapshot.counters.items():
+            key = name, dict(labels).get("arm", "")
+            self._counters.setdefault(key, []).append((labels, value))
+        self._gauges: dict[tuple[str, str], list[int]] = {}
+        for (name, labels), by_slot in snapshot.gauges.items():
+            key = name, dict(labels).get("arm", "")
+            self._gauges.setdefault(key, []).extend(by_slot.values())
+
+    def counter(self, name: str, arm: str) -> int:
+        """Sum of a counter of an arm."""
+        return sum(value for _, value in self._counters.get((name, arm), ()))
+
+    def gauge(self, name: str, arm: str) -> list[int]:
+        """Values of a gauge of an arm, of each worker."""
+        return self._gauges.get((name, arm), [])
+
+    def mirror(self, arm: str, recent: bool = False) -> dict[str, int]:
+        """Mirrored requests by outcome."""
+        if recent:
+            return _by("outcome", dict(self._recent_mirror.get(arm, ())))
+        return _by("outcome", dict(self._counters.get(("mirror", arm), ())))
+
+    def windows(self, arm: str, role: str) -> dict[str, Any]:
+        """Summaries of an arm in a role, by window."""
+        return {
+            name: _window(found.get(arm, ()), role, self._seconds[name])
+            for name, found in self._durations.items()
+        }
+
+    def brief(self, name: str, arm: str, role: str) -> dict[str, Any]:
+        """A sketch of an arm in a role within the last minute."""
+        whole = Distribution()
+        for labels, distribution in self._minute[name].get(arm, ()):
+            if dict(labels).get("role") == role:
+                whole.add(distribution)
+        values = summary(whole, 0.0)
+        return {key: values[key] for key in ("count", "p50", "p99", "max")}
+
+
+_T = TypeVar("_T")
+
+
+def _by_arm(found: Mapping[Labels, _T]) -> dict[str, list[tuple[Labels, _T]]]:
+    arms: dict[str, list[tuple[Labels, _T]]] = {}
+    for labels, value in found.items():
+        arms.setdefault(dict(labels).get("arm", ""), []).append((labels, value))
+    return arms
 
 
 def _window(
-    sketches: dict[Labels, Distribution], arm: str, role: str, seconds: float
+    found: Iterable[tuple[Labels, Distribution]], role: str, seconds: float
 ) -> dict[str, Any]:
     """Summary of one arm in one role (primary or mirror), with its errors and the summary of each
     outcome."""
     whole = Distribution()
     by_outcome: dict[str, Distribution] = {}
-    for labels, distribution in sketches.items():
+    for labels, distribution in found:
         have = dict(labels)
-        if (have.get("arm"), have.get("role")) != (arm, role):
+        if have.get("role") != role:
             continue
         whole.add(distribution)
         outcome = have.get("outcome", "")
@@ -54,91 +121,60 @@ def _window(
     }
 
 
-def _by(label: str, values: dict[Labels, int], arm: str | None = None) -> dict[str, int]:
-    """Sums by one label, of one arm or of all."""
+def _by(label: str, values: Mapping[Labels, int]) -> dict[str, int]:
+    """Sums by one label."""
     sums: dict[str, int] = {}
     for labels, value in values.items():
-        if value and (arm is None or _of_arm(labels, arm)):
+        if value:
             key = dict(labels).get(label, "")
             sums[key] = sums.get(key, 0) + value
     return dict(sorted(sums.items()))
 
 
-def _windows(
-    plane: EvaluationPlane, snapshot: Snapshot, arm: str, role: str, run_seconds: float
-) -> dict[str, Any]:
-    windows = plane.windows
-    shown = {
-        name: _window(windows.sketches("duration", seconds), arm, role, windows.covered(seconds))
-        for name, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True)
-    }
-    shown[START] = _window(since_start(snapshot, "duration"), arm, role, run_seconds)
-    return shown
-
-
-def _arm(
-    plane: EvaluationPlane, snapshot: Snapshot, service: ArmService, run_seconds: float
-) -> dict[str, Any]:
-    windows, arm = plane.windows, service.arm
+def _arm(figures: Figures, service: ArmService) -> dict[str, Any]:
+    arm = service.arm
     mirrored = service.role in ("mirrored", "unused")
     # Mirrored requests are another measurement than those of clients: never in one figure.
-    of_role = {
-        role: _windows(plane, snapshot, arm, role, run_seconds) for role in ("primary", "mirror")
-    }
+    of_role = {role: figures.windows(arm, role) for role in ("primary", "mirror")}
     measured = "mirror" if mirrored else "primary"
     other = "primary" if mirrored else "mirror"
-
-    def gauge(name: str) -> list[int]:
-        return [
-            value
-            for labels, by_slot in snapshot.gauges_named(name).items()
-            if _of_arm(labels, arm)
-            for value in by_slot.values()
-        ]
-
-    cold = [value / 1e6 for value in gauge("cold_start_us") if value]
+    cold = [value / 1e6 for value in figures.gauge("cold_start_us", arm) if value]
     result: dict[str, Any] = {
         "arm": arm,
         **service.to_dict(),
         "measured": measured,
-        "in_flight": sum(gauge("in_flight")),
+        "in_flight": sum(figures.gauge("in_flight", arm)),
         "windows": of_role[measured],
         "other_windows": of_role[other] if of_role[other][START]["count"] else None,
-        "first_byte": _brief(windows.sketches("first_byte", WINDOWS[1]), arm, measured),
-        "queue": _brief(windows.sketches("queue", WINDOWS[1]), arm, measured),
-        "pool": {state: sum(gauge(f"pool_{state}")) for state in ("idle", "busy", "waiting")},
-        "connects": snapshot.counter("upstream_connects", arm=arm),
-        "connect_failures": snapshot.counter("upstream_connect_failures", arm=arm),
-        "retries": snapshot.counter("retries", arm=arm),
-        "request_bytes": snapshot.counter("request_bytes", arm=arm),
-        "response_bytes": snapshot.counter("response_bytes", arm=arm),
-        "cold_starts": snapshot.counter("cold_starts", arm=arm),
+        "first_byte": figures.brief("first_byte", arm, measured),
+        "queue": figures.brief("queue", arm, measured),
+        "pool": {
+            state: sum(figures.gauge(f"pool_{state}", arm)) for state in ("idle", "busy", "waiting")
+        },
+        "connects": figures.counter("upstream_connects", arm),
+        "connect_failures": figures.counter("upstream_connect_failures", arm),
+        "retries": figures.counter("retries", arm),
+        "request_bytes": figures.counter("request_bytes", arm),
+        "response_bytes": figures.counter("response_bytes", arm),
+        "cold_starts": figures.counter("cold_starts", arm),
         "cold_start_seconds": max(cold) if cold else None,
         "mirror": None,
     }
     if service.challenger:
-        outcomes = snapshot.counters_named("mirror")
-        recent = windows.counters("mirror", WINDOWS[1])
+        outcomes = figures.mirror(arm)
         result["mirror"] = {
-            "outcomes": _by("outcome", outcomes, arm),
-            "outcomes_1m": _by("outcome", recent, arm),
-            "not_sent": sum(
-                n for outcome, n in _by("outcome", outcomes, arm).items() if outcome in NOT_SENT
-            ),
-            "queue": sum(gauge("mirror_queue")),
+            "outcomes": outcomes,
+            "outcomes_1m": figures.mirror(arm, recent=True),
+            "not_sent": sum(n for outcome, n in outcomes.items() if outcome in NOT_SENT),
+            "queue": sum(figures.gauge("mirror_queue", arm)),
             "rate": service.mirror_rate,
             "breaker": dict(service.mirror_breaker),
         }
     return result
 
 
-def _brief(sketches: dict[Labels, Distribution], arm: str, role: str) -> dict[str, Any]:
-    whole = Distribution()
-    for labels, distribution in sketches.items():
-        if _of_arm(labels, arm) and dict(labels).get("role") == role:
-            whole.add(distribution)
-    values = summary(whole, 0.0)
-    return {name: values[name] for name in ("count", "p50", "p99", "max")}
+def _arms(figures: Figures, arms: Iterable[ArmService]) -> list[dict[str, Any]]:
+    return [_arm(figures, arm) for arm in arms]
 
 
 def predictions(plane: EvaluationPlane) -> list[dict[str, Any]]:
@@ -178,12 +214,19 @@ def undecodable(plane: EvaluationPlane) -> list[dict[str, Any]]:
     ]
 
 
-def status(plane: EvaluationPlane) -> dict[str, Any]:
-    """The whole document, as plain data. Durations in seconds, sizes in bytes."""
-    snapshot = plane.snapshot()
+async def status(plane: EvaluationPlane) -> dict[str, Any]:
+    """The whole document, as plain data. Durations in seconds, sizes in bytes.
+
+    The figures of the arms, which may be many, are computed in another thread.
+    """
+    snapshot = await plane.fresh_snapshot()
     run_seconds = plane.run_seconds()
     problems = plane.problems(snapshot)
     service = plane.service(snapshot)
+    windows = plane.windows.copy()
+    arms = await asyncio.to_thread(
+        lambda: _arms(Figures(snapshot, windows, run_seconds), service.arms)
+    )
     supervisor = plane.supervisor
     use = {pid: process_use for _, pid, process_use in uses(snapshot.slots)}
     restarts = {int(w["slot"]): int(w.get("restarts", 0)) for w in supervisor.workers}
@@ -198,7 +241,7 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
         "run_seconds": run_seconds,
         "ready": not problems,
         "problems": problems,
-        "warnings": plane.warnings(service),
+        "warnings": plane.warnings(service, snapshot),
         "config": {"generation": supervisor.generation, "error": supervisor.config_error},
         "workers": [
             {
@@ -216,7 +259,7 @@ def status(plane: EvaluationPlane) -> dict[str, Any]:
             "memory_bytes": use[os.getpid()].memory_bytes if os.getpid() in use else None,
             "cpu_seconds": use[os.getpid()].cpu_seconds if os.getpid() in use else None,
         },
-        "arms": [_arm(plane, snapshot, arm, run_seconds) for arm in service.arms],
+        "arms": arms,
         "records": {
             "eligible": eligible,
             "sent": sent,

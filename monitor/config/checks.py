@@ -54,15 +54,15 @@ def _unequal_limits(config: Config) -> Iterator[Problem]:
     for index, challenger in enumerate(config.challengers):
         path = f"challengers[{index}]"
         mirror = challenger.mirror
-        pairs: list[tuple[str, float, str, float, str]] = []
-        for name in ("connect", "first_byte", "total"):
+        pairs: list[tuple[str, float | None, str, float | None, str]] = []
+        for name in ("connect", "first_byte", "between_bytes", "total"):
             theirs, ours = getattr(challenger.timeouts, name), getattr(champion.timeouts, name)
             pairs.append((f"timeouts.{name}", theirs, f"champion.timeouts.{name}", ours, " s"))
         for name in ("max_connections", "max_waiting"):
             theirs, ours = getattr(challenger, name), getattr(champion, name)
             pairs.append((name, theirs, f"champion.{name}", ours, ""))
         if mirror.timeout is not None:
-            for name in ("first_byte", "total"):
+            for name in ("first_byte", "between_bytes", "total"):
                 ours = getattr(champion.timeouts, name)
                 key = f"champion.timeouts.{name}"
                 pairs.append(("mirror.timeout", mirror.timeout, key, ours, " s"))
@@ -73,13 +73,20 @@ def _unequal_limits(config: Config) -> Iterator[Problem]:
             )
         for key, theirs, other, ours, unit in pairs:
             if theirs != ours:
-                yield f"{path}.{key}", f"{theirs:g}{unit}, but {other} is {ours:g}{unit}"
+                yield (
+                    f"{path}.{key}",
+                    f"{_limit(theirs, unit)}, but {other} is {_limit(ours, unit)}",
+                )
         if mirror.max_response < capture:
             yield (
                 f"{path}.mirror.max_response",
                 f"{mirror.max_response:,} bytes, but the champion's answers are read up to "
                 f"capture.max_body ({capture:,} bytes): larger ones cannot be compared",
             )
+
+
+def _limit(value: float | None, unit: str) -> str:
+    return "not set" if value is None else f"{value:g}{unit}"
 
 
 def problems_at_start(config: Config, environment: Mapping[str, str]) -> list[Problem]:

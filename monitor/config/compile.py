@@ -35,7 +35,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
     serving = {
         arms[arm] for _, allocation, _ in divided for arm in set(allocation.arms) - {OUT}
     } - _compared(config, routes)
-    champion = _champion(config.champion)
+    champion = _champion(config)
     challengers = [_challenger(config, c, c.name in serving) for c in config.challengers]
     noise = max((e.compare.noise for e in config.experiments), default=0.0)
     if noise > 0.0:
@@ -44,16 +44,25 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         generation=generation,
         champion=champion,
         models=tuple(
-            plan.Model(m.name, m.version, m.protocol, tuple(m.paths or default_paths(m.name)))
+            plan.Model(
+                m.name,
+                m.version,
+                m.protocol,
+                tuple(m.paths or default_paths(m.name)),
+                m.first_byte,
+            )
             for m in config.models
         ),
         challengers=tuple(challengers),
         splits=_splits(config, divided, arms, 1 + len(challengers)),
         limits=plan.Limits(
             head_bytes=limits.head,
+            header_lines=limits.header_lines,
             target_bytes=limits.target,
             connections=limits.connections,
             header_timeout=limits.header_timeout,
+            body_timeout=limits.body_timeout,
+            body_rate=limits.body_rate,
             keepalive_timeout=limits.keepalive,
             drain_timeout=limits.drain,
         ),
@@ -133,11 +142,13 @@ def default_paths(name: str) -> list[str]:
     ]
 
 
-def _champion(champion: model.Champion) -> plan.Upstream:
+def _champion(config: model.Config) -> plan.Upstream:
+    champion = config.champion
     return replace(
-        _upstream(champion),
+        _upstream(config, champion),
         connect_timeout=champion.timeouts.connect,
         first_byte_timeout=champion.timeouts.first_byte,
+        between_bytes_timeout=champion.timeouts.between_bytes,
         total_timeout=champion.timeouts.total,
         max_connections=champion.max_connections,
         max_waiting=champion.max_waiting,
@@ -224,7 +235,7 @@ def _split(
 def _again(config: model.Config, noise: float) -> plan.Challenger:
     """The champion as a mirror target, to measure how much its own answers differ."""
     mirror = model.Mirror(rate=noise)
-    upstream = _champion(config.champion)
+    upstream = _champion(config)
     return _copied(config, replace(upstream, name=upstream.name + REPEAT_SUFFIX), mirror, noise)
 
 
@@ -234,10 +245,11 @@ def _challenger(
     mirror = challenger.mirror
     timeouts = challenger.timeouts
     serving = replace(
-        _upstream(challenger),
+        _upstream(config, challenger),
         host_header=challenger.host or urlsplit(challenger.url).netloc,
         connect_timeout=timeouts.connect,
         first_byte_timeout=timeouts.first_byte,
+        between_bytes_timeout=timeouts.between_bytes,
         total_timeout=timeouts.total,
         max_connections=challenger.max_connections,
         max_waiting=challenger.max_waiting,
@@ -253,7 +265,7 @@ def mirror_timeouts(config: model.Config, mirror: model.Mirror) -> model.Timeout
     limit = mirror.timeout
     if limit is None:
         return config.champion.timeouts
-    return model.Timeouts(connect=limit, first_byte=limit, total=limit)
+    return model.Timeouts(connect=limit, first_byte=limit, between_bytes=limit, total=limit)
 
 
 def _copied(
@@ -266,6 +278,7 @@ def _copied(
             upstream,
             connect_timeout=timeouts.connect,
             first_byte_timeout=timeouts.first_byte,
+            between_bytes_timeout=timeouts.between_bytes,
             total_timeout=timeouts.total,
             max_connections=mirror.connections or config.champion.max_connections,
             max_waiting=mirror.queue.requests,
@@ -284,7 +297,7 @@ def _copied(
     )
 
 
-def _upstream(upstream: model.Upstream) -> plan.Upstream:
+def _upstream(config: model.Config, upstream: model.Upstream) -> plan.Upstream:
     """The settings that champion and challengers share."""
     parts = urlsplit(upstream.url)
     secure = parts.scheme == "https"
@@ -298,4 +311,6 @@ def _upstream(upstream: model.Upstream) -> plan.Upstream:
         host_header=upstream.host,
         headers=tuple(upstream.headers.items()),
         idle_timeout=upstream.idle,
+        max_header_lines=config.limits.header_lines,
+        max_interim=config.limits.interim,
     )

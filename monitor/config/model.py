@@ -105,6 +105,9 @@ class Model(Section):
     """Location of features and predictions, for protocol json."""
     baseline: File | None = None
     """Baseline file from `understudy baseline build`."""
+    first_byte: Seconds | None = None
+    """Time limit for the first byte of a response of this model; default: `timeouts.first_byte` of
+    the model server."""
 
     performance: Performance | None = None
     """How accuracy is computed, with and without labels."""
@@ -144,10 +147,14 @@ class Timeouts(Section):
 
     connect: Seconds = 2.0
     """To open a connection."""
-    first_byte: Seconds = 30.0
-    """From the end of the request to the first byte of the response."""
-    total: Seconds = 300.0
-    """For the whole exchange, including streams."""
+    first_byte: Seconds = 120.0
+    """From the end of the request to the first byte of the response. A challenger that hangs shows
+    only after this time: an experiment's minimum_duration should be longer."""
+    between_bytes: Seconds = 120.0
+    """Longest pause in a response, or in a request that the model server does not read."""
+    total: Seconds | None = None
+    """For the whole exchange; default: no limit, so that a response may flow for as long as it
+    does. Experiments count a response that takes longer than 5 minutes as late."""
 
 
 class Upstream(Section):
@@ -241,7 +248,8 @@ class Mirror(Section):
     queue: Queue = Queue()
     """Limits of the queue."""
     max_response: Bytes = 1024 * 1024
-    """Maximum response size; a longer response is truncated."""
+    """Maximum size of a response body on the wire, with its chunk framing and interim responses; a
+    longer response ends as too_large."""
     breaker: Breaker = Breaker()
     """Circuit breaker."""
 
@@ -268,12 +276,22 @@ class Limits(Section):
 
     head: Bytes = Field(default=32 * 1024, ge=1024, le=60 * 1024)
     """Maximum size of a request head; otherwise 431."""
+    header_lines: int = Field(default=128, ge=16, le=4096)
+    """Maximum number of header lines of a request, otherwise 431, or of a response, including its
+    interim (1xx) responses, otherwise 502."""
+    interim: int = Field(default=64, ge=0, le=4096)
+    """Maximum number of interim (1xx) responses to one request; otherwise 502."""
     target: Bytes = Field(default=8 * 1024, ge=256, le=60 * 1024)
     """Maximum length of a request target; otherwise 414."""
     connections: int = Field(default=4096, ge=1, le=1_000_000)
     """Maximum number of client connections, per worker; otherwise 503."""
     header_timeout: Seconds = 10.0
     """Maximum time to receive a request head; otherwise 408."""
+    body_timeout: Seconds = 30.0
+    """Maximum time to receive a request body, in addition to one second for each body_rate of it;
+    otherwise 408. Time in which the proxy does not read does not count."""
+    body_rate: Bytes = 1024
+    """Minimum size per second of a request body that takes longer than body_timeout."""
     keepalive: Seconds = 75.0
     """Idle timeout of a client connection."""
     drain: Seconds = 20.0

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 
 from understudy.monitor.config.compile import REPEAT_SUFFIX, mirror_timeouts, servers_of
 from understudy.monitor.config.experiment import Experiment
-from understudy.monitor.config.model import Config, Timeouts
+from understudy.monitor.config.model import Config, Mirror, Timeouts
+
+LONGEST_SECONDS = 300.0
+"""A response that takes longer counts as late in a comparison, where no time limit says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
     """Time limits that hold for all arms of a comparison, in seconds: the shorter ones of each."""
 
-    first_byte: float = 30.0
-    total: float = 300.0
+    first_byte: float = 120.0
+    total: float = LONGEST_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +72,32 @@ def arms_of(config: Config, declared: Experiment) -> Arms:
     champion = config.champion.name
     repeat = champion + REPEAT_SUFFIX if declared.compare.noise else ""
     # Must be the salt by which workers choose mirrored requests: it is the same in every plan.
-    own = config.champion.timeouts
+    own = _for_model(config, declared, config.champion.timeouts)
     of_arms = [c for c in config.challengers if c.name in declared.challengers]
     return Arms(
         champion,
         repeat,
         rates,
         b"understudy",
-        {c.name: _shorter(own, mirror_timeouts(config, c.mirror)) for c in of_arms},
-        _shorter(own, *(c.timeouts for c in of_arms)),
+        {c.name: _shorter(own, _of_mirror(config, declared, c.mirror)) for c in of_arms},
+        _shorter(own, *(_for_model(config, declared, c.timeouts) for c in of_arms)),
         {c.name: c.mirror.max_response for c in of_arms},
         servers_of(config, declared),
     )
 
 
 def _shorter(*timeouts: Timeouts) -> TimeLimits:
-    return TimeLimits(min(t.first_byte for t in timeouts), min(t.total for t in timeouts))
+    totals = [LONGEST_SECONDS if t.total is None else t.total for t in timeouts]
+    return TimeLimits(min(t.first_byte for t in timeouts), min(totals))
+
+
+def _for_model(config: Config, declared: Experiment, timeouts: Timeouts) -> Timeouts:
+    """``timeouts`` with the time to the first byte that the experiment's model has."""
+    name = declared.model if declared.model is not None else config.models[0].name
+    own = next((model.first_byte for model in config.models if model.name == name), None)
+    return timeouts if own is None else timeouts.model_copy(update={"first_byte": own})
+
+
+def _of_mirror(config: Config, declared: Experiment, mirror: Mirror) -> Timeouts:
+    timeouts = mirror_timeouts(config, mirror)
+    return timeouts if mirror.timeout is not None else _for_model(config, declared, timeouts)

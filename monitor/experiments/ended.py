@@ -6,16 +6,14 @@ in fewer points. Single records, such as the worst disagreements, are not kept.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from understudy.common.durable import replace_file
+from understudy.common.durable import read_document, replace_document, set_aside
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.report import plots
 from understudy.monitor.experiments.summary import document
@@ -57,16 +55,14 @@ class EndedReports:
         self._path = state_dir / FILE_NAME
         self.reports: list[dict[str, Any]] = []
         try:
-            data = orjson.loads(self._path.read_bytes())
+            data = orjson.loads(read_document(self._path))
             if data["version"] != _VERSION:
                 raise ValueError(f"unknown version {data['version']!r}")
             self.reports = [_checked(one) for one in data["reports"]]
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            aside = self._path.with_name(FILE_NAME + ".damaged")
-            with contextlib.suppress(OSError):
-                os.replace(self._path, aside)
+        except Exception as error:  # whatever the file holds
+            aside = set_aside(self._path)
             log.error("%s: cannot be used: %r; it is kept as %s", self._path, error, aside)
 
     def add(self, report: dict[str, Any]) -> None:
@@ -84,7 +80,8 @@ class EndedReports:
                 break
             kept.insert(0, text)
         self.reports = self.reports[-len(kept) :] if kept else []
-        replace_file(self._path, b'{"version":%d,"reports":[%b]}' % (_VERSION, b",".join(kept)))
+        document = b'{"version":%d,"reports":[%b]}' % (_VERSION, b",".join(kept))
+        replace_document(self._path, document)
 
     def find(self, name: str) -> dict[str, Any] | None:
         """The latest report of that name."""

@@ -1,7 +1,8 @@
 """CloudEvents in the format of KServe's payload logger: a request and a response with one id.
 
-The first of the two waits for the other, up to :data:`MAX_WAIT_SECONDS`, and at most
-:data:`MAX_WAITING` wait. Payloads are of the V1 or V2 protocol, which is detected.
+The first of the two waits for the other, up to :data:`MAX_WAIT_SECONDS`; at most
+:data:`MAX_WAITING` wait, of :data:`MAX_WAITING_BYTES`. Payloads are of the V1 or V2 protocol, which
+is detected.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from understudy.monitor.records.record import CLIENT_ERROR, OK
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
 MAX_WAITING = 10_000
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""Payload bytes of all events that wait: they are part of the saved state."""
 MAX_WAIT_SECONDS = 300.0
 """How long an event waits for its other half."""
 STRUCTURED = "application/cloudevents+json"
@@ -82,11 +85,13 @@ def _event(attributes: Mapping[str, Any], data: bytes) -> Event:
 
 class Pairs:
     """Joins requests with their responses. ``outcomes`` counts ``joined``, ``duplicate``,
-    ``expired`` (the other half never came) and ``overflow`` (too many were waiting)."""
+    ``expired`` (the other half never came) and ``overflow`` (too many were waiting, or too many
+    bytes)."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
         self._waiting: OrderedDict[tuple[str, str], tuple[float, Event]] = OrderedDict()
+        self._bytes = 0
 
     @property
     def waiting(self) -> int:
@@ -99,17 +104,27 @@ class Pairs:
         other = RESPONSE if event.kind == REQUEST else REQUEST
         other_half = self._waiting.pop((event.id, other), None)
         if other_half is not None:
+            self._bytes -= len(other_half[1].data)
             self.outcomes["joined"] += 1
             halves = (event, other_half[1]) if event.kind == REQUEST else (other_half[1], event)
             return halves
         if (event.id, event.kind) in self._waiting:
             self.outcomes["duplicate"] += 1
             return None
-        if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popitem(last=False)
-            self.outcomes["overflow"] += 1
-        self._waiting[event.id, event.kind] = (now, event)
+        self._wait(now, event)
         return None
+
+    def _wait(self, since: float, event: Event) -> None:
+        size = len(event.data)
+        if size > MAX_WAITING_BYTES:
+            self.outcomes["overflow"] += 1
+            return
+        while len(self._waiting) >= MAX_WAITING or self._bytes + size > MAX_WAITING_BYTES:
+            _, (_, oldest) = self._waiting.popitem(last=False)
+            self._bytes -= len(oldest.data)
+            self.outcomes["overflow"] += 1
+        self._waiting[event.id, event.kind] = (since, event)
+        self._bytes += size
 
     def dump_state(self) -> list[list[Any]]:
         """The waiting events, as plain data."""
@@ -122,6 +137,7 @@ class Pairs:
         """Restore the result of :meth:`dump_state`. Raises ValueError or TypeError for other
         data."""
         self._waiting.clear()
+        self._bytes = 0
         for since, id_, kind, service, at, data in state:
             event = Event(
                 str(id_),
@@ -130,7 +146,7 @@ class Pairs:
                 None if at is None else float(at),
                 base64.b64decode(data, validate=True),
             )
-            self._waiting[event.id, event.kind] = (float(since), event)
+            self._wait(float(since), event)
 
     def expire(self, now: float) -> None:
         """Drop events that have waited for too long; ``now`` is unix seconds."""
@@ -138,7 +154,7 @@ class Pairs:
             key = next(iter(self._waiting))
             if now - self._waiting[key][0] <= MAX_WAIT_SECONDS:
                 return
-            del self._waiting[key]
+            self._bytes -= len(self._waiting.pop(key)[1].data)
             self.outcomes["expired"] += 1
 
 

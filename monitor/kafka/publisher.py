@@ -92,12 +92,13 @@ class Publisher:
         # Each flush is synced before it is committed, so the spool need not do it by itself.
         self.spool = Spool(folder, kafka.spool.max_size, sync_seconds=None)
         saved = _mark(self.spool.mark)
+        received = saved.get("slots")
         if saved.get("run") != run:
             saved = {}
         self._run = run
         self.id = str(saved.get("id") or f"{run[:40]}-{secrets.token_hex(4)}")
         """The run as blocks name it; a new one if the spool was lost."""
-        self.slots = Slots.from_state(saved.get("slots") or [], run)
+        self.slots = Slots(known=False) if received is None else Slots.from_state(received, run)
         self.committed = {key: slot.last_seq for key, slot in self.slots}
         """Number of the last batch on disk, by (run, slot)."""
         self.source = kafka.source or socket.gethostname()

@@ -181,7 +181,7 @@ class _OtherVersionError(sqlite3.DatabaseError):
 
 def _open(path: Path, after: int) -> sqlite3.Connection:
     # It holds personal data; by default SQLite makes it readable for all users.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         # Must come before the first write: afterwards it would take a VACUUM.

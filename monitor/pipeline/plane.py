@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -22,10 +23,12 @@ from understudy.monitor.pipeline.mode import LabelIntake, Mode, StateSaver
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction
-from understudy.monitor.routing.plan import Plan, Upstream
+from understudy.monitor.routing.plan import Plan, Upstream, live_labels
 from understudy.monitor.routing.serving import MINUTE, Observed, Service, service_of
 from understudy.monitor.stats.energy import Rapl
-from understudy.monitor.stats.reader import Snapshot, StatsReader
+from understudy.monitor.stats.reader import Snapshot
+from understudy.monitor.stats.shared import IsLive
+from understudy.monitor.stats.totals import FILE_NAME, Statistics
 from understudy.monitor.stats.windows import Windows
 from understudy.monitor.supervisor.control_line import Supervisor
 
@@ -52,14 +55,20 @@ class EvaluationPlane:
     windows: Windows = field(default_factory=Windows)
     energy: Rapl = field(default_factory=Rapl)
     started: float = field(default_factory=time.time)
-    reader: StatsReader = field(init=False)
+    reader: Statistics = field(init=False)
     redaction: Redaction = field(init=False)
     ingest: IngestService = field(init=False)
     _plan: tuple[tuple[int, int], Plan] | None = field(init=False, default=None)
     """The plan that was read last, by time and inode of its file."""
 
     def __post_init__(self) -> None:
-        self.reader = StatsReader(self.run_dir)
+        self.reader = Statistics(
+            self.run_dir,
+            self.settings.state_dir / FILE_NAME,
+            self.run,
+            self.server.slots.received,
+            self.live_labels,
+        )
         self.redaction = redaction_of_settings(self.settings)
         self.ingest = IngestService(_declared(self.settings), self.pipeline.take)
 
@@ -77,6 +86,23 @@ class EvaluationPlane:
         self.pipeline.flush()
         return self.reader.read()
 
+    async def fresh_snapshot(self) -> Snapshot:
+        """The same without holding up the event loop."""
+        self.pipeline.flush()
+        return await asyncio.to_thread(self.reader.read)
+
+    def live_labels(self) -> IsLive:
+        """Which labels belong to the plan."""
+        return live_labels(self.plan())
+
+    def save_statistics(self, last: bool = False) -> bool:
+        """Write the totals of all runs to disk; with ``last`` no worker runs any more. False when
+        it failed."""
+        done = self.reader.save(last)
+        for run in self.reader.added if done else ():
+            self.server.slots.forget(run)
+        return done
+
     def run_seconds(self) -> float:
         """Seconds since the run directory was created; restarts of this process do not count."""
         try:
@@ -92,7 +118,7 @@ class EvaluationPlane:
         """
         try:
             if not self.owns_run():
-                (self.run_dir / _MARK).write_text(self.run)
+                (self.run_dir / _MARK).write_text(self.run, encoding="utf-8")
         except OSError as error:
             raise StateError(f"{self.run_dir}: cannot be written: {error.strerror}") from error
 
@@ -195,10 +221,27 @@ class EvaluationPlane:
             found.append("no worker is running")
         return [*found, *self.service(snapshot).problems]
 
-    def warnings(self, service: Service) -> list[str]:
-        """Faults that clients do not notice: of arms, and of what is monitored."""
+    def warnings(self, service: Service, snapshot: Snapshot) -> list[str]:
+        """Faults that clients do not notice: of arms, of what is monitored, and of the service."""
         loop = self.pipeline.findings_loop
-        return [*service.warnings, *(loop.watches.warnings() if loop is not None else ())]
+        unread = loop.watches.warnings() if loop is not None else ()
+        return [*service.warnings, *unread, *self.faults(snapshot)]
+
+    def faults(self, snapshot: Snapshot) -> list[str]:
+        """What the service cannot do at present, and clients do not notice."""
+        found = [self.supervisor.state_problem, self.saver.error, self.reader.error]
+        if self.experiments is not None:
+            found.append(self.experiments.error)
+        if self.pipeline.recorder is not None:
+            found.append(self.pipeline.recorder.error)
+        found += _set_aside(self.settings.state_dir)
+        if snapshot.gauge("statistics_full"):
+            found.append(
+                "the workers' statistics are full: further arms and models are counted as 'other'"
+            )
+        if self.supervisor.workers and not snapshot.slots:
+            found.append("the workers' statistics cannot be read")
+        return [text for text in dict.fromkeys(found) if text]
 
     def _unreachable(self, arm: str) -> bool:
         failures = self.windows.counters("upstream_connect_failures", _RECENT_SECONDS)
@@ -210,6 +253,19 @@ class EvaluationPlane:
             for labels, grown in self.windows.counters("requests", _RECENT_SECONDS).items()
             if dict(labels).get("arm") == arm and dict(labels).get("outcome") in answered
         )
+
+
+def _set_aside(state_dir: Path) -> list[str]:
+    """Files that could not be used; they stay until someone has looked at them."""
+    try:
+        names = sorted(name for name in os.listdir(state_dir) if name.endswith(".damaged"))
+    except OSError:
+        return []
+    return [
+        f"{name.removesuffix('.damaged')} could not be used; it is kept as {state_dir / name}: "
+        "remove it once you have looked at it"
+        for name in names
+    ]
 
 
 def _declared(settings: Settings) -> KnownModels:

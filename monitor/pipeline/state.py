@@ -7,16 +7,14 @@ does not hold payloads, traces, or anything that is in the workers' shared stati
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from understudy.common.durable import replace_file
+from understudy.common.durable import read_document, replace_document
 from understudy.monitor.errors import StateError
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.slots import Slots
@@ -34,7 +32,7 @@ def capture(slots: Slots, pipeline: Pipeline) -> dict[str, Any]:
 
 def write(path: Path, state: dict[str, Any]) -> None:
     """Replace the file. Raises OSError."""
-    replace_file(path, orjson.dumps(state))
+    replace_document(path, orjson.dumps(state))
 
 
 def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:
@@ -43,9 +41,11 @@ def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:
     Without a file the state is empty. Raises StateError when the file cannot be used.
     """
     try:
-        data = path.read_bytes()
+        data = read_document(path)
     except FileNotFoundError:
         return Slots()
+    except ValueError as error:
+        raise StateError(f"{path}: not a saved state: {error}") from error
     except OSError as error:
         raise StateError(f"{path}: {error}") from error
     try:
@@ -56,17 +56,14 @@ def restore(path: Path, run: str, pipeline: Pipeline) -> Slots:
         raise StateError(f"{path}: not a saved state: {error!r}") from error
     if version != VERSION:
         raise StateError(f"{path}: version {version!r}, this program reads version {VERSION}")
-    slots = Slots.from_state(parts[1], run)
-    pipeline.load_state(parts[0])
+    try:
+        slots = Slots.from_state(parts[1], run)
+        pipeline.load_state(parts[0])
+    except StateError:
+        raise
+    except Exception as error:  # whatever the file holds
+        raise StateError(f"{path}: not a saved state: {error!r}") from error
     return slots
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a file that cannot be used, to keep it; return the new path."""
-    aside = path.with_name(path.name + ".damaged")
-    with contextlib.suppress(OSError):
-        os.replace(path, aside)
-    return aside
 
 
 class Saver:

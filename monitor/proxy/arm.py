@@ -7,6 +7,7 @@ from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
 from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Upstream
 from understudy.monitor.stats.shared import SharedStats
 
@@ -21,20 +22,19 @@ class Arm:
         role: str,
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
+        turns: Turns,
     ) -> None:
         self.index = index
         self.upstream = upstream
-        self.pool = Pool(upstream, loop, self._on_connect, self._on_retry)
+        self.pool = Pool(upstream, loop, turns, self._on_connect, self._on_retry, self._refused)
         self.words = stats.words
-        label = {"arm": upstream.name}
+        self._stats = stats
+        self._label = label = {"arm": upstream.name}
         self.in_flight = stats.gauge("in_flight", {**label, "role": role})
-        self._connects = stats.counter("upstream_connects", label)
-        self._connect_failures = stats.counter("upstream_connect_failures", label)
-        self._retries = stats.counter("retries", label)
-        self._cold_starts = stats.counter("cold_starts", label)
         self._cold_start_us = stats.gauge("cold_start_us", label)
         pool = {**label, "role": role}
         self._gauges = [stats.gauge(f"pool_{what}", pool) for what in ("idle", "busy", "waiting")]
+        stats.hold(self)
         self._away_since: float | None = None
         self._prefix = upstream.path_prefix.encode()
         self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None
@@ -74,7 +74,7 @@ class Arm:
         """An inference succeeded; if the server had been unreachable, this ends a cold start."""
         if self._away_since is not None:
             self.words[self._cold_start_us] = int((monotonic() - self._away_since) * 1e6)
-            self.words[self._cold_starts] += 1
+            self._count("cold_starts")
             self._away_since = None
 
     def publish(self) -> None:
@@ -88,19 +88,36 @@ class Arm:
     def retire(self) -> None:
         """Send no new requests to it; those in flight continue. Sets its gauges to zero."""
         self.pool.close()
-        for gauge in self._gauges:
+        for gauge in (*self._gauges, self._cold_start_us):
             self.words[gauge] = 0
+
+    def forget(self, index: int) -> None:
+        """The entry with this index is freed: the arm is gone from the plan."""
+        sink = self._stats.sink
+        if index == self.in_flight:
+            self.in_flight = sink
+        if index == self._cold_start_us:
+            self._cold_start_us = sink
+        self._gauges = [sink if gauge == index else gauge for gauge in self._gauges]
+
+    def _count(self, name: str) -> None:
+        # Looked up each time: this is rare, and the entry of a removed arm may be freed.
+        self.words[self._stats.counter(name, self._label)] += 1
 
     def _on_connect(self, ok: bool) -> None:
         if ok:
-            self.words[self._connects] += 1
+            self._count("upstream_connects")
             return
-        self.words[self._connect_failures] += 1
+        self._count("upstream_connect_failures")
         if self._away_since is None:
             self._away_since = monotonic()
 
     def _on_retry(self) -> None:
-        self.words[self._retries] += 1
+        self._count("retries")
+
+    def _refused(self, reason: str) -> None:
+        labels = {"arm": self.upstream.name, "reason": reason}
+        self.words[self._stats.counter("responses_refused", labels)] += 1
 
 
 def _authority(upstream: Upstream) -> bytes:

@@ -10,10 +10,11 @@ from typing import cast
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.exchange import Exchange
-from understudy.monitor.proxy.head import parse_request
+from understudy.monitor.proxy.head import CHUNKED, parse_request
 from understudy.monitor.proxy.host import Host
 from understudy.monitor.proxy.protocols import Answered
 from understudy.monitor.proxy.runtime import Runtime
+from understudy.monitor.proxy.turns import PacedConnection
 
 _REASONS = {
     400: b"400 Bad Request",
@@ -25,7 +26,8 @@ _REASONS = {
     501: b"501 Not Implemented",
     503: b"503 Service Unavailable",
 }
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
+_EMPTY_LINES = re.compile(rb"(?:\r\n){1,64}")
+"""Those that one read may have before a request."""
 QUIET_SECONDS = 0.5
 """How long a client must be idle before a draining worker closes its connection: one that has just
 connected, or that sends requests back to back, is about to send; its next response will announce
@@ -34,7 +36,7 @@ LINGER_SECONDS = 2.0
 """How long a client that still sends may read its response before the connection is closed."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(PacedConnection):
     """A client's connection. ``since`` is the monotonic time in seconds since which it waits: for
     the next request, for the rest of a head, or for the end of lingering."""
 
@@ -42,27 +44,24 @@ class ClientConnection(asyncio.Protocol):
         "_buffer",
         "_choked",
         "_head_ns",
-        "_paused",
         "exchange",
         "keep_alive",
         "lingering",
         "since",
-        "transport",
         "worker",
     )
     kind: type[Exchange] = Exchange
     """The class of its exchanges."""
 
     def __init__(self, worker: Host) -> None:
+        super().__init__(worker.runtime.turns)
         self.worker = worker
-        self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.keep_alive = True
         self.lingering = False
         self.since = 0.0
         self._buffer = b""
         self._head_ns = 0
-        self._paused = False
         self._choked = False
 
     # Called by the event loop -------------------------------------------------------------------
@@ -77,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._buffer = b""
+        self._held.clear()
         self.worker.dismiss(self)
         if self.exchange is not None:
             self.exchange.cancel()
@@ -95,6 +95,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.lingering:
+            self._spend(len(data))
             return
         exchange = self.exchange
         try:
@@ -105,13 +106,15 @@ class ClientConnection(asyncio.Protocol):
                     self._requests(data)
             elif exchange.tunnel:
                 exchange.feed_tunnel(data)
+                self._spend(len(data))
             elif not exchange.request_complete:
+                if exchange.head.length == CHUNKED and self._turns.spend(0):
+                    self._hold(data)
+                    return
                 rest = exchange.feed(data)
-                if rest:
-                    self._keep(rest)
-                    if self.exchange is None:
-                        # Its last byte arrived, and it was rejected at once.
-                        self.worker.loop.call_soon(self._next)
+                self._take_rest(exchange, rest)
+                if not exchange.request_complete:
+                    self._spend(len(data) - len(rest), exchange.pieces)
             else:
                 self._keep(data)
         except HttpError as error:
@@ -127,18 +130,6 @@ class ClientConnection(asyncio.Protocol):
         """Send bytes of a response."""
         if self.transport is not None:
             self.transport.write(data)
-
-    def pause(self) -> None:
-        """Stop reading for now."""
-        if not self._paused and self.transport is not None:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read again."""
-        if self._paused and self.transport is not None:
-            self._paused = False
-            self.transport.resume_reading()
 
     def answer(
         self,
@@ -260,6 +251,8 @@ class ClientConnection(asyncio.Protocol):
         if data[:2] == b"\r\n":
             # Empty lines before a request must be ignored (RFC 9112, 2.2).
             data = _EMPTY_LINES.sub(b"", data, 1)
+            if data[:2] == b"\r\n":
+                raise HttpError(400, "empty_lines", "too many empty lines before a request")
             if not data:
                 self._head_ns = 0
                 return
@@ -276,14 +269,28 @@ class ClientConnection(asyncio.Protocol):
                 self.since = monotonic()
             return
         self._head_ns = 0
-        head = parse_request(data[:end], runtime.plan.limits.target_bytes)
+        head = parse_request(data[:end], runtime.target_limit, runtime.lines_limit)
         self.keep_alive = head.keep_alive
         exchange = self.kind(self, runtime, head, started)
         self.exchange = exchange
         rest = exchange.begin(data[end + 4 :])
         if rest:
+            self._take_rest(exchange, rest)
+
+    def _take_rest(self, exchange: Exchange, rest: bytes) -> None:
+        """Keep the bytes that the exchange did not take: a part of its body, for another turn, or
+        what follows it."""
+        if not exchange.request_complete:
+            if rest and self.exchange is exchange:
+                self._hold(rest)
+            return
+        if self._held:
+            rest += b"".join(reversed(self._held))
+            self._held.clear()
+        if rest:
             self._keep(rest)
             if self.exchange is None:
+                # The last byte of the request arrived, and it was answered at once.
                 self.worker.loop.call_soon(self._next)
 
     def _reject(self, error: HttpError) -> None:
@@ -301,6 +308,7 @@ class ClientConnection(asyncio.Protocol):
         if transport is None:
             return
         self._buffer = b""
+        self._held.clear()
         if request_complete or not transport.can_write_eof() or not self.worker.linger():
             transport.close()
             return

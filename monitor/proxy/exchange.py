@@ -6,12 +6,14 @@ ways, and the slower side applies backpressure to the faster one.
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic, monotonic_ns, time
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead
 from understudy.monitor.proxy.incoming import Incoming
-from understudy.monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE, Traffic
+from understudy.monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE
+from understudy.monitor.proxy.turns import merge
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Fault
@@ -37,7 +39,8 @@ class Exchange(Incoming):
     # The client's side --------------------------------------------------------------------------
 
     def begin(self, data: bytes) -> bytes:
-        """Start with ``data``, the bytes after the head; return those of the next request.
+        """Start with ``data``, the bytes after the head; return those of the next request, or, as
+        long as this one is not complete, those to feed in another turn.
 
         Raises HttpError when the body's framing is malformed.
         """
@@ -46,22 +49,25 @@ class Exchange(Incoming):
         runtime = self.runtime
         runtime.words[self.arm.in_flight] += 1
         runtime.active.add(self)
+        if not self.request_complete and self._waits_for_body():
+            self._gathers = True
+            self._unsent = [body]
+            return rest
+        if self.head.expect is not None:
+            self._block()  # until the model server asks for the body
         if runtime.traffic:
-            traffic = runtime.traffic.get(self.route.model)
-            if traffic is not None:
-                if traffic.needs_body and self._waits_for_body():
-                    self._unrouted = traffic
-                    self._unsent = [body]
-                    return rest
-                self._route(traffic)
+            self._route()
         self._start(body)
         return rest
 
-    def _route(self, traffic: Traffic) -> None:
+    def _route(self) -> None:
         """Choose the arm that serves this request."""
+        traffic = self.runtime.traffic.get(self.route.model)
+        if traffic is None:
+            return
         body, unread = b"", ""
         if traffic.needs_body:
-            if not self._readable():
+            if self._captured is None or not self._small():
                 unread = BODY_TOO_LARGE
             elif not self.request_complete:
                 unread = BODY_NOT_AWAITED
@@ -108,19 +114,24 @@ class Exchange(Incoming):
         return True
 
     def feed(self, data: bytes) -> bytes:
-        """Take more of the body; return the bytes of the next request. Raises HttpError."""
+        """Take more of the body; return the rest as :meth:`begin` does. Raises HttpError."""
         rest = self._take(data)
         body = data[: len(data) - len(rest)] if rest else data
         if self._unsent is not None:
             self._unsent.append(body)
-            if self._unrouted is None:
+            merge(self._unsent)
+            if not self._gathers:
+                self._block()
                 self.client.pause()
             elif not self._waits_for_body():
-                traffic, self._unrouted = self._unrouted, None
+                self._gathers = False
                 held, self._unsent = b"".join(self._unsent), None
-                self._route(traffic)
+                if self.runtime.traffic:
+                    self._route()
                 self._start(held)
         elif self._connection is not None:
+            if self.head.expect is not None:
+                self._unblock()
             self._connection.write(body)
         return rest
 
@@ -148,22 +159,25 @@ class Exchange(Incoming):
         """Called periodically with the monotonic time: enforce the time limits."""
         if self.tunnel:
             return
-        upstream = self.arm.upstream
-        late = now_ns - self.started_ns > upstream.total_timeout * 1e9 or (
-            self.request_complete
-            and self._first_byte_ns == 0
-            and now_ns - self.ready_ns > upstream.first_byte_timeout * 1e9
-        )
+        total = self.arm.upstream.total_timeout
+        late = total is not None and now_ns - self.started_ns > total * 1e9
+        if not late:
+            if self.request_complete and not self._first_byte_ns:
+                late = now_ns - self.ready_ns > self._first_byte_timeout() * 1e9
+            else:
+                late = self._stalled(now_ns)
         if late:
-            connection = self._connection
             if self._is_ours(now_ns):
                 self._fail(record.OVERLOAD)
-            elif self.request_complete or (connection is not None and connection.choked):
-                # Choked: the client cannot send, since the model server does not read.
+            elif self.request_complete or self._blocked_ns < 0:
+                # Blocked: the client cannot send, since the model server does not read.
                 self._fail(record.TIMEOUT)
             else:
                 self.client.worker.rejected("slow_body")
                 self._fail(record.REJECTED)
+        elif not self._first_byte_ns and self._slow(now_ns):
+            self.client.worker.rejected("slow_body")
+            self._fail(record.REJECTED)
         elif self._open_ns and now_ns >= self._open_ns:
             self._report_open(now_ns)
 
@@ -207,10 +221,10 @@ class Exchange(Incoming):
         connections."""
         if self.queue_ns <= 0:
             return self.queue_ns < 0
-        upstream = self.arm.upstream
-        limit = upstream.total_timeout
+        total = self.arm.upstream.total_timeout
+        limit = inf if total is None else total
         if not self._first_byte_ns:
-            limit = min(limit, upstream.first_byte_timeout)
+            limit = min(limit, self._first_byte_timeout())
         return now_ns - self.started_ns - self.queue_ns <= limit * 1e9
 
     def writable(self, writable: bool) -> None:
@@ -227,6 +241,8 @@ class Exchange(Incoming):
     def on_ready(self, connection: UpstreamConnection) -> None:
         if self.queue_ns:
             self.queue_ns = max(1, self.queue_ns + monotonic_ns())
+        if self.head.expect is None:
+            self._unblock()
         unsent = self._unsent or []
         self._unsent = None
         # Before sending: the connection may apply backpressure at once.
@@ -237,6 +253,7 @@ class Exchange(Incoming):
         self._fail(record.OVERLOAD if reason == "overload" else record.UPSTREAM_CONNECT)
 
     def on_interim(self, raw: bytes) -> None:
+        self._unblock()
         if self.head.minor == 1:
             self.client.write(raw)
 
@@ -298,8 +315,10 @@ class Exchange(Incoming):
 
     def on_writable(self, writable: bool) -> None:
         if writable:
+            self._unblock()
             self.client.resume()
         else:
+            self._block()
             self.client.pause()
 
     # The end ------------------------------------------------------------------------------------
@@ -375,7 +394,7 @@ class Exchange(Incoming):
                 connection.finish()
             else:
                 connection.abort()
-        elif self._unsent is not None and self._unrouted is None:
+        elif self._unsent is not None and not self._gathers:
             arm.pool.withdraw(self)
         duration = now - self.started_ns
         first_byte = self._first_byte_ns - self.started_ns if self._first_byte_ns else 0

@@ -8,6 +8,7 @@ control characters (RFC 9112, section 7.1).
 from __future__ import annotations
 
 import re
+from sys import maxsize
 
 from understudy.monitor.errors import HttpError
 
@@ -24,6 +25,13 @@ _FORBIDDEN_TRAILER = re.compile(
 )
 _LINE_LIMIT = 1024
 _TRAILERS_LIMIT = 16 * 1024
+OVERHEAD_LIMIT = 16 * 1024
+"""Bytes that the long size lines of a body (those with extensions) may take beyond its payload."""
+_SHORT_LINE = 18
+"""A size line up to this length is not overhead: 16 digits and CRLF."""
+_CACHED = 4096
+_sizes: dict[bytes, int] = {}
+"""Short size lines that were parsed before."""
 
 _SIZE = 0
 _DATA = 1
@@ -35,32 +43,48 @@ _DONE = 4
 class Chunked:
     """Follows one chunked body through any split of its bytes.
 
-    ``size`` is the number of payload bytes seen so far, without the framing.
+    ``size`` is the number of payload bytes seen so far, ``framed`` that of all bytes of the body,
+    and ``lines`` the number of lines (chunks and trailers) that the last call of :meth:`feed` took.
     """
 
-    __slots__ = ("_line", "_remaining", "_state", "_trailer_bytes", "size")
+    __slots__ = (
+        "_line",
+        "_overhead",
+        "_remaining",
+        "_state",
+        "_trailer_bytes",
+        "framed",
+        "lines",
+        "size",
+    )
 
     def __init__(self) -> None:
         self._state = _SIZE
         self._remaining = 0
         self._line = b""
         self._trailer_bytes = 0
+        self._overhead = 0
         self.size = 0
+        self.framed = 0
+        self.lines = 0
 
     @property
     def done(self) -> bool:
         """The last byte of the body has been seen."""
         return self._state == _DONE
 
-    def feed(self, data: bytes, pieces: list[bytes] | None) -> int:
-        """Take ``data``; return how many of its bytes belong to the body.
+    def feed(self, data: bytes, pieces: list[bytes] | None, limit: int = maxsize) -> int:
+        """Take ``data``; return how many of its bytes belong to the body and were parsed.
 
-        That is all of them unless the body ends inside. Payload is appended to ``pieces`` when it
-        is a list. Raises HttpError (400, ``bad_chunk``) at the first invalid byte.
+        That is all of them unless the body ends inside, or has more lines than ``limit``: the rest
+        is for another call. Payload is appended to ``pieces`` when it is a list. Raises HttpError
+        (400) at the first invalid byte: ``bad_chunk``, ``bad_trailer``, or ``chunk_overhead`` for
+        extensions that are larger than payload and allowance.
         """
         position = 0
         end = len(data)
-        while position < end:
+        left = limit
+        while position < end and left > 0:
             state = self._state
             if state == _DATA:
                 take = min(self._remaining, end - position)
@@ -78,37 +102,72 @@ class Chunked:
                 self._line + data[position : position + 2 - len(self._line)]
             ):
                 raise HttpError(400, "bad_chunk", "a chunk is longer than it said")
-            newline = data.find(b"\n", position)
+            newline = data.find(b"\n", position, position + _LINE_LIMIT)
             if newline < 0:
-                self._line += data[position:]
-                if len(self._line) > _LINE_LIMIT:
+                self._line += data[position : position + _LINE_LIMIT]
+                if len(self._line) >= _LINE_LIMIT:
                     raise HttpError(400, "bad_chunk", "a line of the chunked framing is too long")
-                return end
+                position = end
+                break
             line = data[position : newline + 1]
             if self._line:
                 line = self._line + line
                 self._line = b""
             position = newline + 1
-            self._take_line(line)
+            if state == _SIZE:
+                left -= 1
+                size = _sizes.get(line)
+                if size is None:
+                    size = self._parse_size(line)
+                close = position + size
+                if size and data[close : close + 2] == b"\r\n":
+                    # The whole chunk is here, as are nearly all of those that are small.
+                    if pieces is not None:
+                        pieces.append(data[position:close])
+                    self.size += size
+                    position = close + 2
+                else:
+                    self._remaining = size
+                    self._state = _DATA if size else _TRAILERS
+            elif state == _DATA_END:
+                self._state = _SIZE
+            else:
+                left -= 1
+                self._take_trailer(line)
+        self.lines = limit - left
+        self.framed += position
         return position
 
-    def _take_line(self, line: bytes) -> None:
-        if len(line) > _LINE_LIMIT or line[-2:] != b"\r\n":
-            raise HttpError(400, "bad_chunk", "a line of the chunked framing does not end in CRLF")
-        text = line[:-2]
-        if self._state == _SIZE:
-            match = _SIZE_LINE.fullmatch(text)
-            if match is None:
-                raise HttpError(400, "bad_chunk", "a chunk's size is malformed")
-            self._remaining = int(match[1], 16)
-            self._state = _DATA if self._remaining else _TRAILERS
-        elif self._state == _DATA_END:
-            self._state = _SIZE
-        elif not text:
+    def _parse_size(self, line: bytes) -> int:
+        match = _SIZE_LINE.fullmatch(_without_end(line))
+        if match is None:
+            raise HttpError(400, "bad_chunk", "a chunk's size is malformed")
+        size = int(match[1], 16)
+        if len(line) <= _SHORT_LINE:
+            if len(_sizes) >= _CACHED:
+                _sizes.clear()
+            _sizes[line] = size
+            return size
+        self._overhead += len(line)
+        if self._overhead > OVERHEAD_LIMIT + self.size:
+            raise HttpError(
+                400, "chunk_overhead", "the extensions of the chunks exceed payload and 16 KiB"
+            )
+        return size
+
+    def _take_trailer(self, line: bytes) -> None:
+        text = _without_end(line)
+        if not text:
             self._state = _DONE
-        else:
-            self._trailer_bytes += len(line)
-            if self._trailer_bytes > _TRAILERS_LIMIT or _TRAILER.fullmatch(text) is None:
-                raise HttpError(400, "bad_trailer", "a trailer is malformed or too long")
-            if _FORBIDDEN_TRAILER.match(text) is not None:
-                raise HttpError(400, "bad_trailer", "a trailer names a field that must come first")
+            return
+        self._trailer_bytes += len(line)
+        if self._trailer_bytes > _TRAILERS_LIMIT or _TRAILER.fullmatch(text) is None:
+            raise HttpError(400, "bad_trailer", "a trailer is malformed or too long")
+        if _FORBIDDEN_TRAILER.match(text) is not None:
+            raise HttpError(400, "bad_trailer", "a trailer names a field that must come first")
+
+
+def _without_end(line: bytes) -> bytes:
+    if len(line) > _LINE_LIMIT or line[-2:] != b"\r\n":
+        raise HttpError(400, "bad_chunk", "a line of the chunked framing does not end in CRLF")
+    return line[:-2]

@@ -253,11 +253,9 @@ class HandOff:
     def _welcome(self, last_seq: int, received: int) -> None:
         words = self._words
         if self._inherited is not None:
-            sent = words[self._sent]
-            if received < sent:
-                words[self._lost] += sent - received
-            elif received > sent:
-                words[self._sent] = min(received, self._inherited)
+            arrived = received + words[self._lost]
+            if arrived > words[self._sent]:
+                words[self._sent] = min(arrived, self._inherited)
             words[self._dropped["worker_lost"]] += max(0, self._inherited - words[self._sent])
             self._inherited = None
             words[self._seq] = max(words[self._seq], last_seq)
@@ -269,10 +267,14 @@ class HandOff:
             if batch.seq <= last_seq:
                 self._count_sent(batch)
                 self._forget(batch)
-            elif batch.data is None:
-                words[self._lost] += batch.count
-            else:
+            elif batch.data is not None:
                 resend.append(batch)
+        # What was sent is received, or lost before, or is sent again; also that of a predecessor,
+        # whose batches nothing can send again.
+        again_sent = sum(batch.count for batch in resend if batch.acknowledged)
+        missing = words[self._sent] - words[self._lost] - received - again_sent
+        if missing > 0:
+            words[self._lost] += missing
         self._unsent.extendleft(reversed(resend))
         self._welcomed = True
         self._pump()

@@ -137,14 +137,17 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
     return parsed
 
 
-def parse_request(block: bytes, target_limit: int) -> RequestHead:
+def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestHead:
     """Parse a request's head without its closing empty line.
 
     Raises HttpError with the response status: 400 for a malformed or ambiguous head, 405 for
-    CONNECT, 414 for a target longer than ``target_limit`` bytes, 501 for an unknown transfer
-    coding.
+    CONNECT, 414 for a target longer than ``target_limit`` bytes, 431 for more than ``lines_limit``
+    lines, 501 for an unknown transfer coding.
     """
-    lines = block.split(b"\r\n")
+    lines = block.split(b"\r\n", lines_limit)
+    if len(lines) > lines_limit:
+        detail = f"the request has more than {lines_limit - 1} header lines"
+        raise HttpError(431, "header_lines", detail)
     first = lines[0]
     parsed = _request_lines.get(first)
     if parsed is None:
@@ -264,12 +267,15 @@ def _status_line(line: bytes) -> tuple[int, bytes, bool]:
     return parsed
 
 
-def parse_response(block: bytes, to_head: bool) -> ResponseHead:
+def parse_response(block: bytes, to_head: bool, lines_limit: int) -> ResponseHead:
     """Parse a response's head without its closing empty line; ``to_head``: it answers a HEAD.
 
-    Raises HttpError (502, ``garbage``) for a head that must not be forwarded.
+    Raises HttpError (502) for a head that must not be forwarded: ``garbage``, or ``header_lines``
+    when it has more than ``lines_limit`` lines.
     """
-    lines = block.split(b"\r\n")
+    lines = block.split(b"\r\n", lines_limit)
+    if len(lines) > lines_limit:
+        raise HttpError(502, "header_lines", "the upstream sent too many header lines")
     first = _status_lines.get(lines[0])
     if first is None:
         first = _status_line(lines[0])

@@ -13,14 +13,15 @@ from understudy.monitor.proxy.framing import Chunked
 from understudy.monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
 from understudy.monitor.proxy.protocols import Client
 from understudy.monitor.proxy.routes import Route
-from understudy.monitor.proxy.split import Choice, Traffic
+from understudy.monitor.proxy.split import Choice
+from understudy.monitor.proxy.turns import PIECES, merge
 from understudy.monitor.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
     from understudy.monitor.proxy.runtime import Runtime
 
 _FRAMED = 8
-"""Limit of a buffered body with its chunked framing, as a multiple of the capture limit. Six allow
+"""Limit of a gathered body with its chunked framing, as a multiple of the capture limit. Six allow
 one chunk per byte."""
 
 
@@ -33,6 +34,7 @@ class Incoming:
 
     __slots__ = (
         "_answered",
+        "_blocked_ns",
         "_body_chunked",
         "_body_left",
         "_breaker_epoch",
@@ -40,10 +42,11 @@ class Incoming:
         "_choice",
         "_connection",
         "_first_byte_ns",
-        "_framed_size",
+        "_gathers",
         "_open_ns",
+        "_progress",
+        "_progress_ns",
         "_started_at",
-        "_unrouted",
         "_unsent",
         "arm",
         "client",
@@ -82,13 +85,18 @@ class Incoming:
         self.arm = runtime.champion
         self._breaker_epoch = 0
         self._choice: Choice | None = None
+        self._progress = -1
+        self._progress_ns = 0
         self._open_ns = 0
         self._started_at = 0.0
-        self._unrouted: Traffic | None = None
+        self._gathers = False
+        """Waits for the whole body before it takes a connection."""
+        self._blocked_ns = 0
+        """How long the client could not send because of us; plus the present if that lasts, below
+        0 then."""
         length = head.length
         self._body_chunked = Chunked() if length == CHUNKED else None
         self._body_left = max(0, length)
-        self._framed_size = 0
         capture = self.route.model >= 0 and length <= runtime.capture_limit
         self._captured: list[bytes] | None = [] if capture else None
         self._unsent: list[bytes] | None = None
@@ -110,21 +118,67 @@ class Incoming:
         self.request_id = request_id
 
     def _waits_for_body(self) -> bool:
-        """Whether the body has yet to arrive, and may be read. A client that expects a 100 sends
-        none before the model server asks for it."""
-        return not self.request_complete and self._readable() and self.head.expect is None
+        """Whether the body has yet to arrive, and is small enough to wait for it. A client that
+        expects a 100 sends none before the model server asks for it."""
+        return not self.request_complete and self._small() and self.head.expect is None
 
-    def _readable(self) -> bool:
-        """Whether the size of the body allows reading it, however it is chunked."""
-        framing = self._framed_size > _FRAMED * self.runtime.capture_limit
-        return self._captured is not None and not framing
+    def _small(self) -> bool:
+        """Whether the body is not larger than one that is kept, however it is chunked."""
+        limit = self.runtime.capture_limit
+        chunked = self._body_chunked
+        if chunked is None:
+            return self.head.length <= limit
+        return chunked.size <= limit and chunked.framed <= _FRAMED * limit
+
+    def _block(self) -> None:
+        """The client cannot send from now on, and that is not its fault."""
+        if self._blocked_ns >= 0:
+            self._blocked_ns -= monotonic_ns()
+
+    def _unblock(self) -> None:
+        """The client can send again."""
+        if self._blocked_ns < 0:
+            self._blocked_ns += monotonic_ns()
+
+    def _stalled(self, now_ns: int) -> bool:
+        """Whether no byte has arrived from either side for longer than is allowed."""
+        connection = self._connection
+        progress = self._received() + (connection.wire_size if connection is not None else 0)
+        if progress != self._progress:
+            self._progress = progress
+            self._progress_ns = now_ns
+        since = max(self._progress_ns, self._first_byte_ns)
+        return now_ns - since > self.arm.upstream.between_bytes_timeout * 1e9
+
+    def _first_byte_timeout(self) -> float:
+        """Time limit for the first byte of the response, in seconds."""
+        own = self.route.first_byte_timeout
+        return self.arm.upstream.first_byte_timeout if own is None else own
+
+    def _received(self) -> int:
+        """Bytes of the request's body that have arrived, with framing."""
+        chunked = self._body_chunked
+        return chunked.framed if chunked is not None else self.request_size
+
+    def _slow(self, now_ns: int) -> bool:
+        """Whether the body arrives more slowly than is allowed."""
+        if self.request_complete or self._blocked_ns < 0:
+            return False
+        limits = self.runtime.plan.limits
+        allowed = limits.body_timeout + self._received() / limits.body_rate
+        return now_ns - self.started_ns - self._blocked_ns > allowed * 1e9
+
+    @property
+    def pieces(self) -> int:
+        """Pieces in which the bytes came that were taken last."""
+        return self._body_chunked.lines if self._body_chunked is not None else 0
 
     def _take(self, data: bytes) -> bytes:
-        """Account for body bytes; return the bytes behind the body's end."""
+        """Account for body bytes; return the rest: what is behind the body's end, or, as long as
+        the request is not complete, what is to be taken in another turn."""
         chunked = self._body_chunked
         if chunked is not None:
-            consumed = chunked.feed(data, self._captured)
-            self._framed_size += consumed
+            consumed = chunked.feed(data, self._captured, PIECES)
             self.request_size = chunked.size
             done = chunked.done
         else:
@@ -139,4 +193,6 @@ class Incoming:
         if done:
             self.request_complete = True
             self.ready_ns = monotonic_ns()
+        elif self._captured is not None:
+            merge(self._captured)
         return data[consumed:] if consumed < len(data) else b""

@@ -9,12 +9,14 @@ challenger must not be judged by the requests alone that reached it.
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from time import monotonic, monotonic_ns, time
 
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker
 from understudy.monitor.proxy.head import ResponseHead
 from understudy.monitor.proxy.protocols import MirrorRuntime, MirrorSource
+from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Challenger
@@ -45,9 +47,10 @@ class Mirror:
         salt: bytes,
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
+        turns: Turns,
     ) -> None:
         self.challenger = challenger
-        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop)
+        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop, turns)
         self.words = stats.words
         self.breaker = Breaker(challenger.breaker)
         name = challenger.upstream.name
@@ -62,6 +65,8 @@ class Mirror:
         ]
         self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})
+        self._stats = stats
+        stats.hold(self)
 
     def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
         """Mirror a finished request if it is sampled; ``body`` is None if it was not kept.
@@ -134,6 +139,17 @@ class Mirror:
         self.arm.retire()
         self.words[self._queue_gauge] = self.words[self._breaker_gauge] = 0
 
+    def forget(self, index: int) -> None:
+        """The entry with this index is freed: the challenger is gone from the plan."""
+        stats = self._stats
+        for outcome, name in enumerate(record.ENDS):
+            if self.outcomes[outcome] == index:
+                self.outcomes[outcome] = stats.counter("mirror", {"arm": "other", "outcome": name})
+        if index == self._queue_gauge:
+            self._queue_gauge = stats.sink
+        if index == self._breaker_gauge:
+            self._breaker_gauge = stats.sink
+
     def publish(self) -> None:
         """Update the gauges."""
         self.words[self._queue_gauge] = self._held
@@ -150,9 +166,12 @@ class MirroredRequest:
         "_epoch",
         "_finished",
         "_first_byte_ns",
+        "_first_byte_timeout",
         "_message",
         "_mirror",
         "_model",
+        "_progress",
+        "_progress_ns",
         "_queue_ns",
         "_request_id",
         "_request_size",
@@ -181,6 +200,10 @@ class MirroredRequest:
         self._started_ns = monotonic_ns()
         self._queue_ns = 0
         self._first_byte_ns = 0
+        own = exchange.route.first_byte_timeout
+        self._first_byte_timeout = mirror.arm.upstream.first_byte_timeout if own is None else own
+        self._progress = -1
+        self._progress_ns = 0
         self._answered: ResponseHead | None = None
         self._connection: UpstreamConnection | None = None
         self._finished = False
@@ -203,15 +226,26 @@ class MirroredRequest:
         The challenger's time begins when it gets the request: as long as all our connections are
         busy, the delay is ours.
         """
-        limit = self._mirror.challenger.timeout
+        total = self._mirror.challenger.timeout
+        limit = inf if total is None else total
+        if not self._first_byte_ns:
+            limit = min(limit, self._first_byte_timeout)
         if self._queue_ns < 0:
             if now_ns - self._started_ns > limit * 1e9:
                 self._finish(record.OVERLOAD)
-            return
-        if not self._first_byte_ns:
-            limit = min(limit, self._mirror.arm.upstream.first_byte_timeout)
-        if now_ns - self._started_ns - self._queue_ns > limit * 1e9:
+        elif now_ns - self._started_ns - self._queue_ns > limit * 1e9 or self._stalled(now_ns):
             self._finish(record.TIMEOUT)
+
+    def _stalled(self, now_ns: int) -> bool:
+        """Whether the response has begun, and paused for longer than is allowed."""
+        connection = self._connection
+        if not self._first_byte_ns or connection is None:
+            return False
+        if connection.wire_size != self._progress:
+            self._progress = connection.wire_size
+            self._progress_ns = now_ns
+        limit = self._mirror.arm.upstream.between_bytes_timeout
+        return now_ns - self._progress_ns > limit * 1e9
 
     def cancel(self) -> None:
         """The worker stops before the response has arrived."""
@@ -242,7 +276,7 @@ class MirroredRequest:
         connection = self._connection
         if (
             connection is not None
-            and connection.response_size > self._mirror.challenger.max_response_bytes
+            and connection.wire_size > self._mirror.challenger.max_response_bytes
         ):
             self._finish(record.TOO_LARGE)
         elif done:

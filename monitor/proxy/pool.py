@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.proxy.upstream import Sink, UpstreamConnection
 from understudy.monitor.routing.plan import Upstream
 
@@ -19,17 +20,23 @@ from understudy.monitor.routing.plan import Upstream
 class Pool:
     """A pool of connections to one model server.
 
-    ``on_connect(ok)`` is called after each attempt to connect, ``on_retry()`` for each retry.
+    ``turns`` is the budget of work that its connections share. ``on_connect(ok)`` is called after
+    each attempt to connect, ``on_retry()`` for each retry, ``refused(reason)`` for each response
+    that breaks a rule of HTTP or a limit.
     """
 
     def __init__(
         self,
         upstream: Upstream,
         loop: asyncio.AbstractEventLoop,
+        turns: Turns,
         on_connect: Callable[[bool], None],
         on_retry: Callable[[], None],
+        refused: Callable[[str], None],
     ) -> None:
         self.upstream = upstream
+        self.turns = turns
+        self.refused = refused
         self.idle: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
         self.waiting: deque[Sink] = deque()

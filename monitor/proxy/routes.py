@@ -22,14 +22,18 @@ class Route:
     """A model, or none, and its statistics: ``rows[arm][role]``.
 
     ``model`` is the index in the plan, or -1 for a request that is not an inference request: it is
-    forwarded and counted, but neither recorded nor mirrored.
+    forwarded and counted, but neither recorded nor mirrored. ``first_byte_timeout`` in seconds
+    replaces that of the model server unless it is None.
     """
 
-    __slots__ = ("model", "rows")
+    __slots__ = ("first_byte_timeout", "model", "rows")
 
-    def __init__(self, model: int, rows: list[list[SeriesRow]]) -> None:
+    def __init__(
+        self, model: int, rows: list[list[SeriesRow]], first_byte_timeout: float | None = None
+    ) -> None:
         self.model = model
         self.rows = rows
+        self.first_byte_timeout = first_byte_timeout
 
 
 class Routes:
@@ -94,7 +98,7 @@ class Routes:
                 ]
                 for arm in self._plan.arms
             ]
-            route = self._routes[index, protocol] = Route(index, rows)
+            route = self._routes[index, protocol] = Route(index, rows, model.first_byte_timeout)
         return route
 
 

@@ -12,8 +12,16 @@ from understudy.monitor.proxy.mirror import Mirror
 from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving, Traffic
-from understudy.monitor.routing.plan import Plan
+from understudy.monitor.proxy.turns import Turns
+from understudy.monitor.routing.plan import Plan, live_labels
 from understudy.monitor.stats.shared import SharedStats
+
+_UNITS = 256
+_MIRROR_UNITS = 256
+"""Work in a turn of the event loop for clients and their responses, and for mirrored responses,
+where one unit is about a microsecond: what a request waits for at most, beside other requests."""
+_MIRROR_PAUSE = 0.001
+"""Seconds between turns of mirrored responses, so that they leave most of the time to clients."""
 
 
 class Runtime:
@@ -29,19 +37,28 @@ class Runtime:
         loop: asyncio.AbstractEventLoop,
         before: Runtime | None = None,
     ) -> None:
+        # First, so that the entries of what is gone can be used again.
+        stats.retire(live_labels(plan))
         self.plan = plan
+        self._stats = stats
         self.words = stats.words
         self.handoff = handoff
         self.active = active
         self.random_bits = random.getrandbits
         self.capture_limit = plan.capture.max_body_bytes
         self.head_limit = plan.limits.head_bytes
+        self.target_limit = plan.limits.target_bytes
+        self.lines_limit = 1 + plan.limits.header_lines
         self.routes = Routes(plan, stats)
+        self.turns: Turns = before.turns if before is not None else Turns(loop, _UNITS)
+        self.mirror_turns: Turns = (
+            before.mirror_turns if before is not None else Turns(loop, _MIRROR_UNITS, _MIRROR_PAUSE)
+        )
         self.champion: Arm
         if before is not None and before.plan.champion == plan.champion:
             self.champion = before.champion
         else:
-            self.champion = Arm(0, plan.champion, "primary", stats, loop)
+            self.champion = Arm(0, plan.champion, "primary", stats, loop, self.turns)
         mirrors = (
             {(m.challenger, m.arm.index): m for m in before.mirrors}
             if before is not None and before.plan.sample_salt == plan.sample_salt
@@ -49,7 +66,8 @@ class Runtime:
         )
         salt = plan.sample_salt.encode()[:64]
         self.mirrors: list[Mirror] = [
-            mirrors.get((challenger, index)) or Mirror(index, challenger, salt, stats, loop)
+            mirrors.get((challenger, index))
+            or Mirror(index, challenger, salt, stats, loop, self.mirror_turns)
             for index, challenger in enumerate(plan.challengers, start=1)
         ]
         serving = before.serving if before is not None else {}
@@ -61,7 +79,7 @@ class Runtime:
                 continue
             old = serving.get(index)
             if old is None or (old.arm.upstream, old.settings) != (upstream, challenger.breaker):
-                arm = Arm(index, upstream, "primary", stats, loop)
+                arm = Arm(index, upstream, "primary", stats, loop, self.turns)
                 old = Serving(arm, challenger.breaker, stats)
             self.serving[index] = old
         routers = [Router(split, plan.arms, stats) for split in plan.splits]
@@ -94,6 +112,10 @@ class Runtime:
         )
         if before is not None:
             before._retire(self)
+
+    def tidy(self) -> None:
+        """Free statistics of arms and models that were removed long ago."""
+        self._stats.tidy()
 
     def _retire(self, successor: Runtime) -> None:
         if self.champion is not successor.champion:

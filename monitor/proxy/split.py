@@ -50,6 +50,8 @@ class Serving:
         self.breaker = Breaker(settings)
         self._words = stats.words
         self._gauge = stats.gauge("serving_breaker", {"arm": arm.upstream.name})
+        self._sink = stats.sink
+        stats.hold(self)
 
     def report(self, outcome: int, epoch: int) -> None:
         """Report the outcome of a request that the breaker allowed."""
@@ -65,6 +67,11 @@ class Serving:
         """Send no new requests to it."""
         self._words[self._gauge] = 0
         self.arm.retire()
+
+    def forget(self, index: int) -> None:
+        """The entry with this index is freed: the challenger is gone from the plan."""
+        if index == self._gauge:
+            self._gauge = self._sink
 
 
 class Choice:

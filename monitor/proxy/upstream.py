@@ -7,6 +7,7 @@ client's exchange, or a mirrored request.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from understudy.monitor.errors import HttpError
@@ -18,6 +19,7 @@ from understudy.monitor.proxy.head import (
     ResponseHead,
     parse_response,
 )
+from understudy.monitor.proxy.turns import PIECES, PacedConnection, Turns, merge
 from understudy.monitor.routing.plan import Upstream
 
 HEAD_LIMIT = 64 * 1024
@@ -61,16 +63,27 @@ class Owner(Protocol):
     def upstream(self) -> Upstream:
         """The model server."""
 
+    @property
+    def turns(self) -> Turns:
+        """The budget of work that its connections share."""
+
+    @property
+    def refused(self) -> Callable[[str], None]:
+        """Called with the reason why a response was refused."""
+
     def forget(self, connection: UpstreamConnection) -> None:
         """The connection is gone."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(PacedConnection):
     """A connection to a model server. ``capture`` collects the body up to the capture limit."""
 
     __slots__ = (
         "_buffer",
         "_chunked",
+        "_interim",
+        "_interim_bytes",
+        "_lines_left",
         "_remaining",
         "_to_head",
         "capture",
@@ -81,16 +94,14 @@ class UpstreamConnection(asyncio.Protocol):
         "idle_seconds",
         "idle_since",
         "pool",
-        "read_paused",
         "response_size",
         "sink",
-        "transport",
         "tunnel",
     )
 
     def __init__(self, pool: Owner) -> None:
+        super().__init__(pool.turns)
         self.pool = pool
-        self.transport: asyncio.Transport | None = None
         self.sink: Sink | None = None
         self.head: ResponseHead | None = None
         self.idle_since = 0.0
@@ -100,12 +111,21 @@ class UpstreamConnection(asyncio.Protocol):
         self.response_size = 0
         self.decode = False
         self.tunnel = False
-        self.read_paused = False
         self.choked = False
         self._buffer = b""
         self._chunked: Chunked | None = None
         self._remaining = 0
         self._to_head = False
+        self._interim = 0
+        self._interim_bytes = 0
+        self._lines_left = 1 + pool.upstream.max_header_lines
+
+    @property
+    def wire_size(self) -> int:
+        """Bytes of the response so far as they were sent, without those of its head."""
+        chunked = self._chunked
+        body = chunked.framed if chunked is not None else self.response_size
+        return body + self._interim_bytes
 
     # Called by the exchange ---------------------------------------------------------------------
 
@@ -120,6 +140,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.capture_limit = capture_limit
         self.response_size = 0
         self.decode = decode
+        if self._interim:
+            self._interim = self._interim_bytes = 0
+            self._lines_left = 1 + self.pool.upstream.max_header_lines
         assert self.transport is not None
         self.transport.write(data)
 
@@ -128,27 +151,17 @@ class UpstreamConnection(asyncio.Protocol):
         assert self.transport is not None
         self.transport.write(data)
 
-    def pause(self) -> None:
-        """Stop reading for now: the sink is not writable."""
-        if not self.read_paused and self.transport is not None:
-            self.read_paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read again."""
-        if self.read_paused and self.transport is not None:
-            self.read_paused = False
-            self.transport.resume_reading()
-
     def abort(self) -> None:
         """Abort the exchange in flight; the connection cannot be reused."""
         self.sink = None
+        self._held.clear()
         if self.transport is not None:
             self.transport.abort()
 
     def finish(self) -> None:
         """The sink sends nothing more: flush and close."""
         self.sink = None
+        self._held.clear()
         transport = self.transport
         if transport is not None:
             transport.close()
@@ -167,6 +180,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self._held.clear()
         sink, self.sink = self.sink, None
         if sink is not None:
             if (
@@ -200,6 +214,9 @@ class UpstreamConnection(asyncio.Protocol):
             if self.head is not None:
                 if self.tunnel:
                     sink.on_body(data, False)
+                    self._spend(len(data))
+                elif self._chunked is not None and self._turns.spend(0):
+                    self._hold(data)
                 else:
                     body, done = self._body(data)
                     if done:
@@ -207,37 +224,45 @@ class UpstreamConnection(asyncio.Protocol):
                     sink.on_body(body, done)
             else:
                 self._receive_head(sink, data)
-        except HttpError:
+        except HttpError as error:
             self.abort()
+            self.pool.refused(error.reason)
             sink.on_lost("garbage")
 
     def _receive_head(self, sink: Sink, data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+        start = 0
         while True:
-            end = data.find(b"\r\n\r\n")
-            if end < 0 or end > HEAD_LIMIT:
+            end = data.find(b"\r\n\r\n", start)
+            if end < 0 or end - start > HEAD_LIMIT:
+                data = data[start:]
                 if len(data) > HEAD_LIMIT:
-                    raise HttpError(502, "garbage", "the upstream's head is too long")
+                    raise HttpError(502, "head_too_large", "the upstream's head is too large")
                 if data[:5] != b"HTTP/"[: len(data)]:
                     raise HttpError(502, "garbage", "the upstream does not speak HTTP/1")
                 self._buffer = data
                 return
-            head = parse_response(data[:end], self._to_head)
-            rest = data[end + 4 :]
+            head = parse_response(data[start:end], self._to_head, self._lines_left)
             if head.status >= 200:
                 break
             if head.status == 101:
                 self.head = head
                 self.tunnel = True
-                sink.on_tunnel(head, rest)
+                sink.on_tunnel(head, data[end + 4 :])
                 return
+            # All interim responses together may be as large as one head.
+            self._interim += 1
+            self._interim_bytes += end + 4 - start
+            self._lines_left -= data.count(b"\r\n", start, end)
+            if self._interim > self.pool.upstream.max_interim or self._interim_bytes > HEAD_LIMIT:
+                raise HttpError(502, "interim", "the upstream sent too many interim responses")
             sink.on_interim(b"\r\n".join((head.status_line, *head.lines, b"", b"")))
             if self.sink is not sink:
                 return
-            data = rest
-            if not data:
+            start = end + 4
+            if start == len(data):
                 return
         self.head = head
         if head.idle_seconds is not None:
@@ -253,7 +278,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._remaining = length
             if length > self.capture_limit:
                 self.capture = None
-        body, done = self._body(rest)
+        body, done = self._body(data[end + 4 :])
         if done:
             self.sink = None
         sink.on_head(head, body, done)
@@ -263,16 +288,23 @@ class UpstreamConnection(asyncio.Protocol):
         chunked = self._chunked
         if chunked is not None:
             pieces: list[bytes] | None = [] if self.decode or self.capture is not None else None
-            consumed = chunked.feed(data, pieces)
+            consumed = chunked.feed(data, pieces, PIECES)
             self.response_size = chunked.size
             if pieces is not None and self.capture is not None:
                 if chunked.size > self.capture_limit:
                     self.capture = None
                 else:
                     self.capture += pieces
+                    merge(self.capture)
             done = chunked.done
-            if consumed < len(data):
+            if done and (consumed < len(data) or self._held):
                 self._spoil()
+                self._held.clear()
+            elif not done:
+                if consumed < len(data):
+                    self._hold(data[consumed:])
+                self._spend(consumed, chunked.lines)
+            if consumed < len(data):
                 data = data[:consumed]
             return (b"".join(pieces or ()) if self.decode else data), done
         remaining = self._remaining
@@ -293,7 +325,12 @@ class UpstreamConnection(asyncio.Protocol):
                 self.capture = None
             else:
                 self.capture.append(data)
-        return data, remaining == size
+        if remaining == size:
+            return data, True
+        self._spend(size)
+        if self.capture is not None:
+            merge(self.capture)
+        return data, False
 
     def _spoil(self) -> None:
         """The upstream sent bytes beyond its response: do not reuse the connection."""

@@ -168,6 +168,7 @@ class Worker:
         if now - self._swept > 0.5:
             self._swept = now
             self.runtime.sweep(now)
+            self.runtime.tidy()
             for client in tuple(self.clients):
                 client.expire(now, self.runtime)
         self.loop.call_later(self.runtime.plan.handoff.flush_seconds, self._tick)
@@ -183,7 +184,8 @@ class Control:
     async def serve(self) -> None:
         """Execute commands until told to drain; end of file means that the supervisor is gone."""
         reader, writer = await asyncio.open_connection(sock=self._line)
-        self._send(writer, {"event": "ready", "pid": os.getpid()})
+        generation = self._worker.runtime.plan.generation
+        self._send(writer, {"event": "ready", "pid": os.getpid(), "generation": generation})
         while line := await reader.readline():
             order: dict[str, Any] = json.loads(line)
             if order.get("do") == "drain":

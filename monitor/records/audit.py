@@ -22,6 +22,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from understudy.common.durable import read_file
+
 log = logging.getLogger(__name__)
 
 _FIRST_HASH = "0" * 64
@@ -81,7 +83,7 @@ class AuditLog:
     def _write(self, event: Mapping[str, Any], now: datetime) -> int:
         head = {"seq": self._seq + 1, "before": self._hash, "time": _rfc3339(now)}
         line = json.dumps({**head, **event}, allow_nan=False).encode()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self.path, flags, 0o600)
         try:
             size = os.fstat(fd).st_size
@@ -174,9 +176,12 @@ class AuditLog:
     def _cut_off(self) -> int:
         """Cut off a last line that has no line end; return its bytes."""
         try:
-            data = self.path.read_bytes()
+            data = read_file(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return 0  # a missing folder is reported by append
+        except OSError as error:
+            log.error("%s: cannot be read: %s", self.path, error)
+            return 0
         self._size = data.rfind(b"\n") + 1
         if self._size < len(data):
             try:
@@ -199,7 +204,7 @@ class AuditLog:
         """Whether the file has the size that this process left."""
         try:
             return self.path.stat().st_size == self._size
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return self._size == 0
 
     # Reading ------------------------------------------------------------------------------------
@@ -279,8 +284,8 @@ class AuditLog:
 def _whole_lines(path: Path) -> list[bytes]:
     """The lines of a file, without a partial last line."""
     try:
-        return path.read_bytes().split(b"\n")[:-1]
-    except (FileNotFoundError, NotADirectoryError):
+        return read_file(path).split(b"\n")[:-1]
+    except OSError:
         return []
 
 

@@ -7,7 +7,7 @@ it which batches to resend, and none is counted twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,11 @@ class Slot:
 class Slots:
     """Slots by (run, number)."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: bool = True) -> None:
         self._slots: dict[tuple[str, int], Slot] = {}
+        self._earlier: dict[tuple[str, int], Slot] = {}
+        """Slots of earlier runs, until their accounts are settled."""
+        self._known = known
 
     def of(self, run: str, number: int) -> Slot:
         """The slot, created if it is new."""
@@ -41,6 +44,18 @@ class Slots:
             slot = self._slots[key] = Slot()
         return slot
 
+    def received(self, run: str) -> int | None:
+        """Records of an earlier run that the saved state includes; None if there was no readable
+        state."""
+        if not self._known:
+            return None
+        return sum(slot.received for (name, _), slot in self._earlier.items() if name == run)
+
+    def forget(self, run: str) -> None:
+        """The accounts of an earlier run are settled."""
+        for key in [key for key in self._earlier if key[0] == run]:
+            del self._earlier[key]
+
     def __iter__(self) -> Iterator[tuple[tuple[str, int], Slot]]:
         return iter(self._slots.items())
 
@@ -48,22 +63,24 @@ class Slots:
         """Plain data, for the state file."""
         return [
             {"run": run, "slot": number, "last_seq": slot.last_seq, "received": slot.received}
-            for (run, number), slot in self._slots.items()
+            for (run, number), slot in (*self._earlier.items(), *self._slots.items())
         ]
 
     @classmethod
-    def from_state(cls, data: list[Mapping[str, Any]], run: str) -> Slots:
-        """The slots of ``run``; the workers of earlier runs are gone.
+    def from_state(cls, data: Sequence[Mapping[str, Any]], run: str) -> Slots:
+        """The slots of ``run``, and those of earlier runs whose accounts are not settled.
 
         Raises StateError when the format differs.
         """
         slots = cls()
         try:
             for item in data:
-                if item["run"] == run:
-                    slot = slots.of(run, int(item["slot"]))
-                    slot.last_seq = int(item["last_seq"])
-                    slot.received = int(item["received"])
+                key = str(item["run"]), int(item["slot"])
+                slot = Slot(int(item["last_seq"]), int(item["received"]))
+                if key[0] == run:
+                    slots._slots[key] = slot
+                elif len(slots._earlier) < MAX_SLOTS:
+                    slots._earlier[key] = slot
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"slots in the saved state: {error!r}") from error
         return slots

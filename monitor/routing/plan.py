@@ -7,6 +7,7 @@ exchanges in flight keep the plan that they started with.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -24,7 +25,8 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One model server. Times in seconds, counts per worker.
+    """One model server. Times in seconds, counts per worker; ``max_header_lines`` (with those of
+    interim responses) and ``max_interim`` are per response.
 
     ``path_prefix`` is put in front of the request's target; ``host_header`` replaces ``Host`` when
     it is set (None forwards the client's); ``headers`` are added, replacing the client's of the
@@ -40,10 +42,13 @@ class Upstream:
     headers: tuple[tuple[str, str], ...] = ()
     connect_timeout: float = 2.0
     first_byte_timeout: float = 30.0
-    total_timeout: float = 60.0
+    between_bytes_timeout: float = 60.0
+    total_timeout: float | None = 60.0
     max_connections: int = 256
     max_waiting: int = 1024
     idle_timeout: float = 4.0
+    max_header_lines: int = 128
+    max_interim: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Challenger:
 
     upstream: Upstream
     rate: float = 1.0
-    timeout: float = 5.0
+    timeout: float | None = 5.0
     queue_requests: int = 1024
     queue_bytes: int = 16 * 1024 * 1024
     max_response_bytes: int = 1024 * 1024
@@ -110,23 +115,28 @@ class Split:
 class Model:
     """An inference route: target paths whose segments match are this model's.
 
-    ``paths`` are exact paths in which ``*`` stands for one segment.
+    ``paths`` are exact paths in which ``*`` stands for one segment. ``first_byte_timeout`` in
+    seconds replaces that of the model servers.
     """
 
     name: str
     version: str
     protocol: str
     paths: tuple[str, ...]
+    first_byte_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds per worker: sizes in bytes, times in seconds."""
+    """Bounds per worker: sizes in bytes, times in seconds, ``body_rate`` in bytes per second."""
 
     head_bytes: int = 32 * 1024
+    header_lines: int = 128
     target_bytes: int = 8 * 1024
     connections: int = 4096
     header_timeout: float = 10.0
+    body_timeout: float = 30.0
+    body_rate: int = 1024
     keepalive_timeout: float = 75.0
     drain_timeout: float = 20.0
     buffer_bytes: int = 64 * 1024
@@ -242,3 +252,20 @@ def _build(cls: type, data: dict[str, Any]) -> Any:
         else:
             values[name] = value
     return cls(**values)
+
+
+def live_labels(plan: Plan) -> Callable[[Mapping[str, str]], bool]:
+    """Whether labels of a series name an arm, a model and an experiment of the plan, or none."""
+    arms = frozenset((*plan.arms, "other"))
+    models = frozenset((model.name, model.version) for model in plan.models)
+    experiments = frozenset((*(split.experiment for split in plan.splits), "other"))
+
+    def are_live(labels: Mapping[str, str]) -> bool:
+        model, version = labels.get("model", "other"), labels.get("version", "")
+        return (
+            labels.get("arm", "other") in arms
+            and (model == "other" or (model, version) in models)
+            and labels.get("experiment", "other") in experiments
+        )
+
+    return are_live

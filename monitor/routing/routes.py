@@ -7,16 +7,14 @@ its unit.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from understudy.common.durable import replace_file
+from understudy.common.durable import read_document, replace_document, set_aside
 from understudy.monitor.errors import StateError
 from understudy.shadow.assignment import OUT, Allocation
 
@@ -90,7 +88,7 @@ class Routes:
         """Load the file; without one nothing is assigned. Raises StateError when it is invalid."""
         path = state_dir / FILE_NAME
         try:
-            data = json.loads(path.read_bytes())
+            data = json.loads(read_document(path))
             if data["version"] != _VERSION:
                 raise StateError(f"{path}: unknown version {data['version']!r}")
             return cls(
@@ -100,7 +98,9 @@ class Routes:
             )
         except FileNotFoundError:
             return cls()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except StateError:
+            raise
+        except Exception as error:  # whatever the file holds
             raise StateError(f"{path}: cannot be used: {error!r}") from error
 
     def save(self, state_dir: Path) -> None:
@@ -112,7 +112,7 @@ class Routes:
             "events": list(self.events),
         }
         state_dir.mkdir(parents=True, exist_ok=True)
-        replace_file(state_dir / FILE_NAME, json.dumps(data).encode())
+        replace_document(state_dir / FILE_NAME, json.dumps(data).encode())
 
     @property
     def serving(self) -> frozenset[str]:
@@ -130,8 +130,6 @@ def load_or_set_aside(state_dir: Path) -> Routes:
     try:
         return Routes.load(state_dir)
     except StateError as error:
-        aside = state_dir / f"{FILE_NAME}.damaged"
-        with contextlib.suppress(OSError):
-            os.replace(state_dir / FILE_NAME, aside)
+        aside = set_aside(state_dir / FILE_NAME)
         log.error("%s; the champion serves all requests, the file is kept as %s", error, aside)
         return Routes()

@@ -158,10 +158,11 @@ def service_of(
     """
     rates = {c.upstream.name: c.rate for c in plan.challengers}
     planned = _planned(plan)
+    counts = _Counts(seen.requests)
     # The arm of the champion's second answers is not one that could serve.
     names = [plan.champion.name, *(c.upstream.name for c in plan.challengers if c.serving)]
     arms = tuple(
-        _arm(plan, name, seen, planned, rates.get(name, 0.0) if number else 0.0, number > 0)
+        _arm(name, seen, counts, planned, rates.get(name, 0.0) if number else 0.0, number > 0)
         for number, name in enumerate(names)
     )
     return Service(
@@ -169,6 +170,29 @@ def service_of(
         tuple(_problems(arms, planned)),
         tuple(_warnings(arms, phases or {})),
     )
+
+
+class _Counts:
+    """Requests of clients, by what is asked for: with many models and arms the series are many."""
+
+    def __init__(self, requests: Counts) -> None:
+        self.of_model: dict[tuple[str, str], int] = {}
+        self.of_arm: dict[str, dict[str, int]] = {}
+        """By arm and outcome."""
+        self.of_share: dict[tuple[str, str, str], dict[str, int]] = {}
+        """By model, version and arm, and outcome."""
+        for have, value in requests.items():
+            labels = dict(have)
+            if labels.get("role") != "primary":
+                continue
+            model, version = labels.get("model", ""), labels.get("version", "")
+            arm, outcome = labels.get("arm", ""), labels.get("outcome", "")
+            self.of_model[model, version] = self.of_model.get((model, version), 0) + value
+            for found in (
+                self.of_arm.setdefault(arm, {}),
+                self.of_share.setdefault((model, version, arm), {}),
+            ):
+                found[outcome] = found.get(outcome, 0) + value
 
 
 _Planned = Mapping[tuple[str, str], Mapping[str, tuple[float, tuple[str, ...]]]]
@@ -201,19 +225,22 @@ def _of_split(plan: Plan, split: Split) -> Iterator[tuple[str, float]]:
 
 
 def _arm(
-    plan: Plan, name: str, seen: Observed, planned: _Planned, rate: float, challenger: bool
+    name: str,
+    seen: Observed,
+    counts: _Counts,
+    planned: _Planned,
+    rate: float,
+    challenger: bool,
 ) -> ArmService:
     serving = _states(seen.serving_breakers.get(name, ()))
     mirror = _states(seen.mirror_breakers.get(name, ()))
     shares = []
     for (model, version), of_arms in planned.items():
         share, experiments = of_arms.get(name, (0.0, ()))
-        totals = _sum(seen.requests, model=model, version=version, role="primary")
-        mine = _sum(seen.requests, model=model, version=version, role="primary", arm=name)
-        errors = mine - sum(
-            _sum(seen.requests, model=model, version=version, role="primary", arm=name, outcome=o)
-            for o in NOT_ERRORS
-        )
+        totals = counts.of_model.get((model, version), 0)
+        outcomes_here = counts.of_share.get((model, version, name), {})
+        mine = sum(outcomes_here.values())
+        errors = mine - sum(outcomes_here.get(outcome, 0) for outcome in NOT_ERRORS)
         diverted = sum(_sum(seen.diverted, arm=name, experiment=e) for e in experiments)
         shares.append(
             Share(
@@ -231,17 +258,11 @@ def _arm(
     outcomes = _by_outcome(seen.mirror, name)
     if serves:
         role = "serving"
-        requests = {
-            outcome: _sum(seen.requests, role="primary", arm=name, outcome=outcome)
-            for outcome in OUTCOMES
-        }
+        requests = counts.of_arm.get(name, {})
         state = _state(requests, serving, name in seen.unreachable)
     elif not challenger:
         role = "standby"
-        requests = {
-            outcome: _sum(seen.requests, role="primary", arm=name, outcome=outcome)
-            for outcome in OUTCOMES
-        }
+        requests = counts.of_arm.get(name, {})
         state = _state(requests, {}, name in seen.unreachable)
     elif rate > 0.0:
         role = "mirrored"

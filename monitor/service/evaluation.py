@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from understudy.common.durable import set_aside
 from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive.recorder import recorder_of
@@ -36,6 +37,11 @@ from understudy.monitor.telemetry.labels import feedback_families
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+MOST_FAULTS = 3
+FAULT_SECONDS = 60.0
+"""After as many errors in a row, each this soon after the start, the saved state is set aside."""
+SAVE_SECONDS = 30.0
+"""Time between two writes of the totals of the workers' statistics."""
 DRAIN_SECONDS = 5.0
 """How long workers may still send records when the supervisor drains."""
 ORPHAN_SECONDS = 30.0
@@ -52,10 +58,10 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> EvaluationPlane:
     try:
         slots = state.restore(path, run, pipeline)
     except StateError as error:
-        set_aside_path = state.set_aside(path)
+        set_aside_path = set_aside(path)
         log.error("%s; starting with empty state, the file is kept as %s", error, set_aside_path)
         pipeline = _pipeline(settings)
-        slots = Slots()
+        slots = Slots(known=False)
     if pipeline.findings_loop is not None and not pipeline.findings_loop.service.restored:
         pipeline.findings_loop.load_state({})
     server = HandOffServer(run_dir / "records.sock", slots, pipeline.take)
@@ -219,6 +225,13 @@ class EvaluationLoop:
             await asyncio.to_thread(recorder.tidy, time.time())
 
 
+async def _save_statistics(plane: EvaluationPlane) -> None:
+    while True:
+        if plane.owns_run():
+            await asyncio.to_thread(plane.save_statistics)
+        await asyncio.sleep(SAVE_SECONDS)
+
+
 async def _tick(plane: EvaluationPlane) -> None:
     loop = asyncio.get_running_loop()
     due = loop.time()
@@ -243,6 +256,7 @@ async def run(plane: EvaluationPlane, control: socket.socket) -> None:
     serving = loop.create_task(api.serve())
     parts = [
         _tick(plane),
+        _save_statistics(plane),
         EvaluationLoop(plane, line).run(),
         plane.mode.run(plane, line),
     ]
@@ -254,6 +268,7 @@ async def run(plane: EvaluationPlane, control: socket.socket) -> None:
     tasks = [loop.create_task(part) for part in parts]
     freeze_gc()
     release_memory()
+    drained = False
     try:
         drained = await line.serve()
         await plane.server.stop(DRAIN_SECONDS if drained else ORPHAN_SECONDS)
@@ -263,6 +278,7 @@ async def run(plane: EvaluationPlane, control: socket.socket) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         if plane.owns_run():
             await plane.saver.save()
+            plane.save_statistics(last=drained)
         if plane.pipeline.recorder is not None:
             plane.pipeline.recorder.close()
         if plane.feedback is not None:
@@ -284,12 +300,55 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--control-fd", type=int, required=True, help="inherited control socket")
     options = parser.parse_args(arguments)
     set_up()
+    faults = Faults(options.run_dir)
     try:
         settings = Settings.load(options.config_json)
+        if faults.again():
+            aside = set_aside(settings.state_dir / state.FILE_NAME)
+            log.error(
+                "the evaluation plane failed %d times in a row; starting with empty state, the "
+                "file is kept as %s",
+                MOST_FAULTS,
+                aside,
+            )
         plane = make_plane(settings, options.run_dir, options.run_id)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(plane, socket.socket(fileno=options.control_fd)))
     except UnderstudyError as error:
         log.error("%s", error)
         return error.exit_code
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(plane, socket.socket(fileno=options.control_fd)))
+    except Exception:
+        faults.note()
+        raise
     return 0
+
+
+class Faults:
+    """Counts how often in a row this process ended by an error of its own soon after its start.
+
+    A state that can be loaded, and later causes an error, would be loaded again and again. Being
+    killed does not count.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "faults"
+        self._started = time.monotonic()
+
+    def again(self) -> bool:
+        """Whether it is time to start without the state; the count then starts from zero."""
+        if self._count() < MOST_FAULTS:
+            return False
+        self._path.unlink(missing_ok=True)
+        return True
+
+    def note(self) -> None:
+        """The process ends by an error."""
+        early = time.monotonic() - self._started < FAULT_SECONDS
+        with contextlib.suppress(OSError):
+            self._path.write_text(str(self._count() + 1 if early else 1), encoding="utf-8")
+
+    def _count(self) -> int:
+        try:
+            return int(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0

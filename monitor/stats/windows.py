@@ -19,8 +19,19 @@ from numpy.typing import NDArray
 
 from understudy.monitor.stats.buckets import BUCKETS, bucket_of
 from understudy.monitor.stats.distribution import MIDDLES, Distribution, Words
-from understudy.monitor.stats.reader import Labels, Series, Snapshot
-from understudy.monitor.stats.shared import SKETCH_BUCKETS, SKETCH_MAX_NS, SKETCH_SUM_NS
+from understudy.monitor.stats.reader import (
+    Labels,
+    Series,
+    Snapshot,
+    add_sketch,
+    merged_sketch,
+    other_series,
+)
+from understudy.monitor.stats.shared import (
+    SKETCH_BUCKETS,
+    SKETCH_MAX_NS,
+    SKETCH_SUM_NS,
+)
 
 WINDOWS = (10.0, 60.0, 300.0)
 """Lengths of the reported windows, in seconds."""
@@ -104,6 +115,19 @@ def _merge(slots: list[Slot]) -> Slot:
     return merged
 
 
+def _moved(before: Snapshot, now: Snapshot) -> Snapshot:
+    """What was counted in series that are gone, by the series of ``other`` that has it now."""
+    result = Snapshot(before.time)
+    for series, value in before.counters.items():
+        if series not in now.counters:
+            other = other_series(series)
+            result.counters[other] = result.counters.get(other, 0) + value
+    for series, words in before.sketches.items():
+        if series not in now.sketches:
+            add_sketch(result.sketches, other_series(series), words)
+    return result
+
+
 class Windows:
     """Differences of snapshots over the last ``longest`` seconds."""
 
@@ -120,12 +144,19 @@ class Windows:
         if before is None:
             return
         slot = Slot(before.time, snapshot.time)
+        moved = _moved(before, snapshot)
         for series, words in snapshot.sketches.items():
-            delta = _delta(before.sketches.get(series), words)
+            old = before.sketches.get(series)
+            added = moved.sketches.get(series)
+            if added is not None:
+                old = added if old is None else merged_sketch(old, added)
+            if old is not None and np.array_equal(old, words):
+                continue  # of a service with many series, most rest
+            delta = _delta(old, words)
             if delta is not None:
                 slot.sketches[series] = delta
         for series, value in snapshot.counters.items():
-            grown = value - before.counters.get(series, 0)
+            grown = value - before.counters.get(series, 0) - moved.counters.get(series, 0)
             if grown:
                 slot.counters[series] = grown
         self._fine.append(slot)
@@ -133,6 +164,14 @@ class Windows:
             self._coarse.append(_merge([self._fine.popleft() for _ in range(MERGED)]))
         while self._coarse and self._coarse[0].end <= snapshot.time - self.longest:
             self._coarse.popleft()
+
+    def copy(self) -> Windows:
+        """The windows of this moment, for another thread."""
+        result = Windows(self.longest)
+        result.latest = self.latest
+        result._fine.extend(self._fine)
+        result._coarse.extend(self._coarse)
+        return result
 
     def _within(self, seconds: float) -> list[Slot]:
         """Slots whose middle is within the last ``seconds``; at least the newest one."""

@@ -27,6 +27,8 @@ class Supervisor:
     evaluation_restarts: int = 0
     generation: int = 0
     config_error: str | None = None
+    state_problem: str | None = None
+    """Why the state folder cannot be used."""
 
     def update(self, message: dict[str, Any]) -> None:
         """Apply a status message."""
@@ -35,6 +37,7 @@ class Supervisor:
         self.evaluation_restarts = int(message.get("evaluation_restarts") or 0)
         self.generation = int(message.get("generation") or 0)
         self.config_error = message.get("config_error")
+        self.state_problem = message.get("state_problem")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 FLUSH_PATIENCE = 6.0
 """How long a drained worker may take to hand over its last records."""
 EVALUATION_PATIENCE = 10.0
+CONFIRM_SECONDS = 15.0
+"""How long the children may take to follow a new configuration."""
 EVALUATION_VARIABLES = {
     # The matrices of the detectors are small: on a busy machine more threads of OpenBLAS spin while
     # they wait for each other, and each has buffers of its own. MALLOC_ARENA_MAX was measured too,
@@ -91,13 +93,22 @@ class Supervisor:
         self._forced = False
         self._announced = False
         self._warned = False
+        self._applied: dict[str, int] = {}
+        """Generation that a child has said to follow, by its name."""
+        self._refused: dict[str, str] = {}
+        """Why a child does not follow the newest generation, by its name."""
+        self._configured = False
+        """Whether the evaluation plane has to confirm the newest generation, too."""
+        self._heard = asyncio.Event()
+        self._confirm_seconds = CONFIRM_SECONDS
+        self._answers: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Start everything, wait for SIGTERM or SIGINT, stop everything; the exit code.
 
         Raises StateDirError or ListenError when it cannot start.
         """
-        self.directory.open()
+        self.directory.open(self.run_id)
         try:
             self._listen()
             self._write_files(self.config, self.generation)
@@ -134,12 +145,44 @@ class Supervisor:
         self.config = config
         self.config_error = None
         self.generation += 1
-        for worker in self.workers:
-            worker.tell({"do": "reload", "plan": str(self.directory.plan)})
+        self._order_workers()
         if self.evaluation is not None:
-            self.evaluation.tell({"do": "reload", "config": str(self.directory.config)})
-        log.info("configuration %d is active", self.generation)
+            self._order(self.evaluation, {"config": str(self.directory.config)})
+        log.info("configuration %d is handed out", self.generation)
         self._push_status()
+
+    def _order_workers(self) -> None:
+        for worker in self.workers:
+            self._order(worker, {"plan": str(self.directory.plan)})
+
+    def _order(self, child: Child, what: dict[str, str]) -> None:
+        self._refused.pop(child.name, None)
+        child.tell({"do": "reload", "generation": self.generation, **what})
+
+    async def confirmed(self, generation: int) -> str | None:
+        """Wait until all children have applied that generation; why one has not, or None.
+
+        A worker that is being restarted counts once it serves; the evaluation plane begins with the
+        newest configuration whenever it does.
+        """
+
+        def missing() -> list[Child]:
+            children = list(self.workers)
+            if self.evaluation is not None and self.evaluation.ready and self._configured:
+                children.append(self.evaluation)
+            return [c for c in children if not c.ready or self._applied.get(c.name, 0) < generation]
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._confirm_seconds):
+                while missing() and not self._refused:
+                    self._heard.clear()
+                    await self._heard.wait()
+        if self._refused:
+            return "; ".join(f"{name}: {error}" for name, error in self._refused.items())
+        late = [child.name for child in missing()]
+        if late:
+            return f"not confirmed within {self._confirm_seconds:g} s: {', '.join(late)}"
+        return None
 
     def _running(self, new: Config) -> Config:
         """``new`` with the current values of settings that only a restart can change."""
@@ -196,8 +239,7 @@ class Supervisor:
         """Send the assignments in the state folder to every worker."""
         self.directory.write(self._plan_json(self.config, self.generation + 1))
         self.generation += 1
-        for worker in self.workers:
-            worker.tell({"do": "reload", "plan": str(self.directory.plan)})
+        self._order_workers()
         self._push_status()
 
     def _start(self) -> None:
@@ -234,28 +276,48 @@ class Supervisor:
 
     def _on_event(self, child: Child, event: dict[str, Any]) -> None:
         if event.get("ask") == "reload":
-            answer: dict[str, Any] = {"reply": event.get("id"), "ok": True}
             try:
                 self.reload()
-                answer["generation"] = self.generation
             except ConfigError as error:
-                answer |= {"ok": False, "error": str(error)}
-            child.tell(answer)
+                child.tell({"reply": event.get("id"), "ok": False, "error": str(error)})
+            else:
+                self._answer(child, event.get("id"), whole=True)
         elif event.get("ask") == "routes":
-            answer = {"reply": event.get("id"), "ok": True}
             try:
                 self._reroute()
-                answer["generation"] = self.generation
             except (StateError, ConfigError) as error:
                 log.error("routes rejected: %s", error)
-                answer |= {"ok": False, "error": str(error)}
-            child.tell(answer)
+                child.tell({"reply": event.get("id"), "ok": False, "error": str(error)})
+            else:
+                self._answer(child, event.get("id"), whole=False)
         elif event.get("event") == "reload_failed":
             self.config_error = f"{child.name}: {event.get('error')}"
+            self._refused[child.name] = str(event.get("error"))
+            self._heard.set()
             log.error("configuration %d: %s", self.generation, self.config_error)
             self._push_status()
-        elif event.get("event") == "ready":
-            self._on_change()
+        elif event.get("event") in ("ready", "reloaded"):
+            self._applied[child.name] = int(event.get("generation", self.generation))
+            self._heard.set()
+            if event["event"] == "ready":
+                self._on_change()
+
+    def _answer(self, child: Child, number: Any, whole: bool) -> None:
+        """Tell ``child``, which asked, once all children have what was handed out."""
+        generation = self.generation
+        self._configured = whole
+
+        async def answer() -> None:
+            error = await self.confirmed(generation)
+            if error is not None and whole:
+                self.config_error = error
+                self._push_status()
+            reply: dict[str, Any] = {"reply": number, "ok": error is None, "generation": generation}
+            child.tell(reply if error is None else {**reply, "error": error})
+
+        task = asyncio.get_running_loop().create_task(answer())
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
 
     def _on_change(self) -> None:
         """Something started, became ready or ended."""
@@ -291,6 +353,7 @@ class Supervisor:
                 "generation": self.generation,
                 "config_error": self.config_error,
                 "address": self.address,
+                "state_problem": self.directory.problem,
             }
         )
 

@@ -6,17 +6,19 @@ configuration or from closed lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from understudy.monitor.config.objective import latency_limits
+from understudy.monitor.pipeline.exemplars import Exemplar, ExemplarKey
 from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.routing.serving import BREAKER_STATES, NOT_SENT
 from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
-from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, group, since_start
+from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, Windows, group, since_start
 from understudy.monitor.telemetry.drift import drift_families
 from understudy.monitor.telemetry.experiments import experiment_families
 from understudy.monitor.telemetry.families import (
@@ -41,6 +43,12 @@ _COUNTED = (
     ("response_bytes", "response_bytes", "Payload bytes of responses.", SERIES_LABELS),
     ("mirror", "mirror", "Mirrored requests by outcome, also those not sent.", ("arm", "outcome")),
     ("rejected", "rejected_requests", "Requests refused before a model server.", ("reason",)),
+    (
+        "responses_refused",
+        "refused_responses",
+        "Responses of model servers that broke a rule of HTTP or a limit, by reason.",
+        ("arm", "reason"),
+    ),
     ("connections_accepted", "connections_accepted", "Client connections accepted.", ()),
     ("records_eligible", "records_eligible", "Exchanges that should be evaluated.", ()),
     ("records_sent", "records_sent", "Records that the evaluation plane received.", ()),
@@ -53,6 +61,18 @@ _COUNTED = (
         ("arm",),
     ),
     ("retries", "retries", "Requests retried on a new connection.", ("arm",)),
+    (
+        "statistics_overflowed",
+        "statistics_overflowed",
+        "Times that a series found no room and was counted as other.",
+        (),
+    ),
+    (
+        "statistics_reclaimed",
+        "statistics_reclaimed",
+        "Series of removed arms and models whose counts were moved to other.",
+        (),
+    ),
     ("cold_starts", "cold_starts", "Starts and restarts of a model server.", ("arm",)),
 )
 """(name in the shared statistics, name of the metric, help, labels)"""
@@ -67,8 +87,26 @@ class PlaneCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every family, with its current values."""
         snapshot = self._plane.snapshot()
+        exemplars = self._plane.pipeline.exemplars.by_series()
+        yield from self._latencies(snapshot, self._plane.windows, exemplars)
+        yield from self._others(snapshot)
+
+    async def gather(self) -> list[Metric]:
+        """The same without holding up the event loop: the histograms, which may be thousands, are
+        built in another thread, and others get their turn between two families."""
+        snapshot = await self._plane.fresh_snapshot()
+        windows = self._plane.windows.copy()
+        exemplars = self._plane.pipeline.exemplars.by_series()
+        families: list[Metric] = await asyncio.to_thread(
+            lambda: list(self._latencies(snapshot, windows, exemplars))
+        )
+        for family in self._others(snapshot):
+            families.append(family)
+            await asyncio.sleep(0)
+        return families
+
+    def _others(self, snapshot: Snapshot) -> Iterator[Metric]:
         yield from self._workers(snapshot)
-        yield from self._latencies(snapshot)
         yield from self._gauges(snapshot)
         yield from service_families(self._plane.service(snapshot))
         yield from prediction_families(self._plane.pipeline, self._plane.redaction)
@@ -115,23 +153,28 @@ class PlaneCollector(Collector):
             dropped,
         )
 
-    def _latencies(self, snapshot: Snapshot) -> Iterator[Metric]:
+    def _latencies(
+        self,
+        snapshot: Snapshot,
+        windows: Windows,
+        exemplars: Mapping[ExemplarKey, Mapping[int, Exemplar]],
+    ) -> Iterator[Metric]:
         yield sketches(
             "request_duration_seconds",
             "Time from the request's arrival to the end of its response.",
-            snapshot.sketches_named("duration"),
-            self._plane.pipeline.exemplars.by_series(),
+            snapshot.total_sketches("duration"),
+            exemplars,
             latency_limits(self._plane.settings.document.get("objectives") or {}),
         )
         yield sketches(
             "time_to_first_byte_seconds",
             "Time from the request's arrival to the first byte of its response.",
-            snapshot.sketches_named("first_byte"),
+            snapshot.total_sketches("first_byte"),
         )
         yield sketches(
             "queue_seconds",
             "Time spent waiting because all connections to the model server were in use.",
-            snapshot.sketches_named("queue"),
+            snapshot.total_sketches("queue"),
         )
         family = QuantileFamily(
             "request_duration_quantile_seconds",
@@ -139,7 +182,7 @@ class PlaneCollector(Collector):
             (*_QUANTILE_BY, "window"),
         )
         for window, seconds in zip(WINDOW_NAMES, WINDOWS, strict=True):
-            by_outcome = group(self._plane.windows.sketches("duration", seconds), _QUANTILE_BY)
+            by_outcome = group(windows.sketches("duration", seconds), _QUANTILE_BY)
             _add_quantiles(family, by_outcome, window)
         _add_quantiles(family, group(since_start(snapshot, "duration"), _QUANTILE_BY), "start")
         yield family

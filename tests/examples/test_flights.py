@@ -20,7 +20,7 @@ FLIGHT = Flight("UA1-EWR", "2013-07-01", 1, [1.0, None, 3.5])
 
 def test_a_flight_becomes_a_request_that_the_sidecar_reads() -> None:
     head, _, body = request_bytes(FLIGHT, "127.0.0.1:1").partition(b"\r\n\r\n")
-    parsed = parse_request(head, 1000)
+    parsed = parse_request(head, 1000, 128)
     assert parsed.length == len(body)
     assert parsed.request_id == b"UA1-EWR"
     spec = ModelSpec("delays", features=("a", "b", "c"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.plane_process import ARMS, MODEL, encoded
+from understudy.common.durable import set_aside
 from understudy.monitor.errors import StateError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.pipeline import exemplars, state
@@ -166,5 +167,5 @@ def test_a_state_that_lacks_a_part_is_refused(tmp_path: Path, part: str) -> None
     state.write(path, saved)
     with pytest.raises(StateError):
         state.restore(path, "r", Pipeline(settings()))
-    assert state.set_aside(path).exists()
+    assert set_aside(path).exists()
     assert not path.exists()

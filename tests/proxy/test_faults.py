@@ -35,6 +35,8 @@ async def test_a_share_of_the_requests_gets_the_injected_status() -> None:
 async def test_a_request_whose_body_is_still_to_come_is_answered_and_cut_off() -> None:
     upstream = await Server(OK).start()
     plan = replace(plan_for(upstream.port), faults=(Fault(0, 1.0, 503),))
+    # A body that is too large to wait for.
+    plan = replace(plan, capture=replace(plan.capture, max_body_bytes=8))
     async with sidecar(plan) as side:
         reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
         writer.write(b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc")

@@ -47,7 +47,7 @@ class Sender:
 
     def numbers(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        for entry, _ in walk(self.stats.words):
+        for entry in walk(self.stats.words):
             name = entry.name.removeprefix("records_")
             if name == "dropped":
                 name = entry.labels["reason"]
@@ -190,6 +190,47 @@ async def test_records_not_kept_until_saved_are_lost_and_counted(
     assert sender.balance() == 0
     await sender.handoff.close(1)
     await saved.stop()
+
+
+@pytest.mark.anyio
+async def test_records_of_a_killed_worker_are_lost_once_when_the_state_goes_back(
+    tmp_path: Path,
+) -> None:
+    """While the state could not be saved, the worker is killed, and later the peer; then again."""
+    peer = Peer(tmp_path / "records.sock")
+    peer.commit = False
+    await peer.start()
+    first = Sender(tmp_path, batch_records=10)
+    for i in range(50):
+        first.handoff.add(record(i))
+    await first.settle()
+    first.die()
+    first.stats.close()
+    second = Sender(tmp_path, batch_records=10)
+    for i in range(50, 70):
+        second.handoff.add(record(i))
+    await second.settle()
+    assert second.numbers()["lost"] == 0
+    await peer.stop()
+    restored = Peer(tmp_path / "records.sock")
+    restored.last_seq, restored.received = 3, 30
+    await restored.start()
+    async with asyncio.timeout(patient(10)):
+        while restored.received < 50:
+            await asyncio.sleep(0.01)
+    await second.settle()
+    assert second.numbers()["lost"] == 20, "nothing can send the two batches of the first again"
+    second.die()
+    second.stats.close()
+    third = Sender(tmp_path, batch_records=10)
+    for i in range(70, 80):
+        third.handoff.add(record(i))
+    await third.settle()
+    numbers = third.numbers()
+    assert (numbers["sent"], numbers["lost"], third.balance()) == (80, 20, 0)
+    assert restored.received == numbers["sent"] - numbers["lost"]
+    await third.handoff.close(1)
+    await restored.stop()
 
 
 @pytest.mark.anyio

@@ -30,7 +30,7 @@ FIELDS = st.lists(st.tuples(TOKEN.map(lambda t: b"X-" + t), VALUE), max_size=8)
 
 @given(st.binary(max_size=300))
 def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
-    for parse in (lambda: parse_request(data, 8192), lambda: parse_response(data, False)):
+    for parse in (lambda: parse_request(data, 8192, 128), lambda: parse_response(data, False, 128)):
         try:
             parse()
         except HttpError as error:
@@ -52,7 +52,7 @@ def test_what_is_valid_is_accepted_and_understood_alike_by_others(
     elif length != NO_BODY:
         lines.append(b"Content-Length: %d" % length)
     block = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), b"Host: h", *lines))
-    head = parse_request(block, 8192)
+    head = parse_request(block, 8192, 128)
     assert (head.method, head.target, head.length, head.keep_alive) == (
         method,
         target,
@@ -130,7 +130,7 @@ def test_chunked_bytes_of_any_kind_are_followed_or_refused(data: bytes, cut: int
     ],
 )
 def test_how_an_answer_ends(block: bytes, to_head: bool, length: int, keep_alive: bool) -> None:
-    head = parse_response(block, to_head)
+    head = parse_response(block, to_head, 128)
     assert (head.length, head.keep_alive) == (length, keep_alive)
 
 

@@ -145,9 +145,9 @@ def test_long_lines_of_every_kind_are_parsed(name: bytes, filling: bytes, end: b
     """Quadratic work on 2 MiB would take hours, so that this test would not end."""
     line = name + filling * (2 << 20) + end
     with contextlib.suppress(HttpError):
-        parse_request(b"GET / HTTP/1.1\r\nHost: h\r\n" + line, 8192)
+        parse_request(b"GET / HTTP/1.1\r\nHost: h\r\n" + line, 8192, 128)
     with contextlib.suppress(HttpError):
-        parse_response(b"HTTP/1.1 200 OK\r\n" + line, False)
+        parse_response(b"HTTP/1.1 200 OK\r\n" + line, False, 128)
 
 
 @pytest.mark.anyio

@@ -3,7 +3,8 @@
 ``model_server.py PORT [MODE]`` answers V2 requests with the request's ``id``, so that every answer
 can be checked. Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,
 ``big``, ``drop`` (reads and closes), ``picky`` (fails on bodies above 300 bytes), ``text`` (answers
-with something that is no prediction).
+with something that is no prediction), and those of :data:`tests.support.hostile.ANSWERS`. A request
+to ``/hostile/MODE`` gets an answer of that mode. A chunked body is read until the connection ends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+
+from tests.support.hostile import ANSWERS, send, yield_to_others
 
 PADDING = b" " * 2_000_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -20,8 +23,16 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
+            if b"transfer-encoding: chunked" in head.lower():
+                while await reader.read(1 << 16):
+                    pass
+            target = head.split(b" ", 2)[1].decode()
+            hostile = target.removeprefix("/hostile/") if target.startswith("/hostile/") else mode
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
             body = await reader.readexactly(length)
+            if hostile in ANSWERS:
+                await send(writer, *ANSWERS[hostile])
+                continue
             if mode == "hang":
                 await asyncio.sleep(3600)
             if mode == "drop":
@@ -64,4 +75,7 @@ async def main(port: int, mode: str) -> None:
 
 
 if __name__ == "__main__":
+    if "--idle" in sys.argv:
+        sys.argv.remove("--idle")
+        yield_to_others()
     asyncio.run(main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "right"))

@@ -185,7 +185,7 @@ class Sidecar:
 
         stats = self.worker._stats
         total = 0
-        for entry, _ in walk(stats.words):
+        for entry in walk(stats.words):
             if entry.name == name and labels.items() <= dict(entry.labels).items():
                 total += stats.words[entry.offset]
         return total
@@ -200,7 +200,7 @@ class Sidecar:
         """Bytes that the worker itself has taken and not yet passed on, both ways."""
         total = 0
         for client in self.worker.clients:
-            total += len(client._buffer)
+            total += len(client._buffer) + sum(map(len, client._held))
             if client.transport is not None:
                 total += client.transport.get_write_buffer_size()
             if client.exchange is not None:
@@ -209,6 +209,7 @@ class Sidecar:
         others = (*runtime.mirrors, *runtime.serving.values())
         for arm in (runtime.champion, *(other.arm for other in others)):
             for connection in arm.pool.open:
+                total += sum(map(len, connection._held))
                 if connection.transport is not None:
                     total += connection.transport.get_write_buffer_size()
         return total

@@ -1,6 +1,6 @@
 """A worker or an evaluation plane that only speaks the supervisor's protocol.
 
-It writes down what it hears, one JSON object a line, in ``<run-dir>/../heard-<name>.jsonl``. Files
+It writes down what it hears, one JSON object a line, in ``<state_dir>/heard-<name>.jsonl``. Files
 beside that one make it misbehave: ``hold`` keeps it from ending when it is told to drain, ``crash``
 makes it end as soon as it starts, ``refuse`` makes it refuse a new plan, ``leave`` makes it close
 its control line and live on, ``babble`` makes it say something that is no event. When ``ask``
@@ -24,7 +24,7 @@ from typing import Any
 class ChildProgram:
     def __init__(self, options: argparse.Namespace) -> None:
         self.name = "evaluation" if options.slot is None else f"worker-{options.slot}"
-        self.folder: Path = options.run_dir.parent
+        self.folder = Path((options.run_dir / "state_dir").read_text())
         self.plan: Path | None = options.plan
         self.line = socket.socket(fileno=options.control_fd)
         self.listener = (
@@ -48,7 +48,7 @@ class ChildProgram:
             return 7
         if self.flag("babble"):
             self.line.sendall(b"this is no JSON\n")
-        self.say({"event": "ready"})
+        self.say({"event": "ready", "generation": self.generation})
         if self.flag("leave"):
             self.line.shutdown(socket.SHUT_WR)
             time.sleep(60)
@@ -90,6 +90,7 @@ class ChildProgram:
             self.generation = json.loads(Path(message["plan"]).read_text())["generation"]
         else:
             assert json.loads(Path(message["config"]).read_text())["version"] == 1
+            self.generation = message["generation"]
         self.say({"event": "reloaded", "generation": self.generation})
 
     def drain(self, how: str) -> int:

@@ -38,10 +38,8 @@ class Model:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        script = str(Path(__file__).with_name("model_server.py"))
-        self.process = subprocess.Popen(
-            [sys.executable, script, str(self.port), self.mode], cwd=ROOT
-        )
+        command = [sys.executable, "-m", "tests.support.model_server", str(self.port), self.mode]
+        self.process = subprocess.Popen(command, cwd=ROOT)
         eventually(self._answers)
 
     def _answers(self) -> bool:

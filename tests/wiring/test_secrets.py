@@ -265,10 +265,9 @@ def test_plan_and_configuration_lie_in_a_folder_for_the_owner(tmp_path: Path) ->
         directory = RunDirectory(tmp_path / "state")
         directory.open()
         directory.write({"plan": 1}, {"config": 1})
-        modes = {
-            path.name: stat.S_IMODE(path.stat().st_mode)
-            for path in (directory.state_dir, directory.path, directory.state_dir / "lock")
-        }
+        state = directory.state_dir
+        paths = {"state": state, "run": directory.path, "lock": state / "lock"}
+        modes = {name: stat.S_IMODE(path.stat().st_mode) for name, path in paths.items()}
         directory.close()
     finally:
         os.umask(before)

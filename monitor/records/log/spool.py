@@ -66,7 +66,7 @@ class Spool:
         self._lock = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise LogError(f"{folder}: cannot be used: {error.strerror or error}") from error
         try:

@@ -8,6 +8,7 @@ counted; the next append tries again.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 SYNC_SECONDS = 1.0
+LEAST_FREE_BYTES = 64 * 1024 * 1024
+LEAST_FREE_SHARE = 0.05
+"""What a log leaves free on its disk for others, the state of the service among them: this many
+bytes, or this share of a small disk."""
 _LOCK = "lock"
 _MOST_PARTS = 512
 """That are written at once; a system may take 1,024."""
@@ -77,7 +82,7 @@ class SegmentLog:
         self._due = 0.0
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise LogError(f"{folder}: cannot be used: {error.strerror or error}") from error
         try:
@@ -175,7 +180,7 @@ class SegmentLog:
         if self.mark is not None:
             data += b"".join(pack([], None, base, now, now, self._compress, self.mark))
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             try:
                 _write_all(file, [data], 0)
                 self._sync_folder()
@@ -222,6 +227,7 @@ class SegmentLog:
         oldest = now if oldest is None else oldest
         newest = now if newest is None else newest
         try:
+            self._make_room(sum(map(len, entries)))
             active = self._writable(now)
             frame = pack(entries, weights, active.end, oldest, newest, self._compress, mark)
             size = self._write(frame)
@@ -241,6 +247,15 @@ class SegmentLog:
         if self.sync_seconds is not None and now >= self._due:
             self.sync()
         return True
+
+    def _make_room(self, size: int) -> None:
+        """Leave room on the disk: a log of its own accord gives up its oldest segments, a queue
+        keeps what it has. Raises OSError without enough of it."""
+        while (lacking := _lacking(self.folder, size)) > 0:
+            oldest = self.segments[0]
+            if self.unread is not None or not self.delete_first():
+                raise OSError(errno.ENOSPC, f"the disk is almost full ({lacking:,} bytes lack)")
+            self.pruned += oldest.records
 
     def _failed(self, what: str, error: Exception) -> None:
         if self.error is None:
@@ -339,6 +354,14 @@ class SegmentLog:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _lacking(folder: Path, size: int) -> int:
+    """How many bytes the disk lacks for ``size`` more and what is to be left free."""
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    floor = min(LEAST_FREE_BYTES, int(LEAST_FREE_SHARE * disk.f_blocks * disk.f_frsize))
+    return floor + size - free
 
 
 def _write_all(file: int, parts: Sequence[bytes], at: int) -> int:

@@ -150,8 +150,9 @@ def counted(state: dict[str, Any]) -> dict[str, Any]:
                 for challenger, contest in one["evidence"]["contests"].items()
             },
         }
-    (watch,) = state["judge"]["watches"]["watches"]
-    performance = watch["performance"] or {}
+    watches = state["judge"]["watches"]
+    (watch,) = watches["watches"]
+    (performance,) = [one["state"] for one in watches["performance"]] or [{}]
     return {
         "records": state["records"],
         "features": state["features"],

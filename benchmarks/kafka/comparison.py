@@ -129,23 +129,19 @@ def evidence_rows(config: Config, read: list[int]) -> tuple[Counter[Any], int]:
 def counted(state: dict[str, Any]) -> dict[str, Any]:
     """What does not depend on the order of rows."""
     experiments = {}
-    for name, one in state["experiments"].items():
-        split = one["evidence"]["split"]
+    for name, saved in state["experiments"].items():
+        one = saved["live"]
         experiments[name] = {
-            "split": split["counts"] if split and "counts" in split else None,
+            "assigned": _assigned(one),
             "carried_over": one["carried_over"],
             "contests": {
                 challenger: {
                     "pairs": contest["pairs"],
+                    "left_out": contest["left_out"],
                     "served": contest["served"],
                     "measures": {
                         mode: {
-                            metric: {
-                                key: value
-                                for key, value in measure.items()
-                                if key in ("n", "outside", "carried", "histograms")
-                            }
-                            | {"tests": [_sums(test) for test in measure.get("tests", ())]}
+                            metric: _values(measure["state"])
                             for metric, measure in measures.items()
                         }
                         for mode, measures in contest["measures"].items()
@@ -154,8 +150,9 @@ def counted(state: dict[str, Any]) -> dict[str, Any]:
                 for challenger, contest in one["evidence"]["contests"].items()
             },
         }
-    (watch,) = state["judge"]["watches"]["watches"]
-    performance = watch["performance"] or {}
+    watches = state["judge"]["watches"]
+    (watch,) = watches["watches"]
+    (performance,) = [one["state"] for one in watches["performance"]] or [{}]
     return {
         "records": state["records"],
         "features": state["features"],
@@ -166,6 +163,28 @@ def counted(state: dict[str, Any]) -> dict[str, Any]:
         "labels": performance.get("labels"),
         "predicted": performance.get("predictions"),
         "tally": performance.get("whole"),
+    }
+
+
+def _assigned(experiment: dict[str, Any]) -> list[int]:
+    """Requests of a split by arm, those whose assignment is not settled yet included."""
+    split = experiment["evidence"]["split"]
+    counts = [of_arms for _, of_arms in (split or {}).get("epochs", ())]
+    counts += [of_arms for _, of_arms in experiment["assigned"]["slots"]]
+    return [sum(of_arm) for of_arm in zip(*counts, strict=True)]
+
+
+def _values(measure: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of values of one metric, and the sums of its tests."""
+    observed = measure["observed"]
+    return {
+        "unknown": measure["unknown"],
+        "tests": [_sums(test) for test in observed.get("tests", ())],
+        **{
+            key: value
+            for key, value in observed.items()
+            if key in ("n", "outside", "carried", "histograms")
+        },
     }
 
 

@@ -40,12 +40,13 @@ def problems_of(config: Config, serving: Collection[str] = ()) -> list[Problem]:
 
 
 def warnings_of(config: Config) -> list[Problem]:
-    """Limits that differ between champion and challengers, each with the keys of both.
+    """Limits that differ between champion and challengers, each with the keys of both, and
+    experiments that may decide before a time limit has passed.
 
     They are valid. Answers beyond the smaller limit cannot be compared, or differ for a reason that
-    is not the model's.
+    is not the model's. What a request that hangs would have shown is known at its time limit.
     """
-    return list(_unequal_limits(config))
+    return [*_unequal_limits(config), *_early_decisions(config)]
 
 
 def _unequal_limits(config: Config) -> Iterator[Problem]:
@@ -79,6 +80,29 @@ def _unequal_limits(config: Config) -> Iterator[Problem]:
                 f"{path}.mirror.max_response",
                 f"{mirror.max_response:,} bytes, but the champion's answers are read up to "
                 f"capture.max_body ({capture:,} bytes): larger ones cannot be compared",
+            )
+
+
+def _early_decisions(config: Config) -> Iterator[Problem]:
+    by_name = {
+        challenger.name: (f"challengers[{index}]", challenger)
+        for index, challenger in enumerate(config.challengers)
+    }
+    for index, experiment in enumerate(config.experiments):
+        limits: dict[str, float] = {}
+        for path, challenger in (by_name[name] for name in experiment.challengers):
+            if experiment.routes:
+                limits[f"{path}.timeouts.total"] = challenger.timeouts.total
+            if experiment.mode != "split" and challenger.mirror.timeout is not None:
+                limits[f"{path}.mirror.timeout"] = challenger.mirror.timeout
+            elif experiment.mode != "split":
+                limits["champion.timeouts.total"] = config.champion.timeouts.total
+        key = max(limits, key=lambda name: limits[name])
+        if experiment.minimum_duration < limits[key]:
+            yield (
+                f"experiments[{index}].minimum_duration",
+                f"{experiment.minimum_duration:g} s, but {key} is {limits[key]:g} s: a request "
+                "that hangs may fail only then, and the challenger could be promoted before",
             )
 
 

@@ -152,6 +152,7 @@ WORSE = (
         traffic=Traffic(patience=2.0),
         declared=LONGER,
     ),
+    Case("hangs, judged at once", Server(fault=_hangs), modes=("shadow",)),
     Case("fails on large bodies", Server(fault=_on_large), traffic=Traffic(large=0.05)),
     Case("fails on 3 % of the requests", Server(fault=_on_rare)),
     Case(
@@ -193,6 +194,11 @@ WORSE = (
     ),
     Case("fails only after 40 s", Server(fault=_later), declared=LONGER),
     Case("hangs in part, and is cold", replace(Server(fault=_hangs), cold=10.0), declared=LONGER),
+    Case(
+        "hangs in part, and is cold, judged at once",
+        replace(Server(fault=_hangs), cold=10.0),
+        modes=("shadow",),
+    ),
     Case(
         "fails only after 40 s, and the traffic stops before",
         Server(fault=_later),

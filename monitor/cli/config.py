@@ -30,7 +30,8 @@ def config() -> None:
 def check(file: Path, as_json: bool) -> None:
     """Check FILE, and print one line for each problem. Exits 0 or 2.
 
-    Warnings name limits that differ between champion and challengers; the exit code stays 0.
+    Warnings name limits that differ between champion and challengers, and experiments that may
+    decide before a time limit has passed; the exit code stays 0.
 
     \b
     Example:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from understudy.monitor.config.compile import arm_names, default_paths
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.fields import split_address
-from understudy.monitor.config.model import Config, ListenTls
+from understudy.monitor.config.model import Config, ListenTls, Timeouts
 
 Problem = tuple[str, str]
 """Dotted path and message."""
@@ -40,12 +40,13 @@ def problems_of(config: Config, serving: Collection[str] = ()) -> list[Problem]:
 
 
 def warnings_of(config: Config) -> list[Problem]:
-    """Limits that differ between champion and challengers, each with the keys of both.
+    """Limits that differ between champion and challengers, each with the keys of both, and
+    experiments that may decide before a time limit has passed.
 
     They are valid. Answers beyond the smaller limit cannot be compared, or differ for a reason that
-    is not the model's.
+    is not the model's. What a request that hangs would have shown is known at its time limit.
     """
-    return list(_unequal_limits(config))
+    return [*_unequal_limits(config), *_early_decisions(config)]
 
 
 def _unequal_limits(config: Config) -> Iterator[Problem]:
@@ -87,6 +88,38 @@ def _unequal_limits(config: Config) -> Iterator[Problem]:
 
 def _limit(value: float | None, unit: str) -> str:
     return "not set" if value is None else f"{value:g}{unit}"
+
+
+def _limit_of_hanging(timeouts: Timeouts) -> tuple[str, float]:
+    """Key of the limit that ends a request without a response, and its seconds."""
+    if timeouts.total is None:
+        return "timeouts.first_byte", timeouts.first_byte
+    return "timeouts.total", timeouts.total
+
+
+def _early_decisions(config: Config) -> Iterator[Problem]:
+    by_name = {
+        challenger.name: (f"challengers[{index}]", challenger)
+        for index, challenger in enumerate(config.challengers)
+    }
+    for index, experiment in enumerate(config.experiments):
+        limits: dict[str, float] = {}
+        for path, challenger in (by_name[name] for name in experiment.challengers):
+            if experiment.routes:
+                key, seconds = _limit_of_hanging(challenger.timeouts)
+                limits[f"{path}.{key}"] = seconds
+            if experiment.mode != "split" and challenger.mirror.timeout is not None:
+                limits[f"{path}.mirror.timeout"] = challenger.mirror.timeout
+            elif experiment.mode != "split":
+                key, seconds = _limit_of_hanging(config.champion.timeouts)
+                limits[f"champion.{key}"] = seconds
+        key = max(limits, key=lambda name: limits[name])
+        if experiment.minimum_duration < limits[key]:
+            yield (
+                f"experiments[{index}].minimum_duration",
+                f"{experiment.minimum_duration:g} s, but {key} is {limits[key]:g} s: a request "
+                "that hangs may fail only then, and the challenger could be promoted before",
+            )
 
 
 def problems_at_start(config: Config, environment: Mapping[str, str]) -> list[Problem]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from understudy.monitor.config.compile import REPEAT_SUFFIX, mirror_timeouts, servers_of
@@ -11,6 +11,9 @@ from understudy.monitor.config.model import Config, Mirror, Timeouts
 
 LONGEST_SECONDS = 300.0
 """A response that takes longer counts as late in a comparison, where no time limit says so."""
+
+WAITS_SECONDS = 300.0
+"""How long an answer waits at least for its counterpart, in seconds of the records' time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,13 @@ class Arms:
     def limits_of(self, challenger: str) -> TimeLimits:
         """Those of the requests that are mirrored to a challenger."""
         return self.mirror_limits.get(challenger, self.serving_limits)
+
+    def wait(self, challengers: Iterable[str]) -> float:
+        """Seconds after which an answer of one of ``challengers``, or of the champion to the same
+        request, no longer waits for its counterpart."""
+        longest = max((self.limits_of(name).total for name in challengers), default=0.0)
+        # A mirrored request may wait for a connection as long as it may take.
+        return max(WAITS_SECONDS, 60.0 + 2.0 * longest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ class EvidenceLayout:
 
     def pairs_names(self) -> tuple[str, ...]:
         """Columns of pairs; ``a.`` is the champion. ``fresh`` is 1 for a new request whose answers
-        both were evaluated."""
+        both were evaluated. A row whose ``b.fate`` is ``PENDING`` is not a pair: it reports, once,
+        that the mirrored request of this id has not finished."""
         values = (side + column for side in _SIDES for column in self.columns)
         return ("fresh", "a.fate", "b.fate", *values)
 

@@ -18,7 +18,7 @@ from understudy.monitor.config.experiment import Compare
 from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.block_columns import BlockColumns, Indices, Mask, Part
 from understudy.monitor.evidence.columns import Column, cells_at, listed
-from understudy.monitor.evidence.joiner import PairJoiner
+from understudy.monitor.evidence.joiner import Deadlines, PairJoiner
 from understudy.monitor.evidence.observe import NAN, Censored, Observer
 from understudy.monitor.records.record import ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
 from understudy.shadow import comparison
@@ -32,15 +32,16 @@ from understudy.shadow.experiment.fates import (
     FAILED,
     LATE,
     OUTSIDE,
+    PENDING,
+    REPORTED,
     UNPAIRED,
     UNREADABLE,
+    patience,
 )
 
 _CHAMPION, _CHALLENGER, _REPEAT = 0, 1, 2
 _MOST_INPUTS = 2048
 _MOST_WAITING = 20_000
-WAITS_SECONDS = 300.0
-"""How long an answer waits at least for its counterpart, in seconds of the records' time."""
 Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
 Pairs = tuple[Any, list[bytes], Any, list[Column]]
 """Times, request ids, sides and columns."""
@@ -62,6 +63,11 @@ class Half:
     origin: tuple[int, int]
     """Position of its record in the input: offset of the block, index in the block."""
 
+    @property
+    def due(self) -> float:
+        """Unix time from which the other answer is late, if it takes no longer than this one."""
+        return self.started + patience(self.ended - self.started, REPORTED)
+
 
 class MirrorComparison:
     """Pairs the answers to a request and compares them.
@@ -82,6 +88,8 @@ class MirrorComparison:
         self.waiting: dict[str, PairJoiner[Half]] = {
             name: PairJoiner(_MOST_WAITING, partial(self._unpaired, name)) for name in challengers
         }
+        self._deadlines = {name: Deadlines(joiner) for name, joiner in self.waiting.items()}
+        """Of the challenger's answers, after the champion's have come."""
         self.restoring: Mapping[str, Set[tuple[int, int]]] | None = None
         """During a restore: positions of the records that were waiting, by challenger."""
         self._pairs: dict[str, list[tuple[Any, ...]]] = {}
@@ -98,9 +106,7 @@ class MirrorComparison:
         }
         self._inputs: dict[bytes, Table] = {}
         self._newest = 0.0
-        longest = max((arms.limits_of(name).total for name in challengers), default=0.0)
-        # A mirrored request may wait for a connection as long as it may take.
-        self._patience = max(WAITS_SECONDS, 60.0 + 2.0 * longest)
+        self._patience = arms.wait(challengers)
         self._agree = comparison.Rules(
             compare.absolute,
             compare.relative,
@@ -160,6 +166,8 @@ class MirrorComparison:
         clients."""
         rate = self._arms.mirror_rate.get(challenger, 0.0)
         index = block.arm_index(challenger)
+        if index < 0:
+            return champion[:0]  # its worker does not know the challenger yet
         if any(index < len(s.weights) and s.weights[index] > 0.0 for s in block.names.splits):
             return champion[:0]
         if rate >= 1.0:
@@ -269,7 +277,10 @@ class MirrorComparison:
                 (block.offset, record),
             )
             halves = joiner.add(key, side, half, 3 if self._is_repeated(key) else 2)
-            if halves is not None and {_CHAMPION, _CHALLENGER} <= halves.keys():
+            if halves is None:
+                if side == _CHAMPION and half.fate != OUTSIDE:
+                    self._deadlines[challenger].add(half.due, key)
+            elif {_CHAMPION, _CHALLENGER} <= halves.keys():
                 self._pair(challenger, key, halves)
 
     # Pairs --------------------------------------------------------------------------------------
@@ -415,17 +426,32 @@ class MirrorComparison:
         return notes
 
     def expire(self, complete: float | None = None) -> None:
-        """Give up answers that waited for longer than any request may take.
+        """Report mirrored requests that should have finished, once each, and give up answers that
+        waited for longer than any request may take.
 
         All records up to the unix time ``complete`` have arrived; by default, up to the newest.
         """
-        before = (self._newest if complete is None else complete) - self._patience
+        now = self._newest if complete is None else complete
+        before = now - self._patience
         for name, joiner in self.waiting.items():
+            self._report_pending(name, now)
             for key, halves in joiner.oldest():
                 ended = max(half.ended for half in halves.values())
                 if ended >= before:
                     break
                 self._unpaired(name, key, joiner.give_up(key), ended + self._patience)
+
+    def _report_pending(self, challenger: str, now: float) -> None:
+        joiner = self.waiting[challenger]
+        for due, key in self._deadlines[challenger].passed(now):
+            halves = joiner.halves(key)
+            half = halves.get(_CHAMPION)
+            if half is None or _CHALLENGER in halves or half.due != due:
+                continue
+            unknown = (NAN,) * (2 * len(half.values))
+            self._pairs.setdefault(challenger, []).append(
+                (due, key, 0, 0.0, float(half.fate), float(PENDING), *unknown)
+            )
 
     def waiting_for(self) -> dict[str, list[tuple[int, int]]]:
         """Positions of the records that wait for their counterpart, by challenger."""

@@ -18,11 +18,11 @@ from typing import Any
 
 from understudy.monitor.config.model import Config as Configuration
 from understudy.monitor.errors import SnapshotError
+from understudy.monitor.evidence.arms import WAITS_SECONDS
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Block, Heartbeat, LabelBlock, RecordBlock
 from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.layout import EXPERIMENT_KINDS
-from understudy.monitor.evidence.mirrored import WAITS_SECONDS
 from understudy.monitor.evidence.sources import Sources
 from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.labels.label import Label
@@ -250,8 +250,8 @@ class PartitionRestore:
     def done(self) -> None:
         """End the restore: all blocks were read, new ones may follow."""
         partition = self._partition
-        partition._join()
-        partition.stage_one.drain()
+        # All of this was evidence before the state was saved, unfinished requests too.
+        partition.drain()
         if self._counts or partition._store is not None:
             # Labels that were read again were counted before: restore the counts of the state.
             partition._opened().load_counts(self._counts)

@@ -26,18 +26,29 @@ from understudy.monitor.evidence.layout import (
 from understudy.monitor.evidence.observe import Codes, numbered
 from understudy.monitor.experiments.contestant import ChallengerState
 from understudy.monitor.experiments.history import UnitHistory
+from understudy.monitor.experiments.pending_pairs import PendingPairs
 from understudy.monitor.experiments.timeline import point_of
 from understudy.monitor.routing.assignments import Assignments
 from understudy.monitor.routing.routes import Assignment
 from understudy.shadow import comparison, rollout
 from understudy.shadow.assignment import Allocation
-from understudy.shadow.experiment import Decision, Experiment, Pairs, Split, Unanswered
+from understudy.shadow.experiment import (
+    Decision,
+    Experiment,
+    OpenPairs,
+    Pairs,
+    Split,
+    Unanswered,
+)
 from understudy.shadow.experiment.decision import HARM, OPERATOR
 from understudy.shadow.experiment.fates import (
     ANSWERED,
     BREAKER_OPEN,
     DIVERTED,
     OUTSIDE,
+    OVERDUE,
+    PENDING,
+    REPORTED,
     TALLIES,
     UNREADABLE,
     counted,
@@ -74,6 +85,7 @@ class LiveExperiment(Stateful):
     _codes: Saved[Codes]
     history: Saved[UnitHistory]
     _assigned: Saved[Assignments]
+    _pending: Saved[dict[str, PendingPairs]]
     contestants: Saved[dict[str, ChallengerState]]
     _columns: Config[tuple[str, ...]]
 
@@ -102,6 +114,8 @@ class LiveExperiment(Stateful):
         self.units = UnitTable((*self._columns, *TALLIES), declared.name.encode()[:64])
         self.history = UnitHistory(self._columns, declared.name.encode()[:64])
         self._assigned = Assignments(len(self.order))
+        wait = arms.wait(declared.challengers)
+        self._pending = {name: PendingPairs(wait) for name in declared.challengers}
         self._weights = ()
         """Of :attr:`order`, under which the records of this epoch were assigned."""
         self._epoch = 0.0
@@ -262,8 +276,12 @@ class LiveExperiment(Stateful):
         contest = self.experiment.contests.get(batch.kind[2])
         if contest is None or batch.names != self.layout.pairs_names():
             return
-        if self._counts_from:
-            batch = batch.rows(np.flatnonzero(batch.at >= self._counts_from))
+        pending = batch.floats("b.fate") == PENDING
+        counts = batch.at >= self._counts_from
+        self._pending[contest.challenger].take(batch, pending & counts)
+        counts &= ~pending
+        if not counts.all():
+            batch = batch.rows(np.flatnonzero(counts))
         limit = self.arms.limits_of(batch.kind[2]).total
         fates = self._fates(batch, "a.fate"), self._fates(batch, "b.fate")
         known, low, high = {}, {}, {}
@@ -345,6 +363,31 @@ class LiveExperiment(Stateful):
         age = share * self._assigned.patience
         return Unanswered(tuple(self._assigned.unfinished(age)), self._weights, age)
 
+    def open_pairs(self) -> OpenPairs:
+        """The mirrored requests that should have finished by now, by challenger.
+
+        In its first seconds an experiment has no request of that age: then it is half the time that
+        there was traffic.
+        """
+        lasted = min(c.traffic.seconds for c in self.contestants.values())
+        age = min(OVERDUE, max(REPORTED, lasted / 2.0))
+        return OpenPairs(
+            tuple(self._pending[name].missing(age) for name in self.contestants),
+            tuple(self.experiment.contests[name].requests("shadow") for name in self.contestants),
+            age,
+        )
+
+    def overdue(self) -> list[int]:
+        """Requests that should have finished by now, by arm, the champion first: those assigned to
+        it, or of a challenger in a shadow stage those mirrored to it."""
+        assigned = self.unanswered()
+        found = list(assigned.counts) if assigned is not None else [0] * len(self.order)
+        mirrored = self.open_pairs().counts
+        for number, contestant in enumerate(self.contestants.values(), start=1):
+            if contestant.mode == "shadow":
+                found[number] = mirrored[number - 1]
+        return found
+
     @property
     def assignments(self) -> Assignments:
         """The requests of the current weights, for display."""
@@ -361,7 +404,7 @@ class LiveExperiment(Stateful):
         """The decisions on all evidence of ``mode`` so far, at unix time ``now``; final verdicts
         stay. It does not advance the rollout."""
         self._check_split()
-        unanswered = self.unanswered() if mode == "split" else None
+        unanswered = self.unanswered() if mode == "split" else self.open_pairs()
         lasted = {name: c.traffic.seconds for name, c in self.contestants.items()}
         decisions = self.experiment.decide(mode, now - self.started, unanswered, lasted)
         for name, contestant in self.contestants.items():
@@ -473,6 +516,8 @@ class LiveExperiment(Stateful):
     def restart(self, now: float) -> None:
         """Exclude requests from before the unix time ``now``: other model servers answered them."""
         self._counts_from = now
+        for pending in self._pending.values():
+            pending.clear()
 
     def could_serve(self) -> bool:
         """Whether a challenger serves clients, or may without a person's force."""

@@ -99,12 +99,12 @@ def _not_evaluated(left_out: Mapping[str, int]) -> int:
 
 
 def _unanswered(live: LiveExperiment) -> dict[str, Any]:
-    """Assigned requests without an end, by arm in the order champion, challengers."""
+    """Assigned requests without an end, by arm in the order champion, challengers; ``overdue`` has
+    mirrored ones too."""
     assignments = live.assignments
-    missing = live.unanswered()
     return {
         "in_flight": assignments.unfinished(),
-        "overdue": list(missing.counts) if missing is not None else [],
+        "overdue": live.overdue(),
         "after_seconds": assignments.patience,
         "lost_with_a_worker": assignments.lost(),
         "not_tracked": assignments.not_tracked,

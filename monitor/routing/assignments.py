@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.records.record import OPEN_AFTER_NS
+from understudy.shadow.experiment.fates import patience
 from understudy.shadow.state import Config, Count, FieldError, Saved, Stateful
 
 Floats = NDArray[np.float64]
@@ -133,7 +134,7 @@ class Assignments(Stateful):
     def patience(self) -> float:
         """Age in seconds from which a request without an end is missing: 10 s, or four times the
         mean duration if that is longer."""
-        return max(10.0, 4.0 * self._seconds / max(1, self._finished))
+        return patience(self._seconds / max(1, self._finished))
 
     def unfinished(self, age: float = 0.0) -> list[int]:
         """Requests by arm that are at least ``age`` seconds old and have not finished.

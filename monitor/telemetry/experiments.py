@@ -31,11 +31,9 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     unanswered: list[tuple[list[str], float]] = []
     experiments = plane.experiments
     for name, live in experiments.live.items() if experiments is not None else ():
-        overdue = live.unanswered()
-        if overdue is not None:
-            for state, counts in (("overdue", overdue.counts), ("lost", live.assignments.lost())):
-                by_arm = zip(live.order, counts, strict=True)
-                unanswered += [([name, arm, state], float(n)) for arm, n in by_arm]
+        for state, counts in (("overdue", live.overdue()), ("lost", live.assignments.lost())):
+            by_arm = zip(live.order, counts, strict=True)
+            unanswered += [([name, arm, state], float(n)) for arm, n in by_arm]
         for challenger, contestant in live.contestants.items():
             who = [name, challenger]
             verdict = contestant.decision.verdict
@@ -97,8 +95,8 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     )
     yield gauge(
         "experiment_unanswered",
-        "Assigned requests that should have finished by now and have no answer yet (overdue), and "
-        "those whose worker or records were lost.",
+        "Assigned or mirrored requests that should have finished by now and have no answer yet "
+        "(overdue), and those whose worker or records were lost.",
         ("experiment", "arm", "state"),
         unanswered,
     )

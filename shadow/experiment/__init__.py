@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from understudy.shadow.experiment.decision import CAUSES, VERDICTS, Decision
     from understudy.shadow.experiment.experiment import Experiment
     from understudy.shadow.experiment.rules import DEFAULT_METRICS, Rules
-    from understudy.shadow.experiment.split import Unanswered
+    from understudy.shadow.experiment.split import OpenPairs, Unanswered
 
 __all__ = [
     "CAUSES",
@@ -34,6 +34,7 @@ __all__ = [
     "Hypothesis",
     "Margin",
     "Metric",
+    "OpenPairs",
     "Pairs",
     "Rules",
     "Split",
@@ -49,7 +50,7 @@ _MODULES = {
     "decision": ("CAUSES", "VERDICTS", "Decision"),
     "experiment": ("Experiment",),
     "rules": ("DEFAULT_METRICS", "Rules"),
-    "split": ("Unanswered",),
+    "split": ("OpenPairs", "Unanswered"),
 }
 _LATER = {name: module for module, names in _MODULES.items() for name in names}
 

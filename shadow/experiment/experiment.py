@@ -12,7 +12,7 @@ import numpy.typing as npt
 from understudy.shadow.experiment.challenger import ChallengerEvidence
 from understudy.shadow.experiment.decision import SPLIT, Decision, correct_promotions, decide
 from understudy.shadow.experiment.rules import Rules
-from understudy.shadow.experiment.split import Unanswered, honoured, mismatch
+from understudy.shadow.experiment.split import OpenPairs, Unanswered, honoured, mismatch
 from understudy.shadow.sequential import SplitCheck
 from understudy.shadow.state import Config, Converter, Saved, Stateful
 
@@ -116,14 +116,14 @@ class Experiment(Stateful):
         self,
         mode: str,
         seconds: float,
-        unanswered: Unanswered | None = None,
+        unanswered: Unanswered | OpenPairs | None = None,
         lasted: Mapping[str, float] | None = None,
     ) -> dict[str, Decision]:
         """The verdict on each challenger; ``seconds`` since the experiment began.
 
         ``lasted`` is how long each challenger has had traffic (None: all the time), in seconds.
-        ``unanswered`` are the assigned requests whose answers are missing now: where the arms
-        differ in them, the challenger is not promoted.
+        ``unanswered`` are the assigned (in shadow: mirrored) requests whose answers are missing
+        now: where the arms differ in them, the challenger is not promoted.
         """
         alpha = self.rules.alpha
         fresh = [
@@ -151,7 +151,7 @@ class Experiment(Stateful):
                 )
                 continue
             missing = ""
-            if mode == "split" and unanswered is not None and unanswered.differs(number):
+            if unanswered is not None and unanswered.differs(number):
                 missing = (
                     f"{unanswered.describe(arms)}; no promotion before they have finished or failed"
                 )

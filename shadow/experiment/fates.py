@@ -53,14 +53,27 @@ content was not evaluated, from ``diverted`` on nothing of the request was."""
 ) = range(len(FATES))
 OUTSIDE = -1
 """Not a request of its own (a label), or one that never arrived as a whole."""
+PENDING = -2
+"""No fate yet: a mirrored request that has not finished when it should have (:func:`patience`). It
+is reported once, and its pair follows."""
 LEFT_OUT = FATES[UNREADABLE:]
 """Reasons why a request, or its content, was not evaluated."""
 SMALL = 0.001
 """A share up to which it is not worth a word that requests were not evaluated."""
 UNBOUNDED = 1e300
 """Stands for an end that is not known, in a form that can be added up and stored."""
+OVERDUE = 10.0
+"""Least age in seconds from which a request that has not finished is missing."""
+REPORTED = 1.0
+"""Least age in seconds at which a mirrored request that has not finished is reported."""
 SHORTEST = 1e-9
 """The least that a latency can have been, in seconds: above 0 for measures that take logs."""
+
+
+def patience(seconds: float, least: float = OVERDUE) -> float:
+    """Age in seconds from which a request is missing that has not finished, where requests like it
+    take ``seconds``: four times that, and not less than ``least``."""
+    return max(least, 4.0 * seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from understudy.shadow.experiment.fates import SMALL
 from understudy.shadow.experiment.odds import odds
 from understudy.shadow.sequential import SplitCheck
 from understudy.shadow.sequential.common import reject
 
 ALPHA_SPLIT = 0.001
 """Largest probability of a false alarm of the split check."""
+_FEW = 3
+"""Mirrored requests that may be missing, however few pairs there are."""
 
 
 def honoured(split: SplitCheck | None) -> bool:
@@ -69,7 +72,32 @@ class Unanswered:
 
     def describe(self, arms: Sequence[str]) -> str:
         """Name the numbers of all ``arms``."""
-        counts = ", ".join(
-            f"{count:,} of {arm}" for arm, count in zip(arms, self.counts, strict=True)
-        )
-        return f"requests that have no answer yet after {self.age:.3g} s: {counts}"
+        return _described(self.counts, arms, self.age)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPairs:
+    """Mirrored requests by challenger that have not finished ``age`` seconds after their start.
+
+    ``pairs`` are those that have, by challenger. The champion has answered all of both.
+    """
+
+    counts: tuple[int, ...]
+    pairs: tuple[int, ...]
+    age: float
+
+    def differs(self, challenger: int) -> bool:
+        """Whether the arm ``challenger`` (1 is the first) lacks more than a few requests, and more
+        than a share of all that could hide harm. Requests that are slow and finish are a share that
+        falls, so they do not count for ever."""
+        missing, pairs = self.counts[challenger - 1], self.pairs[challenger - 1]
+        return missing > _FEW and missing > SMALL * (missing + pairs)
+
+    def describe(self, arms: Sequence[str]) -> str:
+        """Name the numbers of all challengers; ``arms`` begin with the champion."""
+        return _described(self.counts, arms[1:], self.age)
+
+
+def _described(numbers: Sequence[int], arms: Sequence[str], age: float) -> str:
+    counts = ", ".join(f"{count:,} of {arm}" for arm, count in zip(arms, numbers, strict=True))
+    return f"requests that have no answer yet after {age:.3g} s: {counts}"

@@ -44,6 +44,33 @@ def test_unequal_limits_are_warnings(tmp_path: Path, more: str, key: str, other:
     assert f"challengers[0].{key}: warning:" in shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("more", "experiment", "key"),
+    [
+        ("", "minimum_duration: 1m", "champion.timeouts.total is 300 s"),
+        (", mirror: {timeout: 2m}", "minimum_duration: 1m", "challengers[0].mirror.timeout is 120"),
+        (
+            ", timeouts: {total: 10m}",
+            "mode: split, weights: {other: 0.1}",
+            "challengers[0].timeouts.total is 600 s",
+        ),
+        (", mirror: {timeout: 30s}", "minimum_duration: 1m", ""),
+        ("", "mode: canary", ""),
+    ],
+)
+def test_a_decision_before_the_time_limit_is_a_warning(
+    tmp_path: Path, more: str, experiment: str, key: str
+) -> None:
+    file = tmp_path / "understudy.yaml"
+    declared = f"experiments: [{{name: x, challengers: [other], {experiment}}}]\n"
+    file.write_text(BASE % more + declared)
+    result = CliRunner().invoke(main, ["config", "check", str(file), "--json"])
+    assert result.exit_code == 0, result.output
+    warned = {w["path"]: w["message"] for w in json.loads(result.stdout)["warnings"]}
+    assert key in warned.get("experiments[0].minimum_duration", "")
+    assert ("experiments[0].minimum_duration" in warned) == bool(key)
+
+
 def test_the_defaults_have_equal_limits(tmp_path: Path) -> None:
     file = tmp_path / "understudy.yaml"
     file.write_text(BASE % "")

@@ -89,7 +89,8 @@ def test_one_process_and_many_partitions_agree(tmp_path: Path) -> None:
     # A copy carries no request, by which the format could be known.
     document["models"][0]["protocol"] = "open-inference-v2"
     config = Config.model_validate(document)
-    one = _embedded(config, items(5, REQUESTS), tmp_path / "one")
+    of_all = items(5, REQUESTS)
+    one = _embedded(config, of_all, tmp_path / "one")
     many = evaluated(config, 5, 32, 7, 5, REQUESTS)
     for state in (one, many):
         # These count copies as well, or number what lies in a file.
@@ -97,6 +98,12 @@ def test_one_process_and_many_partitions_agree(tmp_path: Path) -> None:
             state.pop(name)
         state["predictions"].sort(key=lambda one: one[0][2])  # by arm
     many.pop("decisions")
+    # One of them goes on for two seconds longer in the end, in which more requests are overdue.
+    last = max(item.at for item in of_all if item.record is not None)
+    for state in (one, many):
+        pending = state["experiments"]["shadowed"]["live"]["pending"]["candidate"]
+        assert pending["due"]
+        pending["due"] = {key: due for key, due in pending["due"].items() if due < last}
     found = differences(one, many, 1e-9)
-    # One of them goes on for two seconds longer in the end.
+    # That is also why these differ.
     assert [line for line in found if ".timeline" not in line and ".seen" not in line] == []

@@ -26,8 +26,9 @@ from understudy.monitor.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.batch import merge
 from understudy.monitor.evidence.blocks import RecordBlock
-from understudy.monitor.evidence.layout import NOTES
+from understudy.monitor.evidence.layout import NOTES, PAIRS
 from understudy.monitor.evidence.partition import Partition
+from understudy.shadow.experiment.fates import PENDING
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,41 @@ def test_a_takeover_continues_counting_labels(config: Config) -> None:
     assert told is not None
     assert told["labels"]["joined"] > 5
     assert second.feedback() == told
+    first.close()
+    second.close()
+
+
+def test_a_takeover_reports_a_request_that_hangs_once(config: Config) -> None:
+    blocks = [
+        (of_labels, block)
+        for _, _, of_labels, block in published(items(3, 400, seconds=40.0), 1, 1)
+    ]
+    middle = len(blocks) * 2 // 3
+    first, second = Partition(config, "records/0"), Partition(config, "records/0")
+
+    def reported(partition: Partition, begin: int, end: int) -> list[bytes]:
+        found: list[bytes] = []
+        for offset in range(begin, end):
+            of_labels, block = blocks[offset]
+            partition.take(block, offset, of_labels)
+            for batch in partition.drain():
+                if batch.kind[0] == PAIRS:
+                    fates = batch.floats("b.fate")
+                    found += [key for key, f in zip(batch.ids, fates, strict=True) if f == PENDING]
+        return found
+
+    before = reported(first, 0, middle)
+    second.load_state(json.loads(json.dumps(first.dump_state())))
+    restoring = second.restoring()
+    for labels_too in (False, True):  # one topic after the other
+        for offset, (of_labels, block) in enumerate(blocks[:middle]):
+            if of_labels == labels_too:
+                restoring.take(block, offset)
+    restoring.done()
+    after = reported(second, middle, len(blocks))
+    assert after == reported(first, middle, len(blocks))
+    assert min(len(before), len(after)) >= 3
+    assert len({*before, *after}) == len(before) + len(after)
     first.close()
     second.close()
 

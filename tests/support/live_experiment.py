@@ -54,6 +54,7 @@ class Fed(LiveExperiment):
         self.collector.take_labels([joined])
 
     def flush(self) -> None:
+        self.collector.mirrored.expire()
         self.feed(self.collector.drain())
         self._check_split()
 

@@ -243,14 +243,15 @@ _FAIR = Row(
         ),
         third(
             "No answer yet",
-            "Assigned requests that should have finished by now (overdue), by arm, and those whose "
-            "worker or records were lost. While the arms clearly differ in them, there is no promotion.",
+            "Assigned or mirrored requests that should have finished by now (overdue), by arm, and "
+            "those whose worker or records were lost. While the arms clearly differ in them, there is "
+            "no promotion.",
             "short",
             Query(
                 f"sum by (experiment, arm, state) ({named('experiment_unanswered', _OF)} > 0)",
                 "{{experiment}}: {{arm}}, {{state}}",
             ),
-            empty="every assigned request was answered in time",
+            empty="every request was answered in time",
             stacked=True,
         ),
         states(

@@ -79,24 +79,14 @@ class BoundedMeasure(Stateful):
         """Add pairs."""
         if self._bounds is not None:
             batch = self._inside_pairs(batch, self._bounds)
-        names = self._columns
-        known, ends = batch.column(*names), self._of_pairs(batch.ends(*names))
-        if ends is not None and batch.skipped is not None:
-            fair = self._of_pairs(batch.ends(*names, sampled=True), count=False)
-            assert fair is not None
-            ends = ends[0], fair[1]
+        known, ends = batch.column(*self._columns), self._ends_of(batch, self._of_pairs)
         self._feed(lambda measure, values: measure.update_pairs(*values), known, ends)
 
     def update_split(self, batch: Split) -> None:
         """Add records of split traffic."""
         if self._bounds is not None:
             batch = self._inside_split(batch, self._bounds)
-        names = self._columns
-        known, ends = batch.column(*names), self._by_arm(batch.ends(*names))
-        if ends is not None and batch.skipped is not None:
-            fair = self._by_arm(batch.ends(*names, sampled=True), count=False)
-            assert fair is not None
-            ends = ends[0], fair[1]
+        known, ends = batch.column(*self._columns), self._ends_of(batch, self._by_arm)
         self._feed(lambda measure, values: measure.update_split(*values), known, ends)
 
     def update_units(self, batch: Units) -> None:
@@ -111,6 +101,17 @@ class BoundedMeasure(Stateful):
             measure.update_at(batch.cutoff, *values)
 
         self._feed(update, known, self._by_arm(ends))
+
+    def _ends_of(self, batch: Pairs | Split, sort: Callable[..., Ends | None]) -> Ends | None:
+        """Values worst and best for the challenger; the best ones by a fair sample of the rows that
+        were skipped."""
+        names = self._columns
+        ends = sort(batch.ends(*names))
+        if ends is None or batch.skipped is None:
+            return ends
+        fair = sort(batch.ends(*names, sampled=True), count=False)
+        assert fair is not None
+        return ends[0], fair[1]
 
     def _inside_pairs(self, batch: Pairs, bounds: tuple[float, float]) -> Pairs:
         name = self._columns[0]

@@ -243,9 +243,9 @@ _FAIR = Row(
         ),
         third(
             "No answer yet",
-            "Assigned or mirrored requests that should have finished by now (overdue), by arm, and "
-            "those whose worker or records were lost. While the arms clearly differ in them, there is "
-            "no promotion.",
+            "Overdue: requests without a response long after they started. Lost: requests whose "
+            "worker or record was lost. No challenger is promoted while it has clearly more of them "
+            "than the champion.",
             "short",
             Query(
                 f"sum by (experiment, arm, state) ({named('experiment_unanswered', _OF)} > 0)",

@@ -94,10 +94,12 @@ def evaluate(
     from understudy.monitor.kafka.evaluator import Evaluator
     from understudy.monitor.kafka.options import Options, kafka_of
     from understudy.monitor.logs import set_up
+    from understudy.monitor.proxy.descriptors import raise_limit
     from understudy.monitor.service.evaluator_api import Api
 
     set_up(log_level, "json" if as_json else "text")
     silence_kafka_log()
+    raise_limit()
     try:
         config = load(config_path)
         name = instance or f"{socket.gethostname()}-{os.getpid()}"

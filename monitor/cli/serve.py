@@ -53,11 +53,13 @@ def serve(config_path: Path, log_level: str, log_format: str) -> None:
     import os
 
     from understudy.monitor.logs import set_up
+    from understudy.monitor.proxy.descriptors import raise_limit
     from understudy.monitor.supervisor.supervisor import Supervisor
 
     set_up(log_level, log_format)
     # Files of the service hold payloads and headers: they are for its user, whatever the shell set.
     os.umask(0o077)
+    raise_limit()
 
     async def run() -> int:
         return await Supervisor(config_path, _announce).run()

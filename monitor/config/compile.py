@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -57,6 +58,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         splits=_splits(config, divided, arms, 1 + len(challengers)),
         limits=plan.Limits(
             head_bytes=limits.head,
+            body_bytes=limits.body if limits.body is not None else sys.maxsize,
             header_lines=limits.header_lines,
             target_bytes=limits.target,
             connections=limits.connections,

@@ -276,6 +276,9 @@ class Limits(Section):
 
     head: Bytes = Field(default=32 * 1024, ge=1024, le=60 * 1024)
     """Maximum size of a request head; otherwise 431."""
+    body: Bytes | None = None
+    """Maximum size of a request body, otherwise 413: before the client sends it, if it announces
+    the size and expects a 100. Default: no limit."""
     header_lines: int = Field(default=128, ge=16, le=4096)
     """Maximum number of header lines of a request, otherwise 431, or of a response, including its
     interim (1xx) responses, otherwise 502."""
@@ -284,9 +287,12 @@ class Limits(Section):
     target: Bytes = Field(default=8 * 1024, ge=256, le=60 * 1024)
     """Maximum length of a request target; otherwise 414."""
     connections: int = Field(default=4096, ge=1, le=1_000_000)
-    """Maximum number of client connections, per worker; otherwise 503."""
+    """Maximum number of client connections, per worker, TLS handshakes in progress included. One
+    more takes the place of that which has been idle for the longest, or else gets a 503. Fewer if
+    there are fewer file descriptors: connections to model servers have theirs reserved."""
     header_timeout: Seconds = 10.0
-    """Maximum time to receive a request head; otherwise 408."""
+    """Maximum time for a TLS handshake, and to receive a request head; otherwise 408. A new
+    connection that sends nothing is closed after this time."""
     body_timeout: Seconds = 30.0
     """Maximum time to receive a request body, in addition to one second for each body_rate of it;
     otherwise 408. Time in which the proxy does not read does not count."""

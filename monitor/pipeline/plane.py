@@ -219,6 +219,11 @@ class EvaluationPlane:
                 found.append(f"worker {slot} is not ready")
         if self.supervisor.status_received and not self.supervisor.workers:
             found.append("no worker is running")
+        if snapshot.gauge("descriptors_short"):
+            found.append(
+                "no file descriptor left: connections wait or are refused; raise the limit (ulimit "
+                "-Hn, LimitNOFILE), or that of the machine (fs.file-max)"
+            )
         return [*found, *self.service(snapshot).problems]
 
     def warnings(self, service: Service, snapshot: Snapshot) -> list[str]:
@@ -239,6 +244,15 @@ class EvaluationPlane:
             found.append(
                 "the workers' statistics are full: further arms and models are counted as 'other'"
             )
+        configured = (self.settings.document.get("limits") or {}).get("connections", 0)
+        for by_slot in snapshot.gauges_named("connections_limit").values():
+            least = min(by_slot.values(), default=0)
+            if 0 < least < configured:
+                found.append(
+                    f"too few file descriptors: a worker serves {least} connections "
+                    f"at most instead of {configured} (limits.connections); raise the hard limit "
+                    "(ulimit -Hn, LimitNOFILE)"
+                )
         if self.supervisor.workers and not snapshot.slots:
             found.append("the workers' statistics cannot be read")
         return [text for text in dict.fromkeys(found) if text]

@@ -26,7 +26,15 @@ class Arm:
     ) -> None:
         self.index = index
         self.upstream = upstream
-        self.pool = Pool(upstream, loop, turns, self._on_connect, self._on_retry, self._refused)
+        self.pool = Pool(
+            upstream,
+            loop,
+            turns,
+            self._on_connect,
+            self._on_retry,
+            self._on_exhausted,
+            self._refused,
+        )
         self.words = stats.words
         self._stats = stats
         self._label = label = {"arm": upstream.name}
@@ -114,6 +122,9 @@ class Arm:
 
     def _on_retry(self) -> None:
         self._count("retries")
+
+    def _on_exhausted(self) -> None:
+        self.words[self._stats.counter("descriptors_exhausted", {"where": "connect"})] += 1
 
     def _refused(self, reason: str) -> None:
         labels = {"arm": self.upstream.name, "reason": reason}

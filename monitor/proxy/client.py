@@ -20,6 +20,7 @@ _REASONS = {
     400: b"400 Bad Request",
     405: b"405 Method Not Allowed",
     408: b"408 Request Timeout",
+    413: b"413 Content Too Large",
     414: b"414 URI Too Long",
     417: b"417 Expectation Failed",
     431: b"431 Request Header Fields Too Large",
@@ -29,7 +30,8 @@ _REASONS = {
 _EMPTY_LINES = re.compile(rb"(?:\r\n){1,64}")
 """Those that one read may have before a request."""
 QUIET_SECONDS = 0.5
-"""How long a client must be idle before a draining worker closes its connection: one that has just
+"""How long a client must be idle before its connection is closed early (by a draining worker, or in
+favour of a client that finds no room): one that has just
 connected, or that sends requests back to back, is about to send; its next response will announce
 the close."""
 LINGER_SECONDS = 2.0
@@ -45,6 +47,7 @@ class ClientConnection(PacedConnection):
         "_choked",
         "_head_ns",
         "exchange",
+        "fresh",
         "keep_alive",
         "lingering",
         "since",
@@ -59,6 +62,8 @@ class ClientConnection(PacedConnection):
         self.exchange: Exchange | None = None
         self.keep_alive = True
         self.lingering = False
+        self.fresh = True
+        """No request has come yet."""
         self.since = 0.0
         self._buffer = b""
         self._head_ns = 0
@@ -184,6 +189,7 @@ class ClientConnection(PacedConnection):
         if transport is None or transport.is_closing():
             return
         self.since = monotonic()
+        self.fresh = False
         if not self.keep_alive or self.worker.draining:
             self._close(exchange.request_complete)
             return
@@ -210,9 +216,27 @@ class ClientConnection(PacedConnection):
                 self._reject(
                     HttpError(408, "slow_header", "the request's head did not arrive in time")
                 )
-        elif waited > runtime.plan.limits.keepalive_timeout or (
-            self.worker.draining and waited > QUIET_SECONDS
-        ):
+        else:
+            # Without a response: it might be taken for that of a request which is just being sent.
+            limits = runtime.plan.limits
+            limit = limits.keepalive_timeout
+            if self.fresh and limits.header_timeout < limit:
+                limit = limits.header_timeout
+            if waited > limit or (self.worker.draining and waited > QUIET_SECONDS):
+                self.transport.close()
+
+    def idle(self, now: float) -> float:
+        """For how many seconds it has been waiting for a request; 0 when it does not, or not for
+        long."""
+        waited = now - self.since
+        waits = self.exchange is None and not self._buffer and not self.lingering
+        if not waits or self._choked or self.transport is None or self.transport.is_closing():
+            return 0.0
+        return waited if waited > QUIET_SECONDS else 0.0
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.transport is not None:
             self.transport.close()
 
     # Inside -------------------------------------------------------------------------------------
@@ -270,6 +294,8 @@ class ClientConnection(PacedConnection):
             return
         self._head_ns = 0
         head = parse_request(data[:end], runtime.target_limit, runtime.lines_limit)
+        if head.length > runtime.body_limit:
+            raise HttpError(413, "body_too_large", "the request's body is too large")
         self.keep_alive = head.keep_alive
         exchange = self.kind(self, runtime, head, started)
         self.exchange = exchange

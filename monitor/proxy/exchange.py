@@ -12,7 +12,7 @@ from time import monotonic, monotonic_ns, time
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead
 from understudy.monitor.proxy.incoming import Incoming
-from understudy.monitor.proxy.split import BODY_NOT_AWAITED, BODY_TOO_LARGE
+from understudy.monitor.proxy.split import BODY_TOO_LARGE
 from understudy.monitor.proxy.turns import merge
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
@@ -29,6 +29,7 @@ FAILURES = {
     ),
     record.REJECTED: (408, b"408 Request Timeout", "the request did not arrive in time"),
 }
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange(Incoming):
@@ -52,13 +53,26 @@ class Exchange(Incoming):
         if not self.request_complete and self._waits_for_body():
             self._gathers = True
             self._unsent = [body]
+            if self.head.expect is not None:
+                self._forget_expectation()
+                self.client.write(CONTINUE)
             return rest
         if self.head.expect is not None:
-            self._block()  # until the model server asks for the body
+            if self.request_complete:
+                self._forget_expectation()
+            else:
+                self._block()  # until the model server asks for the body
         if runtime.traffic:
             self._route()
         self._start(body)
         return rest
+
+    def _forget_expectation(self) -> None:
+        """The model server gets the body with the head: it has nothing to ask for, and its 100
+        would be a second one for the client."""
+        head = self.head
+        head.lines = [line for line in head.lines if line is not head.expect]
+        head.expect = None
 
     def _route(self) -> None:
         """Choose the arm that serves this request."""
@@ -67,12 +81,10 @@ class Exchange(Incoming):
             return
         body, unread = b"", ""
         if traffic.needs_body:
-            if self._captured is None or not self._small():
+            if self._captured is None or not self.request_complete:
                 unread = BODY_TOO_LARGE
-            elif not self.request_complete:
-                unread = BODY_NOT_AWAITED
             else:
-                body = b"".join(self._captured or ())
+                body = b"".join(self._captured)
         choice = self._choice = traffic.choose(self.head, self.request_id, body, unread)
         if choice.assigned:
             self._open_ns = self.started_ns + record.OPEN_AFTER_NS
@@ -254,7 +266,7 @@ class Exchange(Incoming):
 
     def on_interim(self, raw: bytes) -> None:
         self._unblock()
-        if self.head.minor == 1:
+        if self.head.minor == 1 and (self.head.expect is not None or raw[9:12] != b"100"):
             self.client.write(raw)
 
     def on_head(self, head: ResponseHead, body: bytes, done: bool) -> None:

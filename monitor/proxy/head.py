@@ -197,8 +197,10 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
         elif kind == EXPECT:
             if known[2].lower() != b"100-continue":
                 raise HttpError(417, "bad_expect", "only Expect: 100-continue is known")
-            head.expect = line
-            out.append(line)
+            if head.minor == 1:
+                # An HTTP/1.0 client does not wait for a 100 (RFC 9110, 10.1.1).
+                head.expect = line
+                out.append(line)
         elif kind == UPGRADE:
             head.upgrade = line
         elif kind == REQUEST_ID:

@@ -13,6 +13,13 @@ class Connection(Protocol):
 
     lingering: bool
 
+    def idle(self, now: float) -> float:
+        """For how many seconds it has been waiting for a request; 0 when it does not, or not for
+        long."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
     def expire(self, now: float, runtime: Runtime) -> None:
         """Called periodically with the monotonic time: close it if it has waited too long."""
 

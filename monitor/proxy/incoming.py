@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
+from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.framing import Chunked
 from understudy.monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
 from understudy.monitor.proxy.protocols import Client
@@ -118,9 +119,8 @@ class Incoming:
         self.request_id = request_id
 
     def _waits_for_body(self) -> bool:
-        """Whether the body has yet to arrive, and is small enough to wait for it. A client that
-        expects a 100 sends none before the model server asks for it."""
-        return not self.request_complete and self._small() and self.head.expect is None
+        """Whether the body has yet to arrive, and is small enough to wait for it."""
+        return not self.request_complete and self._small()
 
     def _small(self) -> bool:
         """Whether the body is not larger than one that is kept, however it is chunked."""
@@ -190,6 +190,8 @@ class Incoming:
                 self._captured.append(data if consumed == len(data) else data[:consumed])
         if self.request_size > self.runtime.capture_limit:
             self._captured = None
+        if self.request_size > self.runtime.body_limit:
+            raise HttpError(413, "body_too_large", "the request's body is too large")
         if done:
             self.request_complete = True
             self.ready_ns = monotonic_ns()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from understudy.monitor.proxy.descriptors import none_left
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.proxy.upstream import Sink, UpstreamConnection
 from understudy.monitor.routing.plan import Upstream
@@ -21,8 +22,9 @@ class Pool:
     """A pool of connections to one model server.
 
     ``turns`` is the budget of work that its connections share. ``on_connect(ok)`` is called after
-    each attempt to connect, ``on_retry()`` for each retry, ``refused(reason)`` for each response
-    that breaks a rule of HTTP or a limit.
+    each attempt to connect, ``on_retry()`` for each retry, ``on_exhausted()`` when there was no
+    descriptor for a connection, ``refused(reason)`` for each response that breaks a rule of HTTP or
+    a limit.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Pool:
         turns: Turns,
         on_connect: Callable[[bool], None],
         on_retry: Callable[[], None],
+        on_exhausted: Callable[[], None],
         refused: Callable[[str], None],
     ) -> None:
         self.upstream = upstream
@@ -43,6 +46,7 @@ class Pool:
         self._loop = loop
         self._on_connect = on_connect
         self._on_retry = on_retry
+        self._on_exhausted = on_exhausted
         self._connecting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -145,11 +149,17 @@ class Pool:
 
     async def _connect(self) -> None:
         connection: UpstreamConnection | None = None
+        reason = "connect"
         for attempt in (0, 1):
             try:
                 connection = await self._attempt()
                 break
-            except (OSError, TimeoutError, UnicodeError):  # the last for an invalid host name
+            except (OSError, TimeoutError, UnicodeError) as error:  # the last: invalid host name
+                if isinstance(error, OSError) and none_left(error):
+                    # Not the server's fault, and trying again at once would not help.
+                    self._on_exhausted()
+                    reason = "overload"
+                    break
                 self._on_connect(False)
                 # No byte of a request was sent, so a retry is safe.
                 if attempt == 0 and self.waiting:
@@ -159,7 +169,7 @@ class Pool:
         self._connecting -= 1
         if connection is None or connection.transport is None:
             if self.waiting:
-                self.waiting.popleft().on_unavailable("connect")
+                self.waiting.popleft().on_unavailable(reason)
                 self._grow()
             return
         self._on_connect(True)

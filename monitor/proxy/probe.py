@@ -85,6 +85,10 @@ class ProbeConnection(ClientConnection):
     __slots__ = ()
     kind = ProbeExchange
 
+    def idle(self, now: float) -> float:
+        """0: it makes no room for clients, since it takes none of theirs."""
+        return 0.0
+
 
 class ProbeListener:
     """The host of probe connections: its worker, without statistics."""

@@ -48,6 +48,7 @@ class Runtime:
         self.capture_limit = plan.capture.max_body_bytes
         self.head_limit = plan.limits.head_bytes
         self.target_limit = plan.limits.target_bytes
+        self.body_limit = plan.limits.body_bytes
         self.lines_limit = 1 + plan.limits.header_lines
         self.routes = Routes(plan, stats)
         self.turns: Turns = before.turns if before is not None else Turns(loop, _UNITS)

@@ -31,7 +31,6 @@ _LONGEST_UNIT = 256
 NO_UNIT = "no_unit"
 NOT_JSON = "not_json"
 BODY_TOO_LARGE = "body_too_large"
-BODY_NOT_AWAITED = "body_not_awaited"
 """Why a request could not be assigned. The last applies to requests that expect a 100: the body is
 sent when a model server asks for it, so the arm has to be chosen before."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")

@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
 import ssl
 import sys
+from collections import deque
+from math import inf
 from pathlib import Path
 from random import Random
 from time import monotonic, monotonic_ns
@@ -23,7 +26,8 @@ import uvloop
 
 from understudy.monitor.errors import StateError
 from understudy.monitor.gc_tuning import freeze_gc
-from understudy.monitor.proxy.client import QUIET_SECONDS, ClientConnection
+from understudy.monitor.proxy import descriptors
+from understudy.monitor.proxy.acceptor import Acceptor
 from understudy.monitor.proxy.fields import keep_headers
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.host import Connection
@@ -36,6 +40,12 @@ from understudy.monitor.stats.shared import SharedStats
 
 _FLUSH_PATIENCE = 5.0
 _HANDSHAKE_SECONDS = 0.05
+_LOOK_SECONDS = 0.1
+"""Least time between two searches for idle clients, which look at all of them."""
+_SHORT_SECONDS = 15.0
+"""How long a shortage of descriptors is reported after the last time that one was missing."""
+
+log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -47,7 +57,12 @@ class Worker:
         self.loop = loop
         self.draining = False
         self.clients: set[Connection] = set()
+        self.opening: set[Connection] = set()
+        """Accepted, and not yet served: with TLS, the handshake is in progress."""
         self.lingering = 0
+        self._idle: deque[Connection] = deque()
+        """Clients that were idle when last searched, the longest first."""
+        self._looked = -inf
         self.active: set[Timed] = set()
         self._stats = SharedStats(run_dir / f"worker-{slot}.stats")
         self._random = Random(os.urandom(32))
@@ -61,9 +76,22 @@ class Worker:
         self.runtime = Runtime(plan, self._stats, self._handoff, self.active, self._random, loop)
         self._accepted = self._stats.counter("connections_accepted")
         self._open = self._stats.gauge("connections_open")
+        self._connections_limit = self._stats.gauge("connections_limit")
+        self._exhausted = [
+            self._stats.counter("descriptors_exhausted", {"where": where})
+            for where in ("accept", "connect")
+        ]
+        self._short = self._stats.gauge("descriptors_short")
+        self._short_since = -inf
+        self._missed = self._misses()
+        self._room = 0
+        """Most descriptors of client connections."""
+        self._limit = 0
+        """Most client connections that are served."""
+        self._set_limits()
         self._swept = 0.0
         self._tls: ssl.SSLContext | None = None
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._listener: socket.socket | None = None
         self._door = ProbeListener(self, socket_path(run_dir, slot))
 
@@ -77,12 +105,8 @@ class Worker:
             self._tls.load_cert_chain(plan.tls.certificate, plan.tls.key)
         self._handoff.start()
         self._listener = listener
-        self._server = await self.loop.create_server(
-            lambda: ClientConnection(self),
-            sock=listener,
-            ssl=self._tls,
-            ssl_handshake_timeout=plan.limits.header_timeout if self._tls is not None else None,
-        )
+        self._acceptor = Acceptor(self, listener, self._tls)
+        self._acceptor.open()
         await self._door.open()
         self._tick()
 
@@ -95,6 +119,23 @@ class Worker:
         self.runtime = Runtime(
             plan, self._stats, self._handoff, self.active, self._random, self.loop, self.runtime
         )
+        self._set_limits()
+
+    def _set_limits(self) -> None:
+        """Share the descriptors between clients and model servers."""
+        plan = self.runtime.plan
+        most = descriptors.limit()
+        self._room = descriptors.for_clients(most, plan.upstream_connections)
+        self._limit = min(plan.limits.connections, self._room)
+        self._stats.words[self._connections_limit] = self._limit
+        if self._limit < plan.limits.connections:
+            log.warning(
+                "limits.connections is %d, but the limit of %d descriptors leaves room for %d: "
+                "raise the hard limit (ulimit -Hn, LimitNOFILE)",
+                plan.limits.connections,
+                most,
+                self._limit,
+            )
 
     async def drain(self) -> None:
         """Stop accepting, let requests in flight finish within the limit, hand over records.
@@ -105,9 +146,7 @@ class Worker:
         until = monotonic() + self.runtime.plan.limits.drain_timeout
         await self._stop_listening(until)
         self._door.close()
-        # A client is none before its handshake is over.
-        quiet = monotonic() + QUIET_SECONDS if self._tls is not None else 0.0
-        while (self.active or self.clients or monotonic() < quiet) and monotonic() < until:
+        while (self.active or self.clients or self.opening) and monotonic() < until:
             for client in tuple(self.clients):
                 client.expire(monotonic(), self.runtime)
             await asyncio.sleep(0.01)
@@ -115,40 +154,68 @@ class Worker:
         while self.active:  # a request that ends may start a mirrored one
             for timed in tuple(self.active):
                 timed.cancel()
+        if self._acceptor is not None:
+            self._acceptor.abort()
         for client in tuple(self.clients):
             client.abort()
         await self._handoff.close(_FLUSH_PATIENCE)
 
     async def _stop_listening(self, until: float) -> None:
-        if self._server is None or self._listener is None:
+        if self._acceptor is None or self._listener is None:
             return
         if stop_new_connections(self._listener):
             # Handshakes in progress complete meanwhile.
             await asyncio.sleep(min(_HANDSHAKE_SECONDS, self.runtime.plan.limits.drain_timeout))
         while has_pending_connection(self._listener) and monotonic() < until:
             await asyncio.sleep(0.01)  # the loop accepts them
-        self._server.close()
+        self._acceptor.close()
+
+    # Called by the acceptor ---------------------------------------------------------------------
+
+    def arrived(self, client: Connection, handshake: bool) -> bool:
+        """A connection was accepted. False when there is no room for it, not even for a 503, which
+        would need the handshake first."""
+        words = self._stats.words
+        words[self._accepted] += 1
+        held = len(self.clients) + len(self.opening)
+        full = held >= self._room or (handshake and held - self.lingering >= self._limit)
+        if full and not self._close_idle():
+            self.rejected("connections")
+            return False
+        words[self._open] += 1
+        self.opening.add(client)
+        return True
+
+    def failed(self, client: Connection) -> None:
+        """The handshake of a connection failed, or did not end in time."""
+        if client in self.opening:
+            self.opening.discard(client)
+            self._stats.words[self._open] -= 1
+            self.rejected("handshake")
+
+    def exhausted(self) -> None:
+        """There was no descriptor for a connection that waits to be accepted."""
+        self._stats.words[self._exhausted[0]] += 1
 
     # Called by the connections ------------------------------------------------------------------
 
     def admit(self, client: Connection) -> bool:
-        """A client has connected; False when there are too many."""
-        words = self._stats.words
-        words[self._accepted] += 1
-        words[self._open] += 1
+        """A client has connected, its handshake included; False when there are too many."""
+        self.opening.discard(client)
         self.clients.add(client)
         # Lingering clients do not count: a rejected client must not cause the next rejection.
-        return len(self.clients) - self.lingering <= self.runtime.plan.limits.connections
+        return len(self.clients) - self.lingering <= self._limit or self._close_idle()
 
     def dismiss(self, client: Connection) -> None:
         """A client has disconnected."""
-        self._stats.words[self._open] -= 1
-        self.clients.discard(client)
-        self.lingering -= client.lingering
+        if client in self.clients:
+            self.clients.discard(client)
+            self._stats.words[self._open] -= 1
+            self.lingering -= client.lingering
 
     def linger(self) -> bool:
         """Whether one more client may linger to read its response; their number is limited."""
-        if self.lingering >= self.runtime.plan.limits.connections:
+        if self.lingering >= self._limit or len(self.clients) >= self._room:
             return False
         self.lingering += 1
         return True
@@ -156,6 +223,47 @@ class Worker:
     def rejected(self, reason: str) -> None:
         """A malformed request was rejected."""
         self._stats.words[self._stats.counter("rejected", {"reason": reason})] += 1
+
+    def _close_idle(self) -> bool:
+        """Close the client that has been idle for the longest, in favour of one that has come;
+        whether there was one."""
+        if not self._idle and monotonic() - self._looked > _LOOK_SECONDS:
+            now = self._looked = monotonic()
+            idle = [(client.idle(now), client) for client in self.clients]
+            longest = sorted(((s, c) for s, c in idle if s), key=lambda pair: pair[0], reverse=True)
+            self._idle.extend(client for _, client in longest)
+        while self._idle:
+            client = self._idle.popleft()
+            if client in self.clients and client.idle(monotonic()):
+                self._stats.words[self._stats.counter("connections_reclaimed")] += 1
+                client.close()
+                self.dismiss(client)
+                return True
+        return False
+
+    def _misses(self) -> int:
+        return sum(self._stats.words[index] for index in self._exhausted)
+
+    def _watch_descriptors(self, now: float) -> None:
+        """Report a shortage of descriptors, and give back that of an idle client."""
+        words = self._stats.words
+        missed = self._misses()
+        if missed > self._missed:
+            if not words[self._short]:
+                log.error(
+                    "no file descriptor left: %d of %d are taken by clients, and connections wait; "
+                    "raise the limit (ulimit -Hn, LimitNOFILE, or fs.file-max of the machine)",
+                    len(self.clients) + len(self.opening),
+                    descriptors.limit(),
+                )
+            words[self._short] = 1
+            self._short_since = now
+            self._missed = missed
+            # Not of an idle connection to a model server: the next client would find none.
+            self._close_idle()
+        elif words[self._short] and now - self._short_since > _SHORT_SECONDS:
+            words[self._short] = 0
+            log.info("there are file descriptors again")
 
     def _tick(self) -> None:
         """Check limits periodically, for all requests at once: a timer for each request would cost
@@ -169,6 +277,7 @@ class Worker:
             self._swept = now
             self.runtime.sweep(now)
             self.runtime.tidy()
+            self._watch_descriptors(now)
             for client in tuple(self.clients):
                 client.expire(now, self.runtime)
         self.loop.call_later(self.runtime.plan.handoff.flush_seconds, self._tick)

@@ -7,6 +7,7 @@ exchanges in flight keep the plan that they started with.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
@@ -131,6 +132,7 @@ class Limits:
     """Bounds per worker: sizes in bytes, times in seconds, ``body_rate`` in bytes per second."""
 
     head_bytes: int = 32 * 1024
+    body_bytes: int = sys.maxsize
     header_lines: int = 128
     target_bytes: int = 8 * 1024
     connections: int = 4096
@@ -201,6 +203,16 @@ class Plan:
     def arms(self) -> tuple[str, ...]:
         """Names of the arms; index 0 is the champion."""
         return (self.champion.name, *(c.upstream.name for c in self.challengers))
+
+    @property
+    def upstream_connections(self) -> int:
+        """Most connections of a worker to model servers."""
+        upstreams = [self.champion]
+        for challenger in self.challengers:
+            upstreams.append(challenger.upstream)
+            if challenger.serving is not None:
+                upstreams.append(challenger.serving)
+        return sum(upstream.max_connections for upstream in upstreams)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:

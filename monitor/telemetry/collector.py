@@ -50,6 +50,18 @@ _COUNTED = (
         ("arm", "reason"),
     ),
     ("connections_accepted", "connections_accepted", "Client connections accepted.", ()),
+    (
+        "connections_reclaimed",
+        "connections_reclaimed",
+        "Idle client connections closed in favour of new ones.",
+        (),
+    ),
+    (
+        "descriptors_exhausted",
+        "descriptors_exhausted",
+        "Times that there was no file descriptor to accept a client or connect to a model server.",
+        ("where",),
+    ),
     ("records_eligible", "records_eligible", "Exchanges that should be evaluated.", ()),
     ("records_sent", "records_sent", "Records that the evaluation plane received.", ()),
     ("records_lost", "records_lost", "Records received, then lost in a crash.", ()),
@@ -203,9 +215,15 @@ class PlaneCollector(Collector):
         )
         yield gauge(
             "connections_open",
-            "Client connections that are open.",
+            "Client connections that are open, with those in a TLS handshake.",
             (),
             [([], snapshot.gauge("connections_open"))],
+        )
+        yield gauge(
+            "connections_limit",
+            "Most client connections: limits.connections, or what the descriptors leave room for.",
+            (),
+            [([], snapshot.gauge("connections_limit"))],
         )
         yield gauge(
             "mirror_queue_requests",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from tests.support.proxy import OK, Server, get, plan_for, post, read_message, sidecar
+from tests.support.proxy import OK, Server, Sidecar, get, plan_for, post, read_message, sidecar
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import parse_request, parse_response
 
@@ -102,6 +103,13 @@ async def test_slow_heads_and_slow_bodies_are_refused() -> None:
         assert (await read_message(reader)).status == 408
 
 
+async def sending(side: Sidecar, *clients: Any) -> None:
+    """Have the clients begin a request: an idle one would make room for others."""
+    for _, writer in clients:
+        writer.write(b"G")
+    await side.until(lambda: all(client._buffer for client in side.worker.clients))
+
+
 @pytest.mark.anyio
 async def test_too_many_connections() -> None:
     upstream = await Server(OK).start()
@@ -110,6 +118,7 @@ async def test_too_many_connections() -> None:
         for reader, writer in (first, second):
             writer.write(get())
             assert (await read_message(reader)).status == 200
+        await sending(side, first, second)
         reader, _ = await side.connect()
         message = await read_message(reader)
         assert message.status == 503
@@ -127,6 +136,7 @@ async def test_rejected_clients_do_not_cause_further_rejections() -> None:
         for reader, writer in served:
             writer.write(get())
             assert (await read_message(reader)).status == 200
+        await sending(side, *served)
         # They keep their connections open; the worker lets them linger, but only so many.
         refused = [await side.connect() for _ in range(6)]
         for reader, _ in refused:

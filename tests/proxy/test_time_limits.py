@@ -86,7 +86,7 @@ async def test_a_model_server_that_never_asks_for_an_expected_body_is_late() -> 
     plan = limited(plan_for(champion.port), total_timeout=None, between_bytes_timeout=0.3)
     async with sidecar(plan) as side:
         reader, writer = await side.connect()
-        writer.write(post(b"", b"Expect: 100-continue", framing=b"Content-Length: 5"))
+        writer.write(post(b"", b"Expect: 100-continue", framing=b"Content-Length: 300000"))
         assert (await read_message(reader)).status == 504
 
 

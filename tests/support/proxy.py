@@ -270,8 +270,8 @@ async def sidecar(plan: Plan, kernel_buffer: int = 0) -> AsyncIterator[Sidecar]:
                 writer.close()
             await side.until(side.settled)
             worker.draining = True
-            if worker._server is not None:
-                worker._server.close()
+            if worker._acceptor is not None:
+                worker._acceptor.close()
             await worker._handoff.close(0)
             for client in tuple(worker.clients):
                 client.abort()

@@ -1,0 +1,87 @@
+"""Connections and descriptors run out: who is served stays served, and it is reported."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from tests.support.patience import eventually, patient
+from tests.support.service import REAL
+from tests.support.world import PATH, Load, World
+
+TENSOR = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1.0]}
+BODY = json.dumps({"id": "1", "inputs": [TENSOR]})
+
+
+def address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def ready(world: World) -> httpx.Response:
+    return httpx.get(world.service.control + "/readyz", timeout=patient(20))
+
+
+def test_more_silent_clients_than_descriptors(tmp_path: Path) -> None:
+    """Both clients that were there before, and those that come later."""
+    world = World(tmp_path, workers=1)
+    world.service.command = ("sh", "-c", 'ulimit -n 150 && exec "$0" "$@"', *REAL)
+    with world, ExitStack() as stack:
+        load = Load(world.service.url, clients=3)
+        load.answered(20)
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(address(world.service.url)))
+        load.answered(50)
+
+        def served() -> bool:
+            """New clients get a 503 until silent ones have been idle for long enough."""
+            answer = httpx.post(world.service.url + PATH, content=BODY, timeout=patient(20))
+            assert answer.status_code in (200, 503)
+            return answer.status_code == 200
+
+        eventually(served)
+        load.answered(50)
+        assert set(load.stop()) == {"200"}
+        world.settled()
+        assert world.total("understudy_rejected_requests_total", reason="connections") > 0
+        assert world.total("understudy_connections_reclaimed_total") > 0
+        assert world.total("understudy_descriptors_exhausted_total") == 0
+        limit = world.total("understudy_connections_limit")
+        assert 20 < limit < 150
+        assert any(f"serves {limit} connections" in text for text in world.status()["warnings"])
+        assert ready(world).status_code == 200
+
+
+def test_descriptors_that_are_missing_are_reported_until_there_are_some(tmp_path: Path) -> None:
+    with World(tmp_path, workers=1) as world, ExitStack() as stack:
+        load = Load(world.service.url, clients=3)
+        load.answered(20)
+        worker = world.pid("understudy.monitor.proxy.worker")
+        before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        taken = max(int(path.name) for path in Path(f"/proc/{worker}/fd").iterdir())
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (taken + 1, before[1]))
+        ours = [
+            stack.enter_context(socket.create_connection(address(world.service.url)))
+            for _ in range(30)
+        ]
+        eventually(lambda: world.total("understudy_descriptors_exhausted_total", where="accept"))
+        eventually(lambda: ready(world).status_code == 503)
+        assert "no file descriptor left" in ready(world).text
+        load.answered(100)
+        # A few attempts a second, and as many lines in the log as there were shortages.
+        assert world.total("understudy_descriptors_exhausted_total", where="accept") < 200
+        assert world.service.log.count("no file descriptor left") == 1
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+        for one in ours:
+            one.settimeout(patient(20))
+            one.sendall(b"GET /x HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        answers = [one.recv(100) for one in ours]
+        # An idle client may have been closed in favour of another.
+        assert sum(answer.startswith(b"HTTP/1.1 ") for answer in answers) > len(ours) // 2
+        eventually(lambda: ready(world).status_code == 200, seconds=40.0)
+        assert set(load.stop()) == {"200"}

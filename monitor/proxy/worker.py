@@ -40,6 +40,8 @@ from understudy.monitor.stats.shared import SharedStats
 
 _FLUSH_PATIENCE = 5.0
 _HANDSHAKE_SECONDS = 0.05
+_LATE_SECONDS = 0.1
+"""A periodic check that comes later than this follows a pause of this process."""
 _LOOK_SECONDS = 0.1
 """Least time between two searches for idle clients, which look at all of them."""
 _SHORT_SECONDS = 15.0
@@ -90,6 +92,8 @@ class Worker:
         """Most client connections that are served."""
         self._set_limits()
         self._swept = 0.0
+        self._due = inf
+        self._postponed = False
         self._tls: ssl.SSLContext | None = None
         self._acceptor: Acceptor | None = None
         self._listener: socket.socket | None = None
@@ -267,12 +271,25 @@ class Worker:
 
     def _tick(self) -> None:
         """Check limits periodically, for all requests at once: a timer for each request would cost
-        more than the request's own bookkeeping."""
+        more than the request's own bookkeeping.
+
+        After a pause of this process (a frozen machine, a processor quota), what arrived meanwhile
+        is read first: neither model servers nor clients are late because they were not read. Once:
+        the limits also hold while each check is late.
+        """
         now = monotonic()
+        self._postponed = now - self._due > _LATE_SECONDS and not self._postponed
+        if not self._postponed:
+            self._check_limits(now)
+        self._handoff.flush()
+        pause = self.runtime.plan.handoff.flush_seconds
+        self._due = now + pause
+        self.loop.call_later(pause, self._tick)
+
+    def _check_limits(self, now: float) -> None:
         now_ns = monotonic_ns()
         for timed in tuple(self.active):
             timed.check(now_ns)
-        self._handoff.flush()
         if now - self._swept > 0.5:
             self._swept = now
             self.runtime.sweep(now)
@@ -280,7 +297,6 @@ class Worker:
             self._watch_descriptors(now)
             for client in tuple(self.clients):
                 client.expire(now, self.runtime)
-        self.loop.call_later(self.runtime.plan.handoff.flush_seconds, self._tick)
 
 
 class Control:

@@ -168,8 +168,7 @@ async def test_a_client_that_pipelines_without_reading_gets_no_further_responses
 async def test_a_client_that_never_reads_its_response_is_disconnected(line: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + bytes(60000)
     upstream = await Server(answer).start()
-    plan = plan_for(upstream.port, keepalive_timeout=0.3)
-    async with sidecar(plan, kernel_buffer=4096) as side:
+    async with sidecar(plan_for(upstream.port), kernel_buffer=4096) as side:
         loop = asyncio.get_running_loop()
         with socket.socket() as client:
             shrink(client, 4096)
@@ -178,6 +177,10 @@ async def test_a_client_that_never_reads_its_response_is_disconnected(line: byte
             await loop.sock_sendall(client, get("/", line))
             await side.until(lambda: side.counter("requests", outcome="ok") == 1)
             assert side.held() > 0
+            side.later(side.plan.limits.keepalive_timeout - 30.0)
+            assert side.held() > 0
+            for _ in range(2):  # closed, which waits for what is held, and then aborted
+                side.later(side.plan.limits.keepalive_timeout)
             await side.until(lambda: not side.worker.clients)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ class Sender:
         )
         return found["eligible"] - found["sent"] - dropped
 
+    async def linked(self, yes: bool = True) -> None:
+        """Wait until the peer has welcomed it, or is gone."""
+        async with asyncio.timeout(patient(10)):
+            while self.handoff._welcomed != yes:
+                await asyncio.sleep(0.005)
+
     async def settle(self) -> None:
         self.handoff.flush()
         async with asyncio.timeout(patient(10)):
@@ -117,7 +124,7 @@ async def test_a_peer_that_never_acknowledges_fills_the_bounded_queue(tmp_path: 
     peer.acknowledge = False
     await peer.start()
     sender = Sender(tmp_path, max_bytes=20_000, batch_records=10)
-    await asyncio.sleep(0.05)
+    await sender.linked()
     for i in range(2000):
         sender.handoff.add(record(i))
         await asyncio.sleep(0)
@@ -146,7 +153,7 @@ async def test_batches_are_sent_again_to_a_peer_that_lost_its_state(tmp_path: Pa
     await peer.stop()
     saved = Peer(tmp_path / "records.sock")
     saved.last_seq, saved.received = 4, 40
-    await asyncio.sleep(0.02)
+    await sender.linked(False)
     for i in range(100, 150):
         sender.handoff.add(record(i))
     await saved.start()
@@ -275,13 +282,17 @@ async def test_a_killed_worker_leaves_exact_counts(tmp_path: Path, forgets: bool
 async def test_a_peer_that_breaks_the_protocol_is_disconnected(tmp_path: Path) -> None:
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"\x00\x00\x00\x00\x00 nonsense")
-        await reader.read()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                pass
+        ended.set()
         writer.close()
 
+    ended = asyncio.Event()
     server = await asyncio.start_unix_server(nonsense, str(tmp_path / "records.sock"))
     sender = Sender(tmp_path)
     sender.handoff.add(record())
-    await asyncio.sleep(0.2)
+    await ended.wait()
     server.close()
     peer = Peer(tmp_path / "records.sock")
     await peer.start()

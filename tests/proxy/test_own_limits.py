@@ -162,11 +162,11 @@ async def test_a_server_that_does_not_read_the_request_is_late_itself() -> None:
         await asyncio.sleep(30)
 
     champion = await Server(handler=deaf).start(kernel_buffer=4096)
-    plan = plan_for(champion.port)
-    plan = replace(plan, champion=replace(plan.champion, total_timeout=1.0))
-    async with sidecar(plan, kernel_buffer=4096) as side:
+    async with sidecar(plan_for(champion.port), kernel_buffer=4096) as side:
         _, writer = await side.connect()
         size = 32 * 1024 * 1024
         raw = post(bytes(16), framing=b"Content-Length: %d" % size)
         writer.write(raw + bytes(size - 16))
-        await side.until(lambda: side.counter("requests", outcome="timeout") == 1)
+        await side.until(side.blocked)
+        side.later(side.plan.champion.total_timeout or 0.0)
+        assert side.counter("requests", outcome="timeout") == 1

@@ -86,14 +86,15 @@ async def test_ambiguous_requests_are_rejected_and_the_connection_closed(
 @pytest.mark.anyio
 async def test_slow_heads_and_slow_bodies_are_refused() -> None:
     upstream = await Server(OK).start()
-    plan = plan_for(upstream.port, header_timeout=0.2)
-    plan = replace(plan, champion=replace(plan.champion, total_timeout=0.4))
-    async with sidecar(plan) as side:
-        for raw in (b"GET / HTTP/1.1\r\nHost:", post(b"abc", framing=b"Content-Length: 9")):
-            message = await side.ask(raw)
-            assert message.status == 408
-        assert side.counter("rejected", reason="slow_header") == 1
+    plan = plan_for(upstream.port)
+    late = replace(plan, champion=replace(plan.champion, total_timeout=0.4))
+    async with sidecar(late) as side:
+        message = await side.ask(post(b"abc", framing=b"Content-Length: 9"))
+        assert message.status == 408
         assert side.counter("rejected", reason="slow_body") == 1
+    async with sidecar(plan_for(upstream.port, header_timeout=0.2)) as side:
+        assert (await side.ask(b"GET / HTTP/1.1\r\nHost:")).status == 408
+        assert side.counter("rejected", reason="slow_header") == 1
         reader, writer = await side.connect()
         for byte in b"GET / HTTP/1.1\r\nX-Dripping: " + b"a" * 500:
             writer.write(bytes([byte]))

@@ -107,24 +107,31 @@ async def test_a_body_that_arrives_too_slowly_is_refused(large: bool) -> None:
 async def test_a_long_body_has_the_time_that_its_size_takes() -> None:
     """It arrives for longer than ``body_timeout``, at more than ``body_rate``."""
     champion = await Server(OK).start()
-    async with sidecar(plan_for(champion.port, body_timeout=0.1, body_rate=1)) as side:
-        reader, writer = await side.connect()
-        writer.write(post(b"", framing=b"Content-Length: 100"))
-        for _ in range(100):
-            writer.write(b"a")
-            await asyncio.sleep(0.005)
-        assert (await read_message(reader)).status == 200
-        assert len(champion.seen[0].body) == 100
+    async with sidecar(plan_for(champion.port, body_timeout=10.0, body_rate=2)) as side:
+        for seconds in (25.0, 35.0):
+            reader, writer = await side.connect()
+            writer.write(post(bytes(50), framing=b"Content-Length: 100"))
+            await side.until(lambda: [e.request_size for e in side.exchanges()] == [50])
+            side.later(seconds)  # 10 and 50 / 2 are allowed
+            if seconds < 35.0:
+                writer.write(bytes(50))
+                assert (await read_message(reader)).status == 200
+                assert len(champion.seen[0].body) == 100
+            else:
+                assert (await read_message(reader)).status == 408
+                assert side.counter("rejected", reason="slow_body") == 1
 
 
 @pytest.mark.anyio
 async def test_time_in_which_the_model_server_does_not_read_does_not_count() -> None:
     size = 8 * 1024 * 1024
 
+    read = asyncio.Event()
+
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         reader._transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(3.0)
+        await read.wait()
         reader._transport.resume_reading()  # type: ignore[attr-defined]
         left = size
         while left:
@@ -132,10 +139,19 @@ async def test_time_in_which_the_model_server_does_not_read_does_not_count() -> 
         writer.write(OK)
 
     champion = await Server(handler=script).start(kernel_buffer=4096)
-    plan = plan_for(champion.port, body_timeout=0.3, body_rate=1 << 18)
+    plan = plan_for(champion.port, body_timeout=10.0, body_rate=1 << 20)  # 18 s for all of it
     async with sidecar(plan, kernel_buffer=4096) as side:
         reader, writer = await side.connect()
         writer.write(post(bytes(size)))
+        await side.until(side.blocked)
+        await side.stalled(side.held)
+        side.later(40.0)
+        (exchange,) = side.exchanges()
+        # As if it had not read for 40 s by now.
+        assert exchange._blocked_ns < 0
+        exchange.started_ns -= 40_000_000_000
+        exchange._blocked_ns += 40_000_000_000
+        read.set()
         assert (await read_message(reader)).status == 200
 
 

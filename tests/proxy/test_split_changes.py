@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.proxy import Message, Server, post, read_message
+from tests.support.proxy import Message, Server, post, read_message, reopen
 from tests.support.proxy_split import NAMES, arm_of, asks_by, divided, says, unit_of
 from understudy.monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Breaker, Plan
 from understudy.shadow.assignment import Allocation
 
-BREAKER = Breaker(failures=3, open_seconds=1.5, max_open_seconds=3.0, probes=2)
+BREAKER = Breaker(failures=3, open_seconds=60.0, max_open_seconds=60.0, probes=2)
 EXPECTED = {"server_error": 500, "timeout": 504, "upstream_reset": 502, "upstream_connect": 502}
 
 
@@ -23,6 +23,7 @@ class Failing:
 
     def __init__(self, how: str) -> None:
         self.how = how
+        self.hung = 0
         self.server = Server(handler=self._serve)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -31,6 +32,7 @@ class Failing:
             if self.how == "server_error":
                 writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nmine")
             elif self.how == "timeout":
+                self.hung += 1
                 await reader.read()
                 return
             elif self.how == "upstream_reset":
@@ -43,13 +45,18 @@ class Failing:
 @pytest.mark.parametrize("how", EXPECTED)
 async def test_a_failing_challenger_is_diverted_and_recovers(how: str) -> None:
     failing = Failing(how)
-    serving = {"first_byte_timeout": 0.2, "connect_timeout": 0.5}
+    limit = 60.0
+    serving = {"first_byte_timeout": limit}
     async with divided(other=failing.server, breaker=BREAKER, serving=serving) as bench:
         if how == "upstream_connect":
             await failing.server.stop()
         raw = asks_by("request", unit_of(1))
         for number in range(3):
-            message, record = await bench.record(raw)
+            answer = asyncio.create_task(bench.record(raw))
+            if how == "timeout":
+                await bench.side.until(lambda number=number: failing.hung == number + 1)
+                bench.side.later(limit)
+            message, record = await answer
             assert message.status == EXPECTED[how], "its own error, and no second try"
             assert (record.arm, record.assigned) == (1, 2)
             assert OUTCOMES[record.outcome] == how
@@ -67,7 +74,7 @@ async def test_a_failing_challenger_is_diverted_and_recovers(how: str) -> None:
         failing.how = "healed"
         if how == "upstream_connect":
             await failing.server.start(failing.server.port)
-        await asyncio.sleep(1.6)
+        reopen(breaker)
         for state in (HALF_OPEN, CLOSED, CLOSED):
             message, record = await bench.record(raw)
             assert (message.body, record.arm, record.assigned) == (b"candidate", 1, 2)

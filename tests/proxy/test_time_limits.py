@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.proxy import INFER, OK, Server, plan_for, post, read_message, sidecar, silent
+from tests.support.proxy import (
+    INFER,
+    OK,
+    Server,
+    plan_for,
+    post,
+    read_message,
+    sidecar,
+    silent,
+)
 from tests.support.proxy_mirror import challenger, outcomes
 from understudy.monitor.config.compile import compile_plan
 from understudy.monitor.config.load import parse
@@ -70,11 +81,16 @@ async def test_a_model_server_that_does_not_read_is_late_without_a_total() -> No
         await asyncio.sleep(30)
 
     champion = await Server(handler=deaf).start(kernel_buffer=4096)
-    plan = limited(plan_for(champion.port), total_timeout=None, between_bytes_timeout=0.5)
+    plan = limited(plan_for(champion.port), total_timeout=None, between_bytes_timeout=60.0)
     async with sidecar(plan, kernel_buffer=4096) as side:
         _, writer = await side.connect()
         writer.write(post(bytes(16), framing=b"Content-Length: 33554432") + bytes((1 << 25) - 16))
-        await side.until(lambda: side.counter("requests", outcome="timeout") == 1)
+        await side.until(side.blocked)
+        side.later(0.0)  # notes what has arrived by now
+        side.later(30.0)
+        assert side.counter("requests", outcome="timeout") == 0
+        side.later(61.0)
+        assert side.counter("requests", outcome="timeout") == 1
 
 
 @pytest.mark.anyio
@@ -106,6 +122,38 @@ async def test_a_model_has_its_own_time_for_the_first_byte() -> None:
     async with sidecar(replace(plan, models=(*plan.models, slow))) as side:
         assert (await side.ask(post(path="/slow"))).status == 200
         assert (await side.ask(post(path=INFER))).status == 504
+
+
+@pytest.mark.anyio
+async def test_a_pause_of_the_worker_makes_no_one_late() -> None:
+    """What arrived while the worker could not run is read before its limits are checked: an answer,
+    and the rest of an upload."""
+    limit = 2.0
+    loop = asyncio.get_running_loop()
+    wake, woken = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as server, wake, woken:
+        plan = plan_for(server.getsockname()[1], body_timeout=limit, body_rate=1 << 20)
+        async with sidecar(limited(plan, first_byte_timeout=limit)) as side:
+            reader, writer = await side.connect()
+            writer.write(post(b"x" * 1000, b"x-request-id: first"))
+            model, _ = await loop.run_in_executor(None, server.accept)
+            assert b"first" in await loop.run_in_executor(None, model.recv, 1 << 16)
+            with model, socket.create_connection(("127.0.0.1", side.port)) as upload:
+                upload.sendall(post(b"ab", framing=b"Content-Length: 4"))
+                await side.until(lambda: len(side.exchanges()) == 2)
+
+                def pause() -> None:
+                    loop.remove_reader(woken)
+                    model.sendall(OK)
+                    upload.sendall(b"cd")
+                    time.sleep(limit + 0.5)
+
+                # In the middle of the loop's work on what has arrived.
+                loop.add_reader(woken, pause)
+                wake.send(b"x")
+                assert (await read_message(reader)).status == 200
+                await side.until(lambda: all(e.request_complete for e in side.exchanges()))
+                assert side.counter("rejected") == 0
 
 
 @pytest.mark.anyio

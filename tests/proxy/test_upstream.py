@@ -62,18 +62,43 @@ async def test_timeouts(upstream: Server, limit: dict[str, float], status: int) 
         assert message.status == status
         assert b'"outcome": "timeout"' in message.body
         assert message.header("x-request-id") == b"slow-one"
-        await side.until(lambda: upstream.closed == 1)
         assert side.counter("requests", outcome="timeout") == 1
 
 
 @pytest.mark.anyio
-async def test_a_stalled_stream_is_aborted() -> None:
-    upstream = await silent(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc").start()
+@pytest.mark.parametrize("limit", ["first_byte_timeout", "total_timeout"])
+async def test_the_connection_of_a_late_request_is_closed(limit: str) -> None:
+    got = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader, request=True)
+        got.set()
+        await reader.read()
+
+    upstream = await Server(handler=script).start()
     plan = plan_for(upstream.port)
-    plan = replace(plan, champion=replace(plan.champion, total_timeout=0.3))
+    plan = replace(plan, champion=replace(plan.champion, **{limit: 15.0}))
     async with sidecar(plan) as side:
+        asked = asyncio.create_task(side.ask(post()))
+        await got.wait()
+        side.later(5.0)
+        assert side.worker.active
+        side.later(15.0)
+        assert (await asked).status == 504
+        await side.until(lambda: upstream.closed == 1)
+
+
+@pytest.mark.anyio
+async def test_a_stalled_stream_is_aborted() -> None:
+    begin = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"
+    upstream = await silent(begin).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(post())
+        await reader.readuntil(b"\r\n\r\nabc")
+        side.later(side.plan.champion.total_timeout or 0.0)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await side.ask(post())
+            await reader.readexactly(97)
         assert side.counter("requests", outcome="timeout") == 1
 
 
@@ -109,13 +134,12 @@ async def test_a_request_that_was_sent_is_not_sent_twice() -> None:
 @pytest.mark.anyio
 async def test_connections_are_reused_and_old_ones_are_not() -> None:
     upstream = await Server(OK).start()
-    plan = plan_for(upstream.port)
-    plan = replace(plan, champion=replace(plan.champion, idle_timeout=1.0))
-    async with sidecar(plan) as side:
+    async with sidecar(plan_for(upstream.port)) as side:
         for _ in range(5):
             assert (await side.ask(get())).status == 200
         assert upstream.connections == 1
-        await asyncio.sleep(1.1)
+        (idle,) = side.worker.runtime.champion.pool.idle
+        idle.idle_since -= side.plan.champion.idle_timeout
         assert (await side.ask(get())).status == 200
         assert upstream.connections == 2
 

@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any
 
 from tests.support.patience import patient
+from understudy.monitor.proxy.breaker import OPEN, Breaker
+from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.worker import Worker
 from understudy.monitor.routing.plan import Challenger, Limits, Model, Plan, Upstream
 
@@ -144,6 +147,12 @@ class Server:
             self._server = None
 
 
+def reopen(breaker: Breaker) -> None:
+    """Let the time pass for which ``breaker`` is open."""
+    assert breaker.state == OPEN
+    breaker._reopens_at = 0.0
+
+
 def silent(after: bytes = b"") -> Server:
     """An upstream that reads a request, sends ``after`` and then nothing."""
 
@@ -215,11 +224,34 @@ class Sidecar:
         return total
 
     async def stalled(self, progress: Callable[[], int]) -> None:
-        """Wait until ``progress`` has stood still for a while."""
-        last = -1
-        while progress() != last:
-            last = progress()
-            await asyncio.sleep(0.25)
+        """Wait until ``progress`` has stood still for a while, and for many turns of the loop: a
+        pause of the machine alone is no turn."""
+        last, turns = -1, 0
+        while turns < 25:
+            last, turns = (last, turns + 1) if progress() == last else (progress(), 0)
+            await asyncio.sleep(0.01)
+
+    def later(self, seconds: float) -> None:
+        """Check all time limits as in ``seconds`` from now. So a test has limits that no pause of
+        the machine exceeds, and need not wait for them."""
+        now_ns = monotonic_ns() + int(seconds * 1e9)
+        for timed in tuple(self.worker.active):
+            timed.check(now_ns)
+        for client in tuple(self.worker.clients):
+            client.expire(now_ns / 1e9, self.worker.runtime)
+
+    def exchanges(self) -> list[Exchange]:
+        """Requests of clients that are under way."""
+        return [timed for timed in self.worker.active if isinstance(timed, Exchange)]
+
+    def blocked(self) -> bool:
+        """Whether a client cannot send since the model server does not read."""
+        return any(exchange._blocked_ns < 0 for exchange in self.exchanges())
+
+    def choked(self) -> bool:
+        """Whether a model server cannot send since the client does not read."""
+        connections = [exchange._connection for exchange in self.exchanges()]
+        return any(one is not None and one.read_paused for one in connections)
 
     def settled(self) -> bool:
         """Nothing is under way."""
@@ -228,11 +260,16 @@ class Sidecar:
 
 def plan_for(champion: int, *challengers: Challenger, **limits: Any) -> Plan:
     """A plan with one model whose champion is on port ``champion``."""
-    quick = {"header_timeout": 5.0, "keepalive_timeout": 30.0, "drain_timeout": 5.0} | limits
+    quick = {"header_timeout": 30.0, "keepalive_timeout": 60.0, "drain_timeout": 30.0} | limits
     return Plan(
         generation=1,
         champion=Upstream(
-            "champion", "127.0.0.1", champion, first_byte_timeout=20.0, total_timeout=60.0
+            "champion",
+            "127.0.0.1",
+            champion,
+            first_byte_timeout=20.0,
+            total_timeout=60.0,
+            idle_timeout=60.0,
         ),
         models=(Model("m", "1", "auto", (INFER,)),),
         challengers=challengers,

@@ -10,7 +10,10 @@ from understudy.monitor.routing.plan import Challenger, Upstream
 
 
 def challenger(port: int, name: str = "candidate", **changes: object) -> Challenger:
-    upstream = Upstream(name, "127.0.0.1", port, host_header=f"127.0.0.1:{port}", max_connections=4)
+    upstream = Upstream(
+        name, "127.0.0.1", port, host_header=f"127.0.0.1:{port}", max_connections=4,
+        idle_timeout=60.0,
+    )  # fmt: skip
     return replace(Challenger(upstream), **changes)
 
 

@@ -42,7 +42,8 @@ class Divided:
 
     async def record(self, raw: bytes) -> tuple[Message, Record]:
         """The answer to one request, and its record."""
-        before = len(self.peer.records)
+        before = self.side.counter("records_eligible")
+        await self.records(before)
         message = await self.side.ask(raw)
         return message, (await self.records(before + 1))[-1]
 
@@ -63,10 +64,11 @@ def split_plan(
     **split: Any,
 ) -> Plan:
     allocation = Allocation().reweighed(weights)
-    upstream = Upstream("candidate", "127.0.0.1", other, host_header="new", **(serving or {}))
+    options = {"host_header": "new", "idle_timeout": 60.0} | (serving or {})
+    upstream = Upstream("candidate", "127.0.0.1", other, **options)
     one = Challenger(upstream, copies, breaker=breaker or Breaker(), serving=upstream)
-    options = {"starts": allocation.starts, "arms": allocation.arms} | split
-    return replace(plan_for(champion, one), splits=(Split("trial", 0, SALT, **options),))
+    changes = {"starts": allocation.starts, "arms": allocation.arms} | split
+    return replace(plan_for(champion, one), splits=(Split("trial", 0, SALT, **changes),))
 
 
 @contextlib.asynccontextmanager

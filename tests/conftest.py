@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.browser import chromium
+from tests.support.patience import patient
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 # No test is about time: a machine may be busy.
 settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("understudy")
+# What httpx.get and others use where a test gives no timeout, 5 s by default: one object.
+_HTTPX = inspect.signature(httpx.get).parameters["timeout"].default
+_HTTPX.connect = _HTTPX.read = _HTTPX.write = _HTTPX.pool = patient(20.0)
 
 
 NOT_TESTED = "NOT TESTED"

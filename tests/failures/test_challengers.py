@@ -22,7 +22,8 @@ from tests.support.world import Load, Model, World
     ],
 )
 def test_bad_challengers(tmp_path: Path, mode: str, outcome: str) -> None:
-    with World(tmp_path, Model(mode)) as world:
+    mirror = {"timeout": "1s"} if mode == "hang" else {}
+    with World(tmp_path, Model(mode), mirror=mirror) as world:
         load = Load(world.service.url)
         load.answered(300)
         eventually(lambda: world.total("understudy_mirror_total", outcome=outcome) > 0)
@@ -39,7 +40,7 @@ def test_bad_challengers(tmp_path: Path, mode: str, outcome: str) -> None:
 
 def test_a_challenger_that_dies_and_one_that_stops_come_back(tmp_path: Path) -> None:
     one, two = Model(), Model()
-    with World(tmp_path, one, two) as world:
+    with World(tmp_path, one, two, mirror={"timeout": "1s"}) as world:
         load = Load(world.service.url)
         load.answered(50)
         one.kill()

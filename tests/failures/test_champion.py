@@ -25,7 +25,7 @@ def test_a_champion_that_is_killed_and_comes_back(tmp_path: Path) -> None:
         assert answer.status_code == 502
         assert answer.json()["outcome"] == "upstream_connect"
         world.champion.start()
-        load.answered(100)
+        load.all_answered()
         failed = load.seen["502"] + load.seen["cut"]
         load.answered(100)
         seen = load.stop()
@@ -60,7 +60,7 @@ def test_a_champion_that_hangs(tmp_path: Path) -> None:
 
 
 def test_clients_that_leave_and_clients_that_are_slow(tmp_path: Path) -> None:
-    with World(tmp_path) as world:
+    with World(tmp_path, limits={"header_timeout": "10m"}) as world:
         host, port = world.service.url.removeprefix("http://").split(":")
         load = Load(world.service.url)
         payload = json.dumps(BODY).encode()

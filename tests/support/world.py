@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from operator import ge
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,8 @@ class Load:
         self._pause = pause
         self._lock = threading.Lock()
         self.seen: Counter[str] = Counter()
+        self._answers = [0] * clients
+        """With 200, of each client."""
         self.wrong: list[str] = []
         self._threads = [
             threading.Thread(target=self._client, args=(i,), daemon=True) for i in range(clients)
@@ -86,6 +90,7 @@ class Load:
                 connection = http.client.HTTPConnection(self._address, timeout=patient(20))
             with self._lock:
                 self.seen[outcome] += 1
+                self._answers[client] += outcome == "200"
             time.sleep(self._pause)
         connection.close()
 
@@ -114,24 +119,39 @@ class Load:
         goal = self.seen["200"] + more
         eventually(lambda: self.seen["200"] >= goal)
 
+    def all_answered(self) -> None:
+        """Wait until each client has sent a request from now on that was answered with 200; what it
+        had sent before is counted then."""
+        # The first of two may have been under way.
+        goals = [answers + 2 for answers in self._answers]
+        eventually(lambda: all(map(ge, self._answers, goals)))
+
     def stop(self) -> Counter[str]:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(patient(30))
+            assert not thread.is_alive()
         assert self.wrong == []
         return self.seen
 
 
 class World:
-    """The service with its model servers; everything is stopped at the end."""
+    """The service with its model servers; everything is stopped at the end.
 
-    def __init__(self, folder: Path, *challengers: Model, **config: Any) -> None:
+    ``mirror`` changes how requests are mirrored: a challenger that hangs needs a ``timeout``. By
+    default it is so long that no pause of the machine exceeds it.
+    """
+
+    def __init__(
+        self, folder: Path, *challengers: Model, mirror: dict[str, Any] | None = None, **config: Any
+    ) -> None:
         self.champion = Model()
         self.challengers = challengers
         mirror = {
-            "timeout": "1s",
+            "timeout": "60s",
             "max_response": "100KiB",
             "breaker": {"failures": 5, "open": "300ms", "max_open": "600ms"},
+            **(mirror or {}),
         }
         settings: dict[str, Any] = {
             "champion": {"url": self.champion.url},
@@ -173,40 +193,54 @@ class World:
         return {key: float(value) for key, value in (line.rsplit(" ", 1) for line in lines)}
 
     def total(self, name: str, **labels: str) -> int:
-        """Sum of a counter over all series with these labels."""
-        return int(
-            sum(
-                value
-                for key, value in self.metrics().items()
-                if key.split("{")[0] == name
-                and all(f'{label}="{value_}"' in key for label, value_ in labels.items())
-            )
-        )
+        """Sum of a counter over all series with these labels. Waits while the service does not
+        answer, as during a restart of the evaluation plane."""
+        return total(eventually(self.metrics, "the service answers"), name, **labels)
 
     def pid(self, kind: str) -> int:
-        """Process id of the first child whose command line holds ``kind``."""
-        for task in Path(f"/proc/{self.service.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                if kind in Path(f"/proc/{child}/cmdline").read_text():
-                    return int(child)
-        raise AssertionError(f"no {kind}")
+        """Process id of the first child whose command line holds ``kind``, once there is one."""
+
+        def found() -> int | None:
+            for task in Path(f"/proc/{self.service.pid}/task").iterdir():
+                for child in (task / "children").read_text().split():
+                    with contextlib.suppress(FileNotFoundError):  # one that ended meanwhile
+                        if kind in Path(f"/proc/{child}/cmdline").read_text():
+                            return int(child)
+            return None
+
+        return int(eventually(found, kind))
 
     def kill(self, kind: str) -> None:
         os.kill(self.pid(kind), signal.SIGKILL)
 
     def settled(self) -> dict[str, Any]:
-        """The status once nothing is under way: sent + dropped = eligible."""
+        """The status once nothing is under way: sent + dropped = eligible, and what was sent is
+        evaluated."""
 
         def check() -> dict[str, Any] | None:
             found = self.status()
             records = found["records"]
             idle = all(arm["in_flight"] == 0 for arm in found["arms"])
-            return found if idle and records["pending"] == 0 else None
+            embedded = self.service.config.get("evaluation") != "kafka"
+            left = records["sent"] - records["lost"] - records["evaluated"] if embedded else 0
+            return found if idle and records["pending"] == left == 0 else None
 
         found: dict[str, Any] = eventually(check)
         records = found["records"]
         assert records["eligible"] == records["sent"] + sum(records["dropped"].values())
         return found
+
+
+def total(metrics: dict[str, float], name: str, **labels: str) -> int:
+    """Sum of a counter over all series with these labels."""
+    return int(
+        sum(
+            value
+            for key, value in metrics.items()
+            if key.split("{")[0] == name
+            and all(f'{label}="{wanted}"' in key for label, wanted in labels.items())
+        )
+    )
 
 
 class Watch:
@@ -237,6 +271,6 @@ class Watch:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(patient(30))
         assert self.samples > 3
         assert not self.fallen, "\n".join(self.fallen[:5])

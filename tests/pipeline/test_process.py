@@ -54,7 +54,8 @@ def test_killed_and_restarted_it_resumes_and_counts_nothing_twice(tmp_path: Path
         (prediction,) = status["predictions"]
         assert prediction["count"] == 220
         assert prediction["mean"] == pytest.approx(0.25)
-        assert plane.metric("understudy_requests_total", arm="champion", outcome="ok") == 42
+        labels = {"arm": "champion", "outcome": "ok"}
+        eventually(lambda: plane.metric("understudy_requests_total", **labels) == 42)
 
 
 def test_what_was_not_committed_is_taken_again_after_a_crash(tmp_path: Path) -> None:
@@ -164,7 +165,8 @@ def test_a_full_disk_stops_only_the_commits(plane: PlaneProcess) -> None:
     eventually(lambda: plane.status()["state"]["error"])
     # What was saved before is whole, and nothing half-written lies beside it.
     assert (plane.state_dir / "evaluation.json").read_bytes() == before
-    assert [path.name for path in plane.state_dir.glob("evaluation*")] == ["evaluation.json"]
+    left = plane.state_dir.glob
+    eventually(lambda: [path.name for path in left("evaluation*")] == ["evaluation.json"])
     resource.prlimit(plane.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     worker.wait_for(frames.COMMIT, 2)
     assert plane.status()["state"]["error"] is None

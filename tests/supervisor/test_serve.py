@@ -136,7 +136,7 @@ def test_requests_under_way_are_answered_before_the_end(
     eventually(lambda: "draining" in service.log)
     assert not service.process_ended()
     model.hold.set()
-    client.join(30)
+    client.join(patient(30))
     assert answers[0]["model_name"] == "first"
     assert service.wait() == 0
     assert not any(alive(child) for child in children)

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from tests.support.channel_driving import START, drive
 from tests.support.control_api import settings_of
 from tests.support.evaluation import config_of
+from tests.support.patience import patient
 from tests.support.plane_process import encoded, free_port
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
@@ -355,7 +356,7 @@ def test_requests_of_the_control_api_that_are_answered_together_are_bounded() ->
     async def run() -> tuple[int, int]:
         server = ApiServer(app, "127.0.0.1", port)
         serving = asyncio.create_task(server.serve())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patient(30)):
             while not server._server.started:
                 await asyncio.sleep(0.01)
             lines = [await asyncio.open_connection("127.0.0.1", port)]

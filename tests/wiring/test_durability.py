@@ -22,6 +22,7 @@ import pytest
 
 from tests.support.control_api import settings_of
 from tests.support.evaluation import SPLIT, config_of
+from tests.support.patience import patient
 from tests.support.plane_process import encoded
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.config.kafka import Kafka
@@ -105,7 +106,7 @@ class Worker:
         self._writer.write(frames.frame(kind, payload))
 
     async def wait_for(self, kind: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patient(20)):
             while True:
                 while self._inbox:
                     if self._inbox.pop(0)[0] == kind:

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from tests.support.control_api import TOKEN, VARIABLE, Line, filled, routes, settings_of
 from tests.support.evaluation import config_of
+from tests.support.patience import patient
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
 from understudy.common.http import call
@@ -223,7 +224,11 @@ def test_the_tokens_are_compared_in_constant_time_and_as_a_whole(
 
 def test_a_request_that_cannot_be_sent_does_not_repeat_its_headers() -> None:
     with receiver() as there, pytest.raises(OSError, match="cannot be sent") as error:
-        call(there.url, headers={"authorization": f"Bearer {SECRET}\n"}, timeout_seconds=20.0)
+        call(
+            there.url,
+            headers={"authorization": f"Bearer {SECRET}\n"},
+            timeout_seconds=patient(20.0),
+        )
     assert SECRET not in str(error.value)
     assert there.requests == []
 
@@ -250,7 +255,12 @@ def test_what_middleware_sends_goes_through_no_proxy_of_the_environment() -> Non
         environment |= {"HTTP_PROXY": proxy.url, "http_proxy": proxy.url}
         command = [sys.executable, "-c", code]
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=120
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=patient(60),
         )
     assert done.stdout == "False\n"
     assert proxy.requests == []

@@ -23,7 +23,7 @@ from understudy.monitor.config.schema import json_schema
 
 CHART = Path(__file__).resolve().parents[1] / "helm" / "understudy"
 LIBRARY = CHART / "charts" / "understudy-lib"
-SECRET = "(^|_)(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_KEY|API_?KEY|ACCESS_KEY|PRIVATE_KEY)$"
+SECRET = "(^|_)(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_KEY|API_?KEY|ACCESS_KEY|PRIVATE_KEY)$"  # noqa: S105  # a pattern
 """Names of environment variables whose values have to come from a Secret."""
 _TYPES = {
     bool: "boolean",

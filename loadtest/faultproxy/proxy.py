@@ -23,7 +23,7 @@ class Proxy:
         self.listen = listen
         self.upstream = upstream
         self.toxics: list[Toxic] = []
-        self._chance = random.Random(seed)
+        self._chance = random.Random(seed)  # noqa: S311  # toxics have to be repeatable
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
 

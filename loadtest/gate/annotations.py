@@ -15,7 +15,7 @@ from understudy.loadtest.gate.show import SilentProgress
 
 TAG = "understudy-gate"
 """The dashboards query this tag."""
-TOKEN = "GRAFANA_TOKEN"
+TOKEN = "GRAFANA_TOKEN"  # noqa: S105  # the name of a variable
 """Environment variable with the token of a Grafana service account."""
 _TIMEOUT = 5.0
 

@@ -78,7 +78,7 @@ def parse(text: str, source: str, base: Path) -> Config:
 def document(text: str, source: str) -> object:
     """Parse a YAML text. Raises ConfigError with the line of the fault."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -20,7 +20,7 @@ class Backoff:
         self.failures = 0
         self.until: float | None = None
         """Time of the next attempt; None when it may be made at once."""
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random()  # noqa: S311  # spreads retries
 
     def ready(self, now: float) -> bool:
         """Whether an attempt may be made at ``now``."""

@@ -36,7 +36,7 @@ class Notifier:
         self.source = source
         self.channels: dict[str, Channel] = {}
         self._clock = clock
-        self._chance = chance or random.Random()
+        self._chance = chance or random.Random()  # noqa: S311  # spreads retries
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self.configure(configs)

@@ -15,7 +15,10 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from http.client import HTTPException
 from typing import Any
+
+from understudy.monitor.errors import IngestError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,7 +40,8 @@ class UnderstudyMiddleware:
     is empty. Exchanges with a body over ``max_body`` bytes are not recorded. ``token`` is sent as
     bearer token.
 
-    The middleware never raises: ``dropped`` counts lost records.
+    Raises IngestError for a ``url`` that is not an HTTP address; afterwards the middleware never
+    raises: ``dropped`` counts lost records.
 
     >>> import asyncio
     >>> async def app(scope, receive, send):
@@ -63,6 +67,8 @@ class UnderstudyMiddleware:
         self.dropped = 0
         """Number of records lost: the queue was full, or Understudy did not accept them."""
         self.sent = 0
+        if not url.startswith(("http://", "https://")):
+            raise IngestError(f"url: not an address of the form http://127.0.0.1:9090: {url!r}")
         self._url = url.rstrip("/") + "/v1/records"
         self._model = model
         self._paths = paths
@@ -153,9 +159,10 @@ class UnderstudyMiddleware:
 
     def _post(self, batch: list[dict[str, Any]]) -> bool:
         body = json.dumps(batch).encode()
-        request = urllib.request.Request(self._url, body, self._headers)
+        # The constructor has checked the scheme.
+        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310
         try:
             with _DIRECT.open(request, timeout=5.0):
                 return True
-        except OSError:
+        except (OSError, HTTPException, ValueError):
             return False

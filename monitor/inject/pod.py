@@ -27,7 +27,7 @@ INJECT, CONFIG, CONTAINER = PREFIX + "inject", PREFIX + "config", PREFIX + "cont
 SECRET, PORT = PREFIX + "token-secret", PREFIX + "port"
 STATUS = PREFIX + "status"
 LABEL = PREFIX + "sidecar"
-TOKEN = "UNDERSTUDY_TOKEN"
+TOKEN = "UNDERSTUDY_TOKEN"  # noqa: S105  # the name of a variable
 NAME, VOLUME = "understudy", "understudy-config"
 DEFAULT_GRACE = 30
 """Kubernetes' default of a pod's grace period, in seconds."""

@@ -262,8 +262,9 @@ class FeedbackStore:
         changed = 0
         for name, value in zip(("label", "reward"), values, strict=True):
             if value is not None:
+                # A column's name cannot be a parameter.
                 changed += db.execute(
-                    f"UPDATE joined SET {name} = ? WHERE request_id = ? AND row = ?"
+                    f"UPDATE joined SET {name} = ? WHERE request_id = ? AND row = ?"  # noqa: S608
                     f" AND {name} IS NOT NULL AND seq > ?",
                     (value, *where, self._handed_out),
                 ).rowcount

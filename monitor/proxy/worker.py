@@ -67,7 +67,8 @@ class Worker:
         self._looked = -inf
         self.active: set[Timed] = set()
         self._stats = SharedStats(run_dir / f"worker-{slot}.stats")
-        self._random = Random(os.urandom(32))
+        # Its numbers are ids of requests and traces, which clients and model servers see.
+        self._random = Random(os.urandom(32))  # noqa: S311  # no secrets
         identity: dict[str, str | int] = {
             "run": run,
             "slot": slot,

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_SOCKET_PATH = 107
 """Bytes of a path that a Unix socket can be bound to on Linux."""
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108  # folders in it are new, and only for this user
 """A folder in memory on every Linux."""
 LEAST_BYTES = 4 << 20
 """Room that a run folder must have."""

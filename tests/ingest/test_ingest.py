@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from starlette.routing import Route
 from tests.support.patience import eventually, patient
 from tests.support.plane_process import MODEL, PlaneProcess
 from tests.support.ports import free_port
+from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.asgi import UnderstudyMiddleware
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
 
@@ -189,3 +192,34 @@ def test_the_middleware_of_a_python_model_server(plane: PlaneProcess) -> None:
         thread.join()
         wrapped.close()
     assert wrapped.dropped == 0
+
+
+def test_the_middleware_outlives_answers_that_are_not_http() -> None:
+    with pytest.raises(IngestError, match="not an address"):
+        UnderstudyMiddleware(Starlette(), "127.0.0.1:9090", "v1")
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def nothing(*_: Any) -> Any:
+        return {"type": "http.request", "body": b"{}"}
+
+    def answer() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"this is not HTTP\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        wrapped = UnderstudyMiddleware(app, url, "v1")
+        for number in (1, 2):
+            asyncio.run(wrapped(scope, nothing, nothing))
+            eventually(lambda number=number: wrapped.dropped == number)
+        wrapped.close()
+        thread.join()

@@ -45,4 +45,4 @@ def trusted(html: str) -> Any:
     """Mark ``html`` as safe; external texts in it must be escaped already."""
     from markupsafe import Markup
 
-    return Markup(html)
+    return Markup(html)  # noqa: S704  # what this function is for

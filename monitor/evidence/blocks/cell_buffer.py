@@ -55,7 +55,8 @@ class CellBuffer:
     def _unpack(self) -> None:
         for data in self._packed or ():
             many = len(data) // self._row_bytes
-            for row in marshal.loads(b"[" + many.to_bytes(4, "little") + data):
+            # Bytes that this process made of numbers and keeps in its memory.
+            for row in marshal.loads(b"[" + many.to_bytes(4, "little") + data):  # noqa: S302
                 self._cells += row
         self._packed = None
 

@@ -91,7 +91,8 @@ class Validation:
             except Exception as error:  # a fault of ours must not end the rounds
                 log.exception("validation failed")
                 self.error = repr(error)
-            pause = settings.every * random.uniform(1.0 - _JITTER, 1.0 + _JITTER)
+            jitter = random.uniform(-_JITTER, _JITTER)  # noqa: S311  # replicas take turns
+            pause = settings.every * (1.0 + jitter)
             until = time.monotonic() + pause
             while time.monotonic() < until and self.config.validation == settings:
                 await asyncio.sleep(min(1.0, settings.every))

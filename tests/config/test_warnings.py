@@ -47,7 +47,7 @@ def test_unequal_limits_are_warnings(tmp_path: Path, more: str, key: str, other:
 @pytest.mark.parametrize(
     ("more", "experiment", "key"),
     [
-        ("", "minimum_duration: 1m", "champion.timeouts.total is 300 s"),
+        ("", "minimum_duration: 1m", "champion.timeouts.first_byte is 120 s"),
         (", mirror: {timeout: 2m}", "minimum_duration: 1m", "challengers[0].mirror.timeout is 120"),
         (
             ", timeouts: {total: 10m}",

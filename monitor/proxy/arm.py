@@ -40,6 +40,8 @@ class Arm:
         self._label = label = {"arm": upstream.name}
         self.in_flight = stats.gauge("in_flight", {**label, "role": role})
         self._cold_start_us = stats.gauge("cold_start_us", label)
+        for name in ("upstream_connects", "upstream_connect_failures", "retries", "cold_starts"):
+            stats.counter(name, label)  # so that it is zero until then
         pool = {**label, "role": role}
         self._gauges = [stats.gauge(f"pool_{what}", pool) for what in ("idle", "busy", "waiting")]
         stats.hold(self)

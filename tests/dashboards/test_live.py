@@ -60,6 +60,7 @@ EMPTY: dict[tuple[str, str, str], str] = {
     for query in queries
 }
 EMPTY["understudy-experiments", "No answer yet", "A"] = "every assigned request was answered"
+EMPTY["understudy-internals", "Refused requests and responses", "B"] = "every response is valid"
 EMPTY["understudy-latency", "Length of the last cold start", "A"] = "no model server comes back"
 """Queries without an answer here, by dashboard, panel and query, and why that is right."""
 UNSHOWN = {

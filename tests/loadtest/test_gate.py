@@ -209,7 +209,11 @@ def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> 
             """,
         )
         data, html = tmp_path / "r.json", tmp_path / "r.html"
-        found = gate("--target", server.url, "--plan", file, "--json-file", data, "--html", html)
+        options = ("--plan", file, "--json-file", data, "--html", html)
+        for _ in range(4):
+            found = gate("--target", server.url, *options)
+            if found.exit_code != 2:  # without a verdict: the machine was too busy to measure
+                break
     assert found.exit_code == 0, found.output
     capacity, comparison = json.loads(data.read_text())["stages"]
     low, high = capacity["capacity"]["low"], capacity["capacity"]["high"]
@@ -350,10 +354,10 @@ def test_limits_hold_for_closed_loops_and_for_the_whole_gate(tmp_path: Path) -> 
         tmp_path,
         """
         objectives: {errors: 5 %}
-        limits: {rate: 40, seconds: 4s}
+        limits: {rate: 40, seconds: 8s}
         stages:
           - {name: loop, loadgen: {scenario: SingleStream, seconds: 2, queries: 60}}
-          - {name: long, load: {rate: 40, seconds: 3}}
+          - {name: long, load: {rate: 40, seconds: 7}}
           - {name: never, load: {rate: 40, seconds: 3}}
         """,
     )

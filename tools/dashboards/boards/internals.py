@@ -116,13 +116,16 @@ _RECORDS = Row(
         third(
             "Trouble",
             "Per point of the picture: records lost in a crash, connections of workers closed for a "
-            "protocol error, state that could not be saved, findings that could not be written.",
+            "protocol error, state that could not be saved, findings that could not be written; and "
+            "series of workers that are counted as other, for want of room or since their arm is gone.",
             "none",
             Query(increase("records_lost_total"), "records lost"),
             Query(increase("handoff_errors_total"), "protocol errors"),
             Query(increase("state_write_failures_total"), "state not saved"),
             Query(increase("findings_write_failures_total"), "findings not written"),
             Query(increase("feedback_failures_total"), "label store failed"),
+            Query(increase("statistics_overflowed_total"), "series without room"),
+            Query(increase("statistics_reclaimed_total"), "series removed"),
             empty="none",
         ),
         third(
@@ -190,10 +193,12 @@ _CONNECTIONS = Row(
             empty="no clients",
         ),
         third(
-            "Refused requests",
-            "Requests per second that never reached a model server, by reason: framing, size, time.",
+            "Refused requests and responses",
+            "Requests per second that never reached a model server, and responses that broke a rule "
+            "of HTTP or a limit, by reason.",
             "reqps",
             Query(rate("rejected_requests_total", by="reason"), "{{reason}}"),
+            Query(rate("refused_responses_total", by="arm, reason"), "{{arm}}: {{reason}}"),
             empty="none refused",
         ),
         third(

@@ -20,6 +20,9 @@ NAMES = {
     "drift-rivals": "benchmarks.drift.slow_rivals",
     "drift-segments": "benchmarks.drift.segments",
     "drift-streams": "benchmarks.drift.dependence",
+    "fuzz-answers": "benchmarks.fuzz.answers",
+    "fuzz-codecs": "benchmarks.fuzz.codecs",
+    "fuzz-requests": "benchmarks.fuzz.requests",
     "kafka-blocks": "benchmarks.kafka.blocks",
     "kafka-chaos": "benchmarks.kafka.chaos",
     "kafka-evaluate": "benchmarks.kafka.evaluate",
@@ -36,6 +39,7 @@ NAMES = {
     "sequential-decisions": "benchmarks.sequential.decisions",
     "sequential-experiment": "benchmarks.sequential.experiment",
     "slo-alerts": "benchmarks.slo.alerts",
+    "soak": "benchmarks.soak.run",
     "verdicts": "benchmarks.verdicts.run",
 }
 

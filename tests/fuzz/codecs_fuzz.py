@@ -282,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, help="run the input of this number alone")
     parser.add_argument("--seconds", type=float, default=0, help="stop after this long; 0: never")
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(arguments)
     numbers = range(options.inputs) if options.only is None else (options.only,)
     try:
@@ -289,8 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as failure:
         print(f"FAILED: {failure}", file=sys.stderr)
         return 1
+    done = sum(results.values()) // 2
+    if options.json:
+        print(json.dumps({"inputs": done, "outcomes": dict(results.most_common())}))
+        return 0
     print("; ".join(f"{name}: {count:,}" for name, count in results.most_common()))
-    print(f"{sum(results.values()) // 2:,} inputs, no failure")
+    print(f"{done:,} inputs, no failure")
     return 0
 
 

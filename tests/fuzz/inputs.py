@@ -42,6 +42,14 @@ ANSWERS = [
     b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n" + ECHO + b"Keep-Alive: timeout=5\r\nX-Request-Id: own\r\n\r\n",
 ]  # fmt: skip
 UNTIL_THE_END = b"HTTP/1.0 200 OK\r\n" + ECHO + b"\r\nuntil the end"
+_STATUSES = [b"200 OK", b"200", b"201 Created", b"206 Partial Content", b"204 No", b"304 Not",
+             b"404 Not Found", b"429 Slow Down", b"500 No", b"503 Busy", b"599 Odd  reason \xe9"]  # fmt: skip
+_ANSWER_FIELDS = [
+    b"Content-Type: text/event-stream", b"Content-Type: application/json", b"Server: s", b"X-Empty:",
+    b"X-Spaces: \t a  b \t", b"Set-Cookie: a=1", b"set-cookie: b=2", b"X-Latin: \xe9", b"Keep-Alive: timeout=5",
+    b"Connection: close", b"Connection: keep-alive, x-a", b"X-A: 1", b"x-request-id: own", b"Retry-After: 1",
+    b"Trailer: x-t", b"Date: now", b"Upgrade: h2c", b"Proxy-Connection: x", b"Vary: *",
+]  # fmt: skip
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\nhi"
 _PIECES = [
     b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"\x00", b"\xff", b"\x0b", b"0", b"5", b"-1", b"0x1", b",",
@@ -82,8 +90,8 @@ _SIZES = [
 _ENDS = [b"\n", b"\r", b"", b"\r\n\r\n", b" \r\n", b"\r\r\n"]
 
 
-def compose(pick: random.Random) -> bytes:
-    """A well-formed request that no seed holds."""
+def compose(pick: random.Random, well: bool = False) -> bytes:
+    """A request that no seed holds; without ``well`` its chunks may be odd."""
     method = pick.choice(_METHODS)
     target = pick.choice(
         (INFER, INFER, INFER, INFER, b"/p", b"/a?b=c&d=%20", b"http://h/q", b"/" + b"t" * 300)
@@ -100,17 +108,42 @@ def compose(pick: random.Random) -> bytes:
         lines.append(b"Content-Length: %d" % len(body))
     elif form == 2:
         lines.append(b"Transfer-Encoding: chunked")
-        edges = sorted({0, len(body), *(pick.randrange(len(body) + 1) for _ in range(3))})
-        parts = [body[a:b] for a, b in pairwise(edges)]
-        extension = pick.choice((b"", b"", b";a", b';a="b c";d=e'))
-        trailer = pick.choice((b"", b"", b"X-T: 1\r\n", b"x-t:\r\nX-U: \xff\r\n"))
-        size = pick.choice(_SIZES) if pick.random() < 0.3 else b"%X"
-        end = pick.choice(_ENDS) if pick.random() < 0.1 else b"\r\n"
-        body = b"".join((size % len(p)) + extension + b"\r\n" + p + end for p in parts)
-        body += b"0\r\n" + trailer + b"\r\n"
+        body = _chunked(pick, body, well)
     else:
         body = b""
     return b"\r\n".join((*lines, b"", body))
+
+
+def _chunked(pick: random.Random, body: bytes, well: bool = False) -> bytes:
+    """``body`` in chunks; without ``well`` a part of them is odd."""
+    edges = sorted({0, len(body), *(pick.randrange(len(body) + 1) for _ in range(3))})
+    parts = [body[a:b] for a, b in pairwise(edges)]
+    extension = pick.choice((b"", b"", b";a", b';a="b c";d=e'))
+    trailer = pick.choice((b"", b"", b"X-T: 1\r\n", b"x-t:\r\nX-U: \xff\r\n"))
+    size = pick.choice(_SIZES) if not well and pick.random() < 0.3 else b"%X"
+    end = pick.choice(_ENDS) if not well and pick.random() < 0.1 else b"\r\n"
+    framed = b"".join((size % len(p)) + extension + b"\r\n" + p + end for p in parts)
+    return framed + b"0\r\n" + trailer + b"\r\n"
+
+
+def compose_answer(pick: random.Random) -> bytes:
+    """A well-formed answer to any method but HEAD; some have interim ones before them."""
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * pick.choice((0, 0, 0, 1, 3))
+    status = pick.choice(_STATUSES)
+    lines = [b"HTTP/1.%d %b" % (pick.random() < 0.9, status)]
+    lines += pick.sample(_ANSWER_FIELDS, pick.randrange(5))
+    body = pick.choice((pick.randbytes(pick.choice((0, 1, 40, 3000))), b"data: x\n\n" * 5))
+    form = pick.randrange(3)
+    if status[:3] in (b"204", b"304") or lines[0].startswith(b"HTTP/1.0"):
+        form = 0 if status[:3] in (b"204", b"304") else pick.choice((0, 1))
+    if status[:3] in (b"204", b"304"):
+        body = b""
+    elif form == 1:
+        lines.append(b"Content-Length: %d" % len(body))
+    elif form == 2:
+        lines.append(b"Transfer-Encoding: chunked")
+        body = _chunked(pick, body)
+    return interim + b"\r\n".join((*lines, b"", body))
 
 
 def mutate(pick: random.Random, data: bytes) -> bytes:

@@ -6,11 +6,12 @@ import asyncio
 from collections import deque
 from typing import Any
 
+import h11
 import httptools
 
 from tests.fuzz.oracles import Answer, AnswerOracle, Failure, RequestOracle, Wire
 from understudy.monitor.proxy.client import ClientConnection
-from understudy.monitor.proxy.exchange import Exchange
+from understudy.monitor.proxy.exchange import CONTINUE, Exchange
 from understudy.monitor.proxy.head import NO_BODY, UNTIL_CLOSE
 from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.upstream import UpstreamConnection
@@ -20,7 +21,11 @@ from understudy.monitor.records import record
 LENIENT = ("Duplicate Content-Length", "Data after `Connection: close`")
 """Why llhttp refuses answers that we take on purpose: a length that is said twice alike is sent on
 once (RFC 9110, 8.6), and an interim answer that announces the close is not the last."""
-_CUT_SHORT = (record.TIMEOUT, record.UPSTREAM_RESET, record.REJECTED)
+CUT_SHORT = (record.TIMEOUT, record.UPSTREAM_RESET, record.REJECTED)
+
+
+_H11_LACKS = "Only Transfer-Encoding: chunked is supported"
+"""A body may have another coding below its chunks; h11 knows none."""
 
 
 class Client:
@@ -28,9 +33,12 @@ class Client:
 
     def __init__(self, worker: Worker, parts: list[bytes]) -> None:
         self.connection = ClientConnection(worker)
+        assert worker.arrived(self.connection, False)
         self.wire = Wire(worker.loop, self.connection)
         self.parts = deque(parts)
         self.finished: list[tuple[Exchange, int, Any]] = []
+        self.expecting: set[Exchange] = set()
+        """Requests that expect a 100."""
         self.rejected = 0
         self.left = False
         """It went away of its own accord, so its last answers may be cut or missing."""
@@ -45,13 +53,16 @@ class Server:
         self.oracle = RequestOracle()
         self.parts: deque[bytes] = deque()
         self.closes = False
+        """Its answer ends with the connection."""
+        self.ends = False
+        """It has sent all of it."""
         self.answered = False
 
 
-def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> object:
+def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> list[Any]:
     """Are these the answers to these requests? The gist of both."""
     data = bytes(client.wire.out)
-    gist: list[object] = []
+    gist: list[Any] = []
     at = 0
     for number, (exchange, outcome, answered) in enumerate(client.finished):
         last = number == len(client.finished) - 1
@@ -59,13 +70,13 @@ def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> object:
             if not last or client.rejected:
                 raise Failure("a request was begun after the end")
             return [*gist, "tunnel"] if exchange.tunnel else gist
-        if client.left and at == len(data):
+        if client.left and data[at:] in (b"", CONTINUE):
             return gist
         answer = Answer(data, at, exchange.head.method == b"HEAD")
         at = answer.end
         if client.left and not answer.whole:
             return gist
-        if not answer.whole and not (outcome in _CUT_SHORT and last and not client.rejected):
+        if not answer.whole and not (outcome in CUT_SHORT and last and not client.rejected):
             raise Failure(f"an answer is not whole: {data!r}")
         if answer.until_close and not last:
             raise Failure(f"an answer without an end is not the last: {data!r}")
@@ -74,7 +85,7 @@ def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> object:
         if outcome <= record.SERVER_ERROR:
             _compare(exchange, answered, answer, answers, wild)
         # Who expects a 100 is not waited for: whether the unit is seen depends on what has come.
-        choice = exchange._choice if exchange.head.expect is None else None
+        choice = exchange._choice if exchange not in client.expecting else None
         assigned = (choice.assigned, choice.unit) if choice is not None else None
         gist.append((exchange.head.method, exchange.head.target, outcome, answer.status, assigned))
     for _ in range(client.rejected):
@@ -114,8 +125,34 @@ def _compare(
         if str(error) in LENIENT:
             return
         raise Failure(f"llhttp does not take this answer: {error!r}\n{sent!r}") from error
+    third_opinion(exchange.head.method, answer)
     if oracle.body != answer.body or not (oracle.whole or answered.length == UNTIL_CLOSE):
         raise Failure(f"llhttp reads {oracle.body!r}, passed on was {answer.body!r}\n{sent!r}")
+
+
+def third_opinion(method: bytes, answer: Answer) -> None:
+    """h11 reads the same in what the client got. Raises Failure."""
+    peer = h11.Connection(h11.CLIENT)
+    peer.send(h11.Request(method=method, target="/", headers=[("host", "a")]))
+    peer.send(h11.EndOfMessage())
+    peer.receive_data(answer.raw)
+    if answer.until_close:
+        peer.receive_data(b"")
+    status, body = 0, b""
+    try:
+        while not isinstance(event := peer.next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif not isinstance(event, h11.InformationalResponse):
+                raise Failure(f"h11 awaits more: {answer.raw!r}")
+    except h11.RemoteProtocolError as error:
+        if str(error) == _H11_LACKS:
+            return
+        raise Failure(f"h11 does not take this answer: {error}: {answer.raw!r}") from error
+    if (status, body, peer.trailing_data[0]) != (answer.status, answer.body, b""):
+        raise Failure(f"h11 reads {status} {body!r}: {answer.raw!r}")
 
 
 def _without_trailing_tabs(sent: bytes) -> bytes:

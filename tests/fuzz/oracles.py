@@ -155,9 +155,11 @@ class AnswerOracle:
 
 
 class Answer:
-    """One final answer as the client got it; ``end`` is where the next one begins."""
+    """One final answer as the client got it, in ``raw`` with its interim ones; ``end`` is where the
+    next one begins."""
 
     def __init__(self, data: bytes, begin: int, to_head: bool) -> None:
+        start = begin
         self.interim = 0
         while True:
             end = data.find(b"\r\n\r\n", begin)
@@ -200,6 +202,7 @@ class Answer:
             self.body = data[begin:]
             self.end = len(data)
             self.until_close = True
+        self.raw = data[start : self.end]
 
     def _chunks(self, data: bytes, at: int) -> None:
         self.whole = False

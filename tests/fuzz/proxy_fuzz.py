@@ -1,14 +1,17 @@
-"""Fuzz the request path: mutated byte streams in random pieces, llhttp as the second opinion.
+"""Fuzz the proxy: mutated byte streams in random pieces, llhttp and h11 as other opinions.
 
 ``python -m tests.fuzz.proxy_fuzz --inputs 1000000 --seed 1``
 
-A worker's connections run on transports in memory. What must hold for every input:
+With ``--target requests`` clients send mutated requests, and some answers are mutated as well. With
+``--target answers`` each input is a well-formed request with a mutated answer. ``python -m
+benchmarks fuzz-requests fuzz-answers`` makes a million of each and writes down the result. A
+worker's connections run on transports in memory. What must hold for every input:
 
 * no exception escapes, and nothing hangs that could go on;
 * llhttp reads what is forwarded as exactly the requests that were meant: method, target, framing,
   length of the body. Anything else is request smuggling;
 * the client gets one answer for each request, in order, each its own; what we pass on of an answer
-  is what llhttp reads in it;
+  is what llhttp reads in it, and h11 reads the same in what the client gets;
 * how the client's bytes are cut makes no difference, nor how many chunks are parsed in a turn;
 * when all is over nothing is under way, and every record is accounted for;
 * all of this also where requests are divided, by a header or by what is in the body, and then each
@@ -21,10 +24,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
+import json
 import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -34,7 +40,7 @@ import httptools
 import uvloop
 
 from tests.fuzz import inputs
-from tests.fuzz.judge import Client, Server, judge
+from tests.fuzz.judge import CUT_SHORT, Client, Server, judge
 from tests.fuzz.oracles import Failure
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy import incoming, upstream
@@ -46,6 +52,7 @@ from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.turns import PIECES
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.proxy.worker import Worker
+from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import (
     Breaker,
     Capture,
@@ -66,7 +73,10 @@ _BREAKER = Breaker(failures=3, open_seconds=0.01, max_open_seconds=0.05)
 class Bench:
     """A worker without sockets. ``wild``: peers break off, stall and talk nonsense."""
 
-    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop, target: str) -> None:
+        self.target = target
+        self.uncut = False
+        """Servers send their answers in one piece."""
         champion = Upstream("champion", "127.0.0.1", 1, max_connections=2, max_waiting=1)
         other = Upstream("other", "127.0.0.1", 2, host_header="o", max_connections=2, max_waiting=1)
         plan = Plan(
@@ -100,6 +110,9 @@ class Bench:
         self.answers: dict[Any, bytearray] = {}
         self.doubted: list[tuple[Exchange, str]] = []
         self.requests = 0
+        """Number of requests that were forwarded, mirrored ones included."""
+        self.outcomes: Counter[str] = Counter()
+        """What became of the requests of clients."""
         self.divided = [0, 0]
         """Reads of divided requests, by the arm that got them."""
         self.served = 0
@@ -117,7 +130,12 @@ class Bench:
             bench.servers.append(server)
             return server.connection
 
-        finish, reject = Exchange._finish, ClientConnection._reject
+        begin, finish, reject = Exchange.begin, Exchange._finish, ClientConnection._reject
+
+        def begun(exchange: Exchange, data: bytes) -> bytes:
+            if exchange.head.expect is not None:
+                bench._client(exchange.client).expecting.add(exchange)
+            return begin(exchange, data)
 
         def finished(exchange: Exchange, outcome: int, status: int) -> None:
             if not exchange.finished:
@@ -132,6 +150,7 @@ class Bench:
             reject(connection, error)
 
         Pool._attempt = attempt  # type: ignore[method-assign]
+        Exchange.begin = begun  # type: ignore[method-assign]
         Exchange._finish = finished  # type: ignore[method-assign]
         ClientConnection._reject = rejected  # type: ignore[method-assign]
 
@@ -147,6 +166,9 @@ class Bench:
         """Run one input. Raises Failure."""
         pick = self.random
         pick.seed(seed)
+        if self.target == "answers":
+            await self._one_answer(seed)
+            return
         self.wild = pick.random() < 0.6
         # Now and then, so that a failure's seed alone tells which plan was in force.
         wanted = self.plans[pick.choice((0, 0, 2, 3))]
@@ -170,7 +192,21 @@ class Bench:
         streams = [inputs.requests(pick) for _ in range(pick.choice((1, 2, 4)))]
         await self._play([inputs.pieces(pick, stream) for stream in streams])
 
-    async def _play(self, clients: list[list[bytes]]) -> list[object]:
+    async def _one_answer(self, seed: str) -> None:
+        """A well-formed request with a mutated answer, in pieces and whole."""
+        pick = self.random
+        self.seed = seed
+        request = inputs.compose(pick, well=True) if pick.random() < 0.3 else None
+        parts = inputs.pieces(pick, request or pick.choice(inputs.REQUESTS))
+        results = []
+        for self.uncut, bound in ((False, pick.choice((1, 2, 3, PIECES))), (True, PIECES)):
+            _bound(bound)
+            self.served = 0
+            results.append([_without_status(gist) for gist in await self._play([parts])])
+        if results[0] != results[1]:
+            raise Failure(f"cuts make a difference: {results[0]}\nand whole: {results[1]}")
+
+    async def _play(self, clients: list[list[bytes]]) -> list[list[Any]]:
         self.clients.clear()
         self.servers.clear()
         self.answers.clear()
@@ -207,7 +243,11 @@ class Bench:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         self._look_at_the_end()
-        return [judge(client, self.answers, self.wild) for client in self.clients]
+        mutated = self.wild or self.target == "answers"
+        gists = [judge(client, self.answers, mutated) for client in self.clients]
+        for one in itertools.chain(*gists):
+            self.outcomes[one if isinstance(one, str) else OUTCOMES[one[2]]] += 1
+        return gists
 
     def _send(self, client: Client) -> bool:
         if client.wire.closing or not client.wire.reading or not client.parts:
@@ -246,6 +286,10 @@ class Bench:
         wire.out.clear()
         if data and connection.sink is not None:
             self._read(server, connection.sink, data)
+        if server.ends and wire.reading and not connection._waits:
+            wire.close()  # the end is read after what was sent before it
+            server.ends = False
+            return True
         sink = connection.sink
         if not server.parts or wire.closing or not wire.reading or sink is None:
             return bool(data)
@@ -254,8 +298,7 @@ class Bench:
         connection.data_received(part)
         if not server.parts:
             server.answered = False
-            if server.closes:
-                wire.close()
+            server.ends = server.closes
         return True
 
     def _read(self, server: Server, sink: Any, data: bytes) -> None:
@@ -326,6 +369,14 @@ class Bench:
             answer = inputs.UNTIL_THE_END
         elif isinstance(sink, Exchange) and sink.head.upgrade and chance < 0.6:
             answer = inputs.SWITCH
+        if self.target == "answers":
+            if pick.random() < 0.5:
+                answer = inputs.compose_answer(pick)
+            answer = inputs.mutate(pick, answer)
+            parts = inputs.pieces(pick, answer)
+            server.closes = True
+            server.parts.extend([answer] if self.uncut else parts)
+            return
         if self.wild and pick.random() < 0.3:
             answer = inputs.mutate(pick, answer)
         else:
@@ -386,15 +437,25 @@ class Bench:
             raise Failure("records are neither held nor dropped")
 
 
+def _without_status(gist: list[Any]) -> list[Any]:
+    """What became of a request, whichever part of an answer that broke off had been passed on."""
+    return [
+        (*one[:3], None, *one[4:]) if isinstance(one, tuple) and one[2] in CUT_SHORT else one
+        for one in gist
+    ]
+
+
 def _bound(pieces: int) -> None:
     """Let connections parse so many chunks in a turn."""
     incoming.PIECES = upstream.PIECES = pieces
 
 
-async def fuzz(count: int, first: int, seed: int, seconds: float, quiet: bool) -> tuple[int, int]:
-    """Run; return the number of inputs and of forwarded requests. Raises Failure."""
+async def fuzz(
+    target: str, count: int, first: int, seed: int, seconds: float, quiet: bool
+) -> dict[str, Any]:
+    """Run; return the number of inputs, of forwarded requests, and of outcomes. Raises Failure."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), asyncio.get_running_loop())
+        bench = Bench(Path(folder), asyncio.get_running_loop(), target)
         started = told = time.monotonic()
         done = 0
         for number in range(first, first + count):
@@ -403,13 +464,14 @@ async def fuzz(count: int, first: int, seed: int, seconds: float, quiet: bool) -
             except Exception as error:
                 sent = [bytes(c.wire.out) for c in bench.clients]
                 raise Failure(
-                    f"{error!r}\nagain: --seed {seed} --first {number} --inputs 1\n"
+                    f"{error!r}\n"
+                    f"again: --target {target} --seed {seed} --first {number} --inputs 1\n"
                     f"clients got: {sent!r}\nupstreams sent: {[*map(bytes, bench.answers.values())]!r}"
                 ) from error
             done += 1
             if done % 1000 == 0:
                 bench.accounts()
-                if not all(bench.divided):
+                if target == "requests" and not all(bench.divided):
                     raise Failure(f"nothing was divided: {bench.divided}")
             now = time.monotonic()
             if not quiet and now - told > 5:
@@ -420,28 +482,41 @@ async def fuzz(count: int, first: int, seed: int, seconds: float, quiet: bool) -
                 )
             if seconds and now - started > seconds:
                 break
-        return done, bench.requests
+        outcomes = dict(sorted(bench.outcomes.items()))
+        return {"inputs": done, "forwarded": bench.requests, "outcomes": outcomes}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--target", choices=("requests", "answers"), default="requests")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0, help="stop after this long; 0: never")
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            done, requests = runner.run(
-                fuzz(options.inputs, options.first, options.seed, options.seconds, options.quiet)
-            )
+            found = runner.run(
+                fuzz(
+                    options.target, options.inputs, options.first, options.seed, options.seconds,
+                    options.quiet,
+                )
+            )  # fmt: skip
     except Failure as failure:
         print(f"FAILED: {failure}", file=sys.stderr)
         return 1
-    print(f"{done:,} inputs, no failure; {requests:,} requests were forwarded")
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    outcomes = ", ".join(f"{name} {count:,}" for name, count in found["outcomes"].items())
+    print(
+        f"{found['inputs']:,} inputs, no failure; {found['forwarded']:,} requests were forwarded\n"
+        f"requests of clients: {outcomes}"
+    )
     return 0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -102,25 +104,41 @@ def test_interrupted_responses(
         httpx.post(proxied, timeout=1.0 if hangs else patient(10))
 
 
+@contextmanager
+def echo_server() -> Iterator[int]:
+    """Sends back the bytes of one connection."""
+
+    def echo() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while part := connection.recv(65_536):
+                connection.sendall(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=echo, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(patient(10))
+
+
 def test_pieces_and_wrong_bytes(faults: FaultProxy, proxied: str) -> None:
     toxic(faults, "slicer", average_size=100, size_variation=20, delay=100)
     assert httpx.post(f"{proxied}/echo", content=b"x" * 5000).content == b"x" * 5000
-    toxic(faults, "corrupt", "upstream", probability=0.01)
-    body = b"\0" * 20_000
-    host, port = proxied.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 5.0) as sock:
-        sock.sendall(b"POST /echo HTTP/1.1\r\ncontent-length: 20000\r\n\r\n")
-        time.sleep(0.2)
-        sock.sendall(body)
-        sock.settimeout(2.0)
-        data = b""
-        try:
-            while len(data) < 20_000:
-                data += sock.recv(65_536) or b""
-        except OSError:
-            pass
-    assert data
-    assert data.strip(b"\0") != b""
+    with echo_server() as port:
+        data = {"name": "wrong", "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{port}"}
+        made = httpx.post(f"{faults.url}/proxies", json=data).json()
+        wrong = {"type": "corrupt", "stream": "upstream", "attributes": {"probability": 0.01}}
+        assert httpx.post(f"{faults.url}/proxies/wrong/toxics", json=wrong).status_code == 200
+        host, _, listen = made["listen"].partition(":")
+        with socket.create_connection((host, int(listen)), patient(10)) as sock:
+            sock.sendall(bytes(20_000))
+            echo = b""
+            while len(echo) < 20_000 and (part := sock.recv(65_536)):
+                echo += part
+        assert httpx.delete(f"{faults.url}/proxies/wrong").status_code == 204
+    assert len(echo) == 20_000
+    # Binomial(20,000, 0.01): 200 with a standard deviation of 14.
+    assert 100 < sum(byte != 0 for byte in echo) < 300
 
 
 def test_errors_are_injected(faults: FaultProxy, proxied: str) -> None:

@@ -1,0 +1,1 @@
+"""Fuzzing, a million inputs of a kind: the fuzzers themselves are in ``tests/fuzz``."""

@@ -336,7 +336,8 @@ def test_labels_twice_late_and_for_unknown_requests(tmp_path: Path) -> None:
 def test_requests_that_hang_are_assigned_and_have_no_answer_yet(tmp_path: Path) -> None:
     """A challenger that never answers has its share of the requests all the same."""
     stages = [{"weight": 0.5, "requests": 10_000_000}, {"weight": 1.0}]
-    with World(tmp_path, Model("hang"), experiments=[canary(stages=stages)]) as world:
+    experiments, mirror = [canary(stages=stages)], {"timeout": "1s"}
+    with World(tmp_path, Model("hang"), experiments=experiments, mirror=mirror) as world:
         reaches(world, lambda c: c["weight"] == 0.5)
 
         def ask(_: int) -> None:

@@ -75,7 +75,8 @@ def test_what_the_challenger_never_saw_or_nobody_could_read_blocks_promotion(
 
 def test_a_challenger_that_hangs_until_its_clients_leave_is_rolled_back(tmp_path: Path) -> None:
     split = experiment(mode="split", weights={"other0": 0.5})
-    with World(tmp_path, Model("hang"), experiments=[split]) as world:
+    mirror = {"timeout": "1s"}
+    with World(tmp_path, Model("hang"), experiments=[split], mirror=mirror) as world:
         address = world.service.url.removeprefix("http://")
         asked = 0
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.channel_driving import START, config, drive, events
-from tests.support.patience import eventually
+from tests.support.patience import eventually, patient
 from tests.support.signals import signal
 from tests.support.webhook_receiver import Receiver, receiver
 from understudy.monitor.config.notify import Notification
@@ -169,7 +169,7 @@ def test_a_hanging_receiver_delays_no_other_channel() -> None:
     with receiver() as slow, receiver() as quick:
         slow.hang.set()
         channels = [
-            config(slow, name="slow", timeout="300ms"),
+            config(slow, name="slow", timeout="10m"),
             config(quick, name="quick"),
         ]
         findings = Findings()
@@ -179,20 +179,42 @@ def test_a_hanging_receiver_delays_no_other_channel() -> None:
             task = asyncio.create_task(notifier.run())
             findings.report("watch", [signal()], START)
             notifier.wake()
-            ticks = 0
-            while "failed" not in notifier.channels["slow"].outcomes:
+            async with asyncio.timeout(patient(30)):
+                while not notifier.channels["quick"].outcomes:
+                    await asyncio.sleep(0.005)
+            # The loop is never held up.
+            for _ in range(20):
                 await asyncio.sleep(0.005)
-                ticks += 1
-            # The loop was never held up.
-            assert ticks > 10
+            assert notifier.channels["slow"].outcomes == {}
             assert notifier.channels["quick"].outcomes == {"delivered": 1}
+            assert [one["pending"] for one in notifier.summary()] == [1, 0]
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(run())
+
+
+def test_a_delivery_to_a_hanging_receiver_fails_at_its_limit() -> None:
+    with receiver() as slow:
+        slow.hang.set()
+        findings = Findings()
+        notifier = Notifier([config(slow, name="slow", timeout="300ms")], findings)
+
+        async def run() -> None:
+            task = asyncio.create_task(notifier.run())
+            findings.report("watch", [signal()], START)
+            notifier.wake()
+            async with asyncio.timeout(patient(30)):
+                while "failed" not in notifier.channels["slow"].outcomes:
+                    await asyncio.sleep(0.005)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
         asyncio.run(run())
         assert notifier.channels["slow"].error == f"127.0.0.1:{slow.port}: no answer within 0.3 s"
-        assert [one["pending"] for one in notifier.summary()] == [1, 0]
+        assert [one["pending"] for one in notifier.summary()] == [1]
 
 
 def test_a_restart_neither_repeats_nor_forgets(there: Receiver) -> None:

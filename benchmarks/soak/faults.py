@@ -55,7 +55,8 @@ class Faults:
             Fault("kill the evaluation plane", self._kill_plane),
             Fault("kill the challenger", self._kill_challenger),
             Fault("kill the champion", self._kill_champion, frozenset(("502", "cut")), None),
-            Fault("stop a worker", lambda: self._stop(self.world.pid(WORKER))),
+            # A watchdog may replace one that does not respond.
+            Fault("stop a worker", lambda: self._stop(self.world.pid(WORKER)), cut, 1),
             Fault("stop the evaluation plane", lambda: self._stop(self.world.pid(PLANE))),
             Fault("stop the challenger", self._stop_challenger),
             Fault("hostile client", self._hostile_client),

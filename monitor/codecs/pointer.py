@@ -21,7 +21,10 @@ def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
 
 def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Predictions of a response."""
-    return _decode(payload, spec.json_predictions)
+    predictions = _decode(payload, spec.json_predictions)
+    if isinstance(predictions, Undecodable) and isinstance(payload, dict) and payload.get("error"):
+        return Undecodable(Reason.ERROR_RESPONSE)
+    return predictions
 
 
 def _decode(payload: object, pointers: tuple[tuple[str, str], ...]) -> Table | Undecodable:

@@ -51,6 +51,9 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
                 m.protocol,
                 tuple(m.paths or default_paths(m.name)),
                 m.first_byte,
+                m.between_bytes,
+                m.total,
+                tuple(m.overload),
             )
             for m in config.models
         ),
@@ -286,7 +289,7 @@ def _copied(
             max_waiting=mirror.queue.requests,
         ),
         rate=rate,
-        timeout=timeouts.total,
+        timeout=mirror.timeout,
         queue_requests=mirror.queue.requests,
         queue_bytes=mirror.queue.bytes,
         max_response_bytes=mirror.max_response,

@@ -108,6 +108,15 @@ class Model(Section):
     first_byte: Seconds | None = None
     """Time limit for the first byte of a response of this model; default: `timeouts.first_byte` of
     the model server."""
+    between_bytes: Seconds | None = None
+    """Longest pause in a response of this model; default: `timeouts.between_bytes` of the model
+    server."""
+    total: Seconds | None = None
+    """Time limit for a whole exchange with this model; default: `timeouts.total` of the model
+    server."""
+    overload: list[Annotated[int, Field(ge=400, le=599)]] = [429]
+    """Statuses with which the model server says that it is overloaded: the outcome is
+    model_overload, which counts as its error. With [], a 429 is the client's error."""
 
     performance: Performance | None = None
     """How accuracy is computed, with and without labels."""
@@ -231,7 +240,8 @@ class Queue(Section):
     requests: int = Field(default=1024, ge=1, le=1_000_000)
     """Maximum number of queued mirrored requests, per worker."""
     bytes: Bytes = 16 * 1024 * 1024
-    """Maximum size of all mirrored requests, per worker."""
+    """Maximum size of all mirrored requests, per worker; of those above capture.max_body, what the
+    challenger has not taken yet."""
 
 
 class Mirror(Section):
@@ -266,7 +276,8 @@ class Capture(Section):
     """What is captured of payloads and headers for evaluation."""
 
     max_body: Bytes = 256 * 1024
-    """Of larger payloads only the size is recorded, and they are not mirrored."""
+    """Of larger payloads only the size is recorded; larger requests are mirrored while they
+    arrive."""
     headers: list[HeaderName] = Field(default=[], examples=[["x-segment"]])
     """Headers to keep in the record, besides those that codecs need."""
 
@@ -299,9 +310,10 @@ class Limits(Section):
     body_rate: Bytes = 1024
     """Minimum size per second of a request body that takes longer than body_timeout."""
     keepalive: Seconds = 75.0
-    """Idle timeout of a client connection."""
+    """Idle timeout of a client connection, also of one that reads nothing of the response that
+    is left."""
     drain: Seconds = 20.0
-    """Time for requests in flight to finish at shutdown."""
+    """Time for requests in flight to finish at shutdown; what is cut off ends as shutdown."""
 
 
 class RecordLog(Section):

@@ -91,7 +91,15 @@ class Alerting(Section):
 
 
 Outcome = Literal[
-    "server_error", "timeout", "upstream_connect", "upstream_reset", "overload", "client_error"
+    "server_error",
+    "timeout",
+    "upstream_connect",
+    "upstream_reset",
+    "overload",
+    "garbage",
+    "model_overload",
+    "shutdown",
+    "client_error",
 ]
 
 

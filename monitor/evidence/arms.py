@@ -102,10 +102,11 @@ def _shorter(*timeouts: Timeouts) -> TimeLimits:
 
 
 def _for_model(config: Config, declared: Experiment, timeouts: Timeouts) -> Timeouts:
-    """``timeouts`` with the time to the first byte that the experiment's model has."""
+    """``timeouts`` with the limits that the experiment's model has."""
     name = declared.model if declared.model is not None else config.models[0].name
-    own = next((model.first_byte for model in config.models if model.name == name), None)
-    return timeouts if own is None else timeouts.model_copy(update={"first_byte": own})
+    found = next((model for model in config.models if model.name == name), None)
+    own = {limit: getattr(found, limit, None) for limit in ("first_byte", "total")}
+    return timeouts.model_copy(update={k: v for k, v in own.items() if v is not None})
 
 
 def _of_mirror(config: Config, declared: Experiment, mirror: Mirror) -> Timeouts:

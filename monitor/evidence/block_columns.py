@@ -18,17 +18,7 @@ from understudy.monitor.records import record as outcomes
 
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
-ERRORS = frozenset(
-    (
-        outcomes.SERVER_ERROR,
-        outcomes.TIMEOUT,
-        outcomes.UPSTREAM_CONNECT,
-        outcomes.UPSTREAM_RESET,
-        outcomes.CANCELLED,
-        outcomes.GARBAGE,
-        outcomes.TOO_LARGE,
-    )
-)
+ERRORS = outcomes.CHARGED | {outcomes.CANCELLED}
 """Outcomes that are the arm's failure, as the experiment counts them: a client that leaves before
 the answer got none."""
 
@@ -36,6 +26,7 @@ the answer got none."""
 READ = 0
 REASONS = tuple(Reason)
 _CODES = {reason: float(code) for code, reason in enumerate(REASONS, READ + 1)}
+ERROR_RESPONSE = _CODES[Reason.ERROR_RESPONSE]
 _CODES |= dict.fromkeys((Reason.NOT_READ, Reason.NOT_INFERENCE), np.nan)
 
 
@@ -156,6 +147,7 @@ class BlockColumns:
         self.arm = numbers["arm"]
         self.role = numbers["role"]
         self.outcome = numbers["outcome"]
+        self.status = numbers["status"]
         self.assigned = numbers["assigned"]
         self.started: Floats = numbers["started"]
         self.seconds: Floats = numbers["duration_ns"] * 1e-9

@@ -12,10 +12,17 @@ from numpy.typing import NDArray
 from understudy.common.arrays import distinct
 from understudy.monitor.config.experiment import Cost, Label
 from understudy.monitor.evidence.arms import TimeLimits
-from understudy.monitor.evidence.block_columns import ERRORS, BlockColumns, Indices, Mask, Part
+from understudy.monitor.evidence.block_columns import (
+    ERROR_RESPONSE,
+    ERRORS,
+    BlockColumns,
+    Indices,
+    Mask,
+    Part,
+)
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
 from understudy.monitor.records import record as outcomes
-from understudy.monitor.records.record import OK, OUTCOMES, ROLE_PRIMARY, TIMEOUT
+from understudy.monitor.records.record import OK, OUTCOMES, ROLE_PRIMARY, SERVER_ERROR, TIMEOUT
 from understudy.shadow.experiment import fates
 from understudy.shadow.experiment.hypothesis import COVARIATE, EARLIER, LOG_LOSS, uncapped
 from understudy.shadow.state import Saved, Stateful
@@ -39,6 +46,10 @@ _FATES = {
     outcomes.QUEUE_FULL: fates.QUEUE_FULL,
     outcomes.BREAKER_OPEN: fates.BREAKER_OPEN,
     outcomes.BODY_TOO_LARGE: fates.BODY_TOO_LARGE,
+    outcomes.INCOMPLETE: fates.OUTSIDE,
+    outcomes.CLIENT_STALLED: fates.CLIENT_STALLED,
+    outcomes.SHUTDOWN: fates.CANCELLED,
+    outcomes.FELL_BEHIND: fates.QUEUE_FULL,
 }
 _FATE = np.array(
     [
@@ -54,7 +65,8 @@ class Censored:
 
     ``outcome``, ``seconds`` and ``fate`` have one entry per record. ``seconds`` is the time on the
     model server, without the wait for one of our connections. An answer that came after the limit
-    is a time-out; of a request of a client, whose own slowness may be the reason, the fate says so.
+    is a time-out, and one that says that there was an error is a server error, whatever its status;
+    of a request of a client, whose own slowness may be the reason, the fate says so.
     """
 
     def __init__(self, block: BlockColumns, limits: TimeLimits) -> None:
@@ -62,18 +74,21 @@ class Censored:
         late = (block.server_first_byte > limits.first_byte) | (block.server_seconds > limits.total)
         late &= np.isin(block.outcome, _ANSWERED)
         self.outcome: NDArray[Any] = np.where(late, TIMEOUT, block.outcome)
+        unread = (self.outcome == OK) & (block.response.grid < 0)
+        if unread.any():
+            here = np.flatnonzero(unread)
+            codes = block.codes(block.response, here)
+            error = (codes == ERROR_RESPONSE) & (block.status[here] < 300)
+            self.outcome[here[error]] = SERVER_ERROR
+            # Answers that are not to be read are usable as they are.
+            unread[here] = ~np.isnan(codes) & ~error
         self.seconds: Floats = np.minimum(block.server_seconds, limits.total)
         self.fate: NDArray[np.int64] = _FATE[block.role, self.outcome]
         self.fate[late & (block.role == ROLE_PRIMARY)] = fates.LATE
-        unread = (self.fate == fates.ANSWERED) & (block.response.grid < 0)
-        if unread.any():
-            # Answers that are not to be read are usable as they are.
-            here = np.flatnonzero(unread)
-            unread[here] = ~np.isnan(block.codes(block.response, here))
         self.fate[unread] = fates.UNREADABLE
 
 
-_ANSWERED = (outcomes.OK, outcomes.CLIENT_ERROR, outcomes.SERVER_ERROR)
+_ANSWERED = sorted(outcomes.ANSWERED)
 
 Values = Callable[[Censored, Indices], Column]
 """Values of some records of a block, one each; NaN: not known."""

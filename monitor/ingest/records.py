@@ -19,6 +19,7 @@ from understudy.monitor.records.record import (
     CLIENT_ERROR,
     ENDS,
     OK,
+    OUTCOMES,
     ROLE_PRIMARY,
     SERVER_ERROR,
     encode,
@@ -173,7 +174,7 @@ def _outcome(value: object, status: int) -> int:
         return OK if status < 400 else CLIENT_ERROR if status < 500 else SERVER_ERROR
     if value not in ENDS:
         raise IngestError(f"outcome: {value!r} is not one of {', '.join(ENDS)}")
-    return ENDS.index(str(value))
+    return OUTCOMES.index(str(value))
 
 
 def _raw(data: Mapping[str, Any], name: str) -> bytes | None:

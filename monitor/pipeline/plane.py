@@ -24,7 +24,7 @@ from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.routing.plan import Plan, Upstream, live_labels
-from understudy.monitor.routing.serving import MINUTE, Observed, Service, service_of
+from understudy.monitor.routing.serving import ANSWERED, MINUTE, Observed, Service, service_of
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.stats.shared import IsLive
@@ -261,11 +261,10 @@ class EvaluationPlane:
         failures = self.windows.counters("upstream_connect_failures", _RECENT_SECONDS)
         if not failures.get((("arm", arm),)):
             return False
-        answered = ("ok", "client_error", "server_error")
         return not any(
             grown > 0
             for labels, grown in self.windows.counters("requests", _RECENT_SECONDS).items()
-            if dict(labels).get("arm") == arm and dict(labels).get("outcome") in answered
+            if dict(labels).get("arm") == arm and dict(labels).get("outcome") in ANSWERED
         )
 
 

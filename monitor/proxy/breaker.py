@@ -6,11 +6,19 @@ half-open, where at most ``probes`` requests are in flight and as many successes
 
 from __future__ import annotations
 
+from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Breaker as Settings
 
 CLOSED = 0
 OPEN = 1
 HALF_OPEN = 2
+
+
+def success_of(outcome: int) -> bool | None:
+    """What an outcome says of the model server: None for what it did not cause."""
+    if outcome in record.CHARGED:
+        return False
+    return True if outcome in record.ANSWERED else None
 
 
 class Breaker:

@@ -14,6 +14,7 @@ from understudy.monitor.proxy.head import CHUNKED, parse_request
 from understudy.monitor.proxy.host import Host
 from understudy.monitor.proxy.protocols import Answered
 from understudy.monitor.proxy.runtime import Runtime
+from understudy.monitor.proxy.sockets import unacknowledged
 from understudy.monitor.proxy.turns import PacedConnection
 
 _REASONS = {
@@ -35,7 +36,10 @@ favour of a client that finds no room): one that has just
 connected, or that sends requests back to back, is about to send; its next response will announce
 the close."""
 LINGER_SECONDS = 2.0
-"""How long a client that still sends may read its response before the connection is closed."""
+"""How long a client that still sends is read from after it has got its response."""
+HALF_CLOSED_SECONDS = 1.0
+"""How long the answer may take to a client that has closed its side after a whole request. Whether
+it waits for the answer or is gone shows only when something is sent to it."""
 
 
 class ClientConnection(PacedConnection):
@@ -46,6 +50,8 @@ class ClientConnection(PacedConnection):
         "_buffer",
         "_choked",
         "_head_ns",
+        "_undelivered",
+        "ended_ns",
         "exchange",
         "fresh",
         "keep_alive",
@@ -68,6 +74,9 @@ class ClientConnection(PacedConnection):
         self._buffer = b""
         self._head_ns = 0
         self._choked = False
+        self._undelivered = 0
+        self.ended_ns = 0
+        """When the client closed its side of the connection, in monotonic time; 0: it did not."""
 
     # Called by the event loop -------------------------------------------------------------------
 
@@ -85,6 +94,16 @@ class ClientConnection(PacedConnection):
         self.worker.dismiss(self)
         if self.exchange is not None:
             self.exchange.cancel()
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is None or exchange.tunnel or not exchange.request_complete or self.lingering:
+            return False
+        transport = self.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return False  # TLS has no half-closed connections
+        self.ended_ns = self.ended_ns or monotonic_ns()
+        return True
 
     def pause_writing(self) -> None:
         self._choked = True
@@ -175,6 +194,14 @@ class ClientConnection(PacedConnection):
         if self.transport is not None:
             self.transport.abort()
 
+    def undelivered(self) -> int:
+        """Bytes of responses that the client has not acknowledged yet."""
+        transport = self.transport
+        if transport is None:
+            return 0
+        size: int = transport.get_write_buffer_size()
+        return size + unacknowledged(transport)
+
     def tunnel(self) -> None:
         """Switch to a tunnel: forward bytes both ways, including those received early."""
         self.resume()
@@ -190,7 +217,7 @@ class ClientConnection(PacedConnection):
             return
         self.since = monotonic()
         self.fresh = False
-        if not self.keep_alive or self.worker.draining:
+        if not self.keep_alive or self.worker.draining or (self.ended_ns and not self._buffer):
             self._close(exchange.request_complete)
             return
         if self._choked:
@@ -201,13 +228,25 @@ class ClientConnection(PacedConnection):
 
     def expire(self, now: float, runtime: Runtime) -> None:
         """Called periodically: close the connection if it has waited too long."""
-        if self.exchange is not None or self.transport is None:
+        if self.transport is None:
+            return
+        exchange = self.exchange
+        if exchange is not None:
+            if self.ended_ns and not exchange.answered and now > self._answer_until():
+                self.transport.abort()
             return
         waited = now - self.since
-        if self.lingering:
+        if self.lingering or self._choked or self.transport.is_closing():
+            # As long as it reads its response, it is not late.
+            undelivered = self.undelivered()
+            if undelivered != self._undelivered:
+                self._undelivered = undelivered
+                self.since = now
+                return
+        if self.lingering and not self._undelivered:
             if waited > LINGER_SECONDS:
                 self.transport.abort()
-        elif self._choked or self.transport.is_closing():
+        elif self.lingering or self._choked or self.transport.is_closing():
             if waited > runtime.plan.limits.keepalive_timeout:
                 # A response that the client does not read would keep the connection open forever.
                 self.transport.abort()
@@ -238,6 +277,10 @@ class ClientConnection(PacedConnection):
         """Close the connection."""
         if self.transport is not None:
             self.transport.close()
+
+    def _answer_until(self) -> float:
+        """Until when the answer to a half-closed connection is awaited, in monotonic seconds."""
+        return self.ended_ns * 1e-9 + HALF_CLOSED_SECONDS
 
     # Inside -------------------------------------------------------------------------------------
 

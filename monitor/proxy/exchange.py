@@ -22,14 +22,19 @@ FAILURES = {
     record.TIMEOUT: (504, b"504 Gateway Timeout", "the model server did not answer in time"),
     record.UPSTREAM_CONNECT: (502, b"502 Bad Gateway", "the model server cannot be reached"),
     record.UPSTREAM_RESET: (502, b"502 Bad Gateway", "the model server aborted its response"),
+    record.GARBAGE: (502, b"502 Bad Gateway", "the model server's response is malformed"),
     record.OVERLOAD: (
         503,
         b"503 Service Unavailable",
         "all connections to the model server are busy",
     ),
     record.REJECTED: (408, b"408 Request Timeout", "the request did not arrive in time"),
+    record.SHUTDOWN: (503, b"503 Service Unavailable", "the service is stopping"),
+    record.CLIENT_STALLED: (503, b"503 Service Unavailable", "the client does not read"),
 }
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_ANSWERED = record.ANSWERED
 
 
 class Exchange(Incoming):
@@ -102,6 +107,8 @@ class Exchange(Incoming):
 
     def _start(self, body: bytes) -> None:
         arm = self.arm
+        if self._captured is None or self._body_chunked is not None:
+            self._mirror(body)
         faults = self.runtime.faults
         if faults and self._injected(faults.get(arm.index)):
             return
@@ -114,6 +121,25 @@ class Exchange(Incoming):
             if arm.pool.enqueue(self):
                 # Below 0 while it waits because of our limit on connections.
                 self.queue_ns = -monotonic_ns()
+
+    def _mirror(self, body: bytes) -> None:
+        """Pass on more of a body that is not kept whole, to the challengers as well."""
+        mirrored = self._mirrored
+        if mirrored is None:
+            if (
+                self.arm.index != 0
+                or self.route.model < 0
+                or (self._captured is not None and self.request_complete)
+                or (self.head.expect is not None and not body)
+            ):
+                return
+            found = [mirror.stream(self) for mirror in self.runtime.mirrors]
+            mirrored = self._mirrored = [one for one in found if one is not None]
+        for one in mirrored:
+            one.feed(body)
+        if self.request_complete:
+            for one in mirrored:
+                one.end(self.request_size)
 
     def _injected(self, fault: Fault | None) -> bool:
         """Whether an injected error replaces the model's response; see ``faults``."""
@@ -129,22 +155,27 @@ class Exchange(Incoming):
         """Take more of the body; return the rest as :meth:`begin` does. Raises HttpError."""
         rest = self._take(data)
         body = data[: len(data) - len(rest)] if rest else data
-        if self._unsent is not None:
-            self._unsent.append(body)
-            merge(self._unsent)
-            if not self._gathers:
-                self._block()
-                self.client.pause()
-            elif not self._waits_for_body():
+        unsent = self._unsent
+        if unsent is not None:
+            unsent.append(body)
+            merge(unsent)
+            if self._gathers:
+                if self._waits_for_body():
+                    return rest
                 self._gathers = False
-                held, self._unsent = b"".join(self._unsent), None
+                self._unsent = None
                 if self.runtime.traffic:
                     self._route()
-                self._start(held)
+                self._start(b"".join(unsent))
+                return rest
+            self._block()
+            self.client.pause()
         elif self._connection is not None:
             if self.head.expect is not None:
                 self._unblock()
             self._connection.write(body)
+        if self._captured is None or self._body_chunked is not None:
+            self._mirror(body)
         return rest
 
     def feed_tunnel(self, data: bytes) -> None:
@@ -156,8 +187,19 @@ class Exchange(Incoming):
         """The client has disconnected; the only way in which a tunnel ends."""
         if self.tunnel:
             self._finish(record.OK, 101)
+        elif self.request_complete or self._blocked_ns < 0:
+            ended = self.client.ended_ns
+            waited = ended - self.started_ns if ended and self._answered is None else 0
+            self._finish(record.CANCELLED, 499, max(0, waited))
         else:
-            self._finish(record.CANCELLED, 499)
+            self._finish(record.INCOMPLETE, 499)
+
+    def stop(self) -> None:
+        """The worker stops, and waits no longer."""
+        if self.tunnel:
+            self._finish(record.OK, 101)
+        else:
+            self._fail(record.SHUTDOWN)
 
     def spoil(self, error: HttpError, line: bytes) -> None:
         """The request proved malformed after a part of it was sent."""
@@ -171,16 +213,19 @@ class Exchange(Incoming):
         """Called periodically with the monotonic time: enforce the time limits."""
         if self.tunnel:
             return
-        total = self.arm.upstream.total_timeout
+        upstream = self.arm.upstream
+        total = self.route.total(upstream)
         late = total is not None and now_ns - self.started_ns > total * 1e9
         if not late:
             if self.request_complete and not self._first_byte_ns:
-                late = now_ns - self.ready_ns > self._first_byte_timeout() * 1e9
+                late = now_ns - self.ready_ns > self.route.first_byte(upstream) * 1e9
             else:
                 late = self._stalled(now_ns)
         if late:
             if self._is_ours(now_ns):
                 self._fail(record.OVERLOAD)
+            elif self._connection is not None and self._connection.read_paused:
+                self._fail(record.CLIENT_STALLED)
             elif self.request_complete or self._blocked_ns < 0:
                 # Blocked: the client cannot send, since the model server does not read.
                 self._fail(record.TIMEOUT)
@@ -233,10 +278,11 @@ class Exchange(Incoming):
         connections."""
         if self.queue_ns <= 0:
             return self.queue_ns < 0
-        total = self.arm.upstream.total_timeout
+        upstream = self.arm.upstream
+        total = self.route.total(upstream)
         limit = inf if total is None else total
         if not self._first_byte_ns:
-            limit = min(limit, self._first_byte_timeout())
+            limit = min(limit, self.route.first_byte(upstream))
         return now_ns - self.started_ns - self.queue_ns <= limit * 1e9
 
     def writable(self, writable: bool) -> None:
@@ -309,7 +355,7 @@ class Exchange(Incoming):
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.abort()
-            self._fail(record.UPSTREAM_RESET)
+            self._fail(record.GARBAGE)
             return
         self.tunnel = True
         # A tunnel may last for days: the breaker must not wait for its end.
@@ -323,7 +369,7 @@ class Exchange(Incoming):
 
     def on_lost(self, reason: str) -> None:
         self._connection = None
-        self._fail(record.UPSTREAM_RESET)
+        self._fail(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
 
     def on_writable(self, writable: bool) -> None:
         if writable:
@@ -352,6 +398,8 @@ class Exchange(Incoming):
             outcome = record.OK
             if self.route.model >= 0:
                 self.arm.answered()
+        elif status in self.route.overload:
+            outcome = record.MODEL_OVERLOAD
         else:
             outcome = record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR
         self._finish(outcome, status)
@@ -371,7 +419,8 @@ class Exchange(Incoming):
             self.client.abort()
         self._finish(outcome, status)
 
-    def _finish(self, outcome: int, status: int) -> None:
+    def _finish(self, outcome: int, status: int, waited_ns: int = 0) -> None:
+        """The exchange is over; its client waited ``waited_ns``, or until now."""
         if self.finished:
             return
         self.finished = True
@@ -385,12 +434,10 @@ class Exchange(Incoming):
         words[arm.in_flight] -= 1
         connection, self._connection = self._connection, None
         if self._breaker_epoch:
-            # A response that the client does not read in time is not the model server's fault.
-            unread = outcome == record.TIMEOUT and connection is not None and connection.read_paused
-            self._report(record.CANCELLED if unread else outcome)
+            self._report(outcome)
         response_size = 0
         captured: list[bytes] | None = None
-        whole = outcome <= record.SERVER_ERROR
+        whole = outcome in _ANSWERED
         if connection is not None:
             response_size = connection.response_size
             captured = connection.capture if whole else None
@@ -408,7 +455,7 @@ class Exchange(Incoming):
                 connection.abort()
         elif self._unsent is not None and not self._gathers:
             arm.pool.withdraw(self)
-        duration = now - self.started_ns
+        duration = waited_ns or now - self.started_ns
         first_byte = self._first_byte_ns - self.started_ns if self._first_byte_ns else 0
         route = self.route
         series = route.rows[arm.index][record.ROLE_PRIMARY].of(outcome)
@@ -444,6 +491,10 @@ class Exchange(Incoming):
                     choice.assigned if choice is not None else 0,
                 )
             )
-            if arm.index == 0:
+            if self._mirrored is not None:
+                if not self.request_complete:
+                    for one in self._mirrored:
+                        one.stop()
+            elif arm.index == 0:
                 for mirror in runtime.mirrors:
                     mirror.offer(self, body)

@@ -19,6 +19,7 @@ from understudy.monitor.proxy.turns import PIECES, merge
 from understudy.monitor.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
+    from understudy.monitor.proxy.mirror import MirroredRequest
     from understudy.monitor.proxy.runtime import Runtime
 
 _FRAMED = 8
@@ -44,6 +45,7 @@ class Incoming:
         "_connection",
         "_first_byte_ns",
         "_gathers",
+        "_mirrored",
         "_open_ns",
         "_progress",
         "_progress_ns",
@@ -100,6 +102,8 @@ class Incoming:
         self._body_left = max(0, length)
         capture = self.route.model >= 0 and length <= runtime.capture_limit
         self._captured: list[bytes] | None = [] if capture else None
+        self._mirrored: list[MirroredRequest] | None = None
+        """Where the body goes as it arrives, besides the model server."""
         self._unsent: list[bytes] | None = None
         extra: list[bytes] = []
         self.extra = extra
@@ -143,17 +147,22 @@ class Incoming:
     def _stalled(self, now_ns: int) -> bool:
         """Whether no byte has arrived from either side for longer than is allowed."""
         connection = self._connection
-        progress = self._received() + (connection.wire_size if connection is not None else 0)
+        progress = self._received()
+        if connection is not None:
+            progress += connection.wire_size
+            if connection.read_paused:
+                # It may read slowly: a full buffer takes it longer than the limit.
+                progress -= self.client.undelivered()
         if progress != self._progress:
             self._progress = progress
             self._progress_ns = now_ns
         since = max(self._progress_ns, self._first_byte_ns)
-        return now_ns - since > self.arm.upstream.between_bytes_timeout * 1e9
+        return now_ns - since > self.route.between_bytes(self.arm.upstream) * 1e9
 
-    def _first_byte_timeout(self) -> float:
-        """Time limit for the first byte of the response, in seconds."""
-        own = self.route.first_byte_timeout
-        return self.arm.upstream.first_byte_timeout if own is None else own
+    @property
+    def answered(self) -> bool:
+        """Whether the response has begun."""
+        return self._answered is not None
 
     def _received(self) -> int:
         """Bytes of the request's body that have arrived, with framing."""

@@ -1,9 +1,11 @@
 """Mirrors requests to a challenger, without effect on the client.
 
-A mirrored request is sent after the client's response was passed to its socket. Everything here is
-bounded: mirrored requests by count and bytes, connections, time, and response size. Every request
-that was chosen is counted under one outcome and ends in one record, also when it was not sent: a
-challenger must not be judged by the requests alone that reached it.
+A request whose body is kept is mirrored after the client's response was passed to its socket. A
+larger body is mirrored while it arrives: each piece is written to the model server that answers
+first, then to the challengers, and a challenger that does not keep up loses the request. Everything
+here is bounded: mirrored requests by count and bytes, connections, time, and response size. Every
+request that was chosen is counted under one outcome and ends in one record, also when it was not
+sent: a challenger must not be judged by the requests alone that reached it.
 """
 
 from __future__ import annotations
@@ -13,28 +15,15 @@ from math import inf
 from time import monotonic, monotonic_ns, time
 
 from understudy.monitor.proxy.arm import Arm
-from understudy.monitor.proxy.breaker import Breaker
+from understudy.monitor.proxy.breaker import Breaker, success_of
 from understudy.monitor.proxy.head import ResponseHead
 from understudy.monitor.proxy.protocols import MirrorRuntime, MirrorSource
-from understudy.monitor.proxy.turns import Turns
+from understudy.monitor.proxy.turns import Turns, merge
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Challenger
 from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import point, threshold
-
-_SAYS_NOTHING = frozenset((record.OVERLOAD, record.CANCELLED))
-"""Outcomes that are not caused by the challenger."""
-_FAILED = frozenset(
-    (
-        record.SERVER_ERROR,
-        record.TIMEOUT,
-        record.UPSTREAM_CONNECT,
-        record.UPSTREAM_RESET,
-        record.GARBAGE,
-        record.TOO_LARGE,
-    )
-)
 
 
 class Mirror:
@@ -54,54 +43,74 @@ class Mirror:
         self.words = stats.words
         self.breaker = Breaker(challenger.breaker)
         name = challenger.upstream.name
-        self._mark = b"x-understudy-mirror: " + name.encode()
+        self.mark = b"x-understudy-mirror: " + name.encode()
         self._salt = salt
         self._below = threshold(challenger.rate)
         self._every = challenger.rate >= 1.0
-        self._held_bytes = 0
-        self._held = 0
-        self.outcomes = [
-            stats.counter("mirror", {"arm": name, "outcome": outcome}) for outcome in record.ENDS
-        ]
+        self.held_bytes = 0
+        """Bytes of all requests that were not passed to the kernel yet."""
+        self.held = 0
+        self.outcomes = {
+            record.OUTCOMES.index(outcome): stats.counter(
+                "mirror", {"arm": name, "outcome": outcome}
+            )
+            for outcome in record.ENDS
+        }
         self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})
         self._stats = stats
         stats.hold(self)
 
     def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
-        """Mirror a finished request if it is sampled; ``body`` is None if it was not kept.
+        """Mirror a finished request if it is sampled; ``body`` is None if it never arrived whole.
 
-        A request that never arrived whole cannot be sent: it ends as cancelled.
+        Such a request cannot be sent: it ends as cancelled.
         """
         if not self._every and point(self._salt, exchange.request_id) >= self._below:
             return
-        challenger = self.challenger
-        if not exchange.request_complete:
+        if body is None:
             self._skip(exchange, record.CANCELLED)
             return
-        if body is None:
-            self._skip(exchange, record.BODY_TOO_LARGE)
+        epoch = self._admit(exchange, len(body))
+        if not epoch:
             return
+        framing = (
+            b"Content-Length: %d" % len(body) if exchange.head.framing_line is not None else b""
+        )
+        MirroredRequest(self, exchange, framing, body, monotonic_ns(), epoch).begin()
+
+    def stream(self, exchange: MirrorSource) -> MirroredRequest | None:
+        """Begin to mirror a request whose body is about to arrive, if it is sampled."""
+        if not self._every and point(self._salt, exchange.request_id) >= self._below:
+            return None
+        epoch = self._admit(exchange, 0)
+        if not epoch:
+            return None
+        framing = exchange.head.framing_line or b""
+        one = MirroredRequest(self, exchange, framing, b"", exchange.started_ns, epoch)
+        one.streams = True
+        one.complete = False
+        one.begin()
+        return one
+
+    def _admit(self, exchange: MirrorSource, size: int) -> int:
+        """The breaker's epoch if a request of ``size`` bytes may be sent; otherwise it is skipped,
+        and the result is 0."""
+        challenger = self.challenger
         if (
             len(self.arm.pool.waiting) >= challenger.queue_requests
-            or self._held_bytes + len(body) > challenger.queue_bytes
+            or self.held_bytes + size > challenger.queue_bytes
         ):
             self._skip(exchange, record.QUEUE_FULL)
-            return
+            return 0
         epoch = self.breaker.allow(monotonic())
         if not epoch:
             self._skip(exchange, record.BREAKER_OPEN)
-            return
-        head = exchange.head
-        framing = b"Content-Length: %d" % len(body) if head.framing_line is not None else b""
-        message = self.arm.request(head, [*exchange.extra, self._mark], framing) + body
-        self._held += 1
-        self._held_bytes += len(body)
-        MirroredRequest(self, exchange, message, len(body), epoch).begin()
+        return epoch
 
     def _skip(self, exchange: MirrorSource, outcome: int) -> None:
         """Record that a chosen request is not sent."""
-        self.words[self.outcomes[outcome]] += 1
+        self._count(outcome)
         exchange.runtime.handoff.add(
             record.encode(
                 exchange.route.model,
@@ -126,13 +135,14 @@ class Mirror:
             )
         )
 
-    def done(self, outcome: int, size: int, epoch: int) -> None:
-        """A mirrored request ended; ``size`` is its size in bytes, ``epoch`` the breaker's."""
-        self._held -= 1
-        self._held_bytes -= size
+    def done(self, outcome: int, epoch: int) -> None:
+        """A mirrored request ended; ``epoch`` is the breaker's."""
+        self.held -= 1
+        self._count(outcome)
+        self.breaker.report(success_of(outcome), monotonic(), epoch)
+
+    def _count(self, outcome: int) -> None:
         self.words[self.outcomes[outcome]] += 1
-        success = None if outcome in _SAYS_NOTHING else outcome not in _FAILED
-        self.breaker.report(success, monotonic(), epoch)
 
     def retire(self) -> None:
         """Mirror no new requests; those in flight continue."""
@@ -142,9 +152,10 @@ class Mirror:
     def forget(self, index: int) -> None:
         """The entry with this index is freed: the challenger is gone from the plan."""
         stats = self._stats
-        for outcome, name in enumerate(record.ENDS):
-            if self.outcomes[outcome] == index:
-                self.outcomes[outcome] = stats.counter("mirror", {"arm": "other", "outcome": name})
+        for outcome, entry in self.outcomes.items():
+            if entry == index:
+                other = {"arm": "other", "outcome": record.OUTCOMES[outcome]}
+                self.outcomes[outcome] = stats.counter("mirror", other)
         if index == self._queue_gauge:
             self._queue_gauge = stats.sink
         if index == self._breaker_gauge:
@@ -152,13 +163,17 @@ class Mirror:
 
     def publish(self) -> None:
         """Update the gauges."""
-        self.words[self._queue_gauge] = self._held
+        self.words[self._queue_gauge] = self.held
         self.words[self._breaker_gauge] = self.breaker.state
         self.arm.publish()
 
 
 class MirroredRequest:
-    """One mirrored request: the sink of the challenger's connection."""
+    """One mirrored request: the sink of the challenger's connection.
+
+    ``streams``: its body is passed on while it arrives, by :meth:`feed`, and is ``complete`` after
+    :meth:`end`.
+    """
 
     __slots__ = (
         "_answered",
@@ -166,51 +181,63 @@ class MirroredRequest:
         "_epoch",
         "_finished",
         "_first_byte_ns",
-        "_first_byte_timeout",
-        "_message",
+        "_held",
         "_mirror",
-        "_model",
         "_progress",
         "_progress_ns",
         "_queue_ns",
         "_request_id",
-        "_request_size",
-        "_rows",
+        "_route",
         "_runtime",
+        "_since_ns",
         "_started_ns",
         "_target",
         "_to_head",
         "_trace_id",
+        "_unsent",
+        "complete",
+        "request_size",
+        "streams",
     )
 
     def __init__(
-        self, mirror: Mirror, exchange: MirrorSource, message: bytes, size: int, epoch: int
+        self,
+        mirror: Mirror,
+        exchange: MirrorSource,
+        framing: bytes,
+        body: bytes,
+        started_ns: int,
+        epoch: int,
     ) -> None:
         self._mirror = mirror
         self._epoch = epoch
         self._runtime: MirrorRuntime = exchange.runtime
-        self._message = message
-        self._request_size = size
+        extra = [*exchange.extra, mirror.mark]
+        self._unsent = [mirror.arm.request(exchange.head, extra, framing), body]
+        self.request_size = self._held = len(body)
+        """``_held`` is what counts for the limit of the queue: the whole body, or what of a
+        streamed one was not passed to the kernel when last looked at."""
+        mirror.held_bytes += len(body)
         self._request_id = exchange.request_id
         self._trace_id = exchange.trace_id
         self._target = exchange.head.target
         self._to_head = exchange.head.method == b"HEAD"
-        self._model = exchange.route.model
-        self._rows = exchange.route.rows[mirror.arm.index][record.ROLE_MIRROR]
-        self._started_ns = monotonic_ns()
+        self._route = exchange.route
+        self._started_ns = self._since_ns = started_ns
         self._queue_ns = 0
         self._first_byte_ns = 0
-        own = exchange.route.first_byte_timeout
-        self._first_byte_timeout = mirror.arm.upstream.first_byte_timeout if own is None else own
         self._progress = -1
         self._progress_ns = 0
         self._answered: ResponseHead | None = None
         self._connection: UpstreamConnection | None = None
         self._finished = False
+        self.streams = False
+        self.complete = True
 
     def begin(self) -> None:
         """Send it now, or when a connection is free."""
         mirror = self._mirror
+        mirror.held += 1
         mirror.words[mirror.arm.in_flight] += 1
         self._runtime.active.add(self)
         connection = mirror.arm.pool.take()
@@ -218,22 +245,62 @@ class MirroredRequest:
             self._send(connection)
         else:
             if mirror.arm.pool.enqueue(self):
-                self._queue_ns = -self._started_ns
+                self._queue_ns = -1
+
+    def feed(self, data: bytes) -> None:
+        """Pass on a part of the body that has just arrived."""
+        if self._finished or not data:
+            return
+        connection = self._connection
+        if connection is None:
+            self._unsent.append(data)
+            merge(self._unsent)
+            self._hold(self._held + len(data))
+        elif not connection.closing():
+            connection.write(data)
+            self._look()
+        mirror = self._mirror
+        if self._held and mirror.held_bytes > mirror.challenger.queue_bytes:
+            self._finish(record.FELL_BEHIND)
+
+    def end(self, size: int) -> None:
+        """The body is whole; its payload has ``size`` bytes."""
+        self.complete = True
+        self.request_size = size
+        self._since_ns = monotonic_ns()
+
+    def _hold(self, size: int) -> None:
+        self._mirror.held_bytes += size - self._held
+        self._held = size
+
+    def _look(self) -> None:
+        """Find out how much of a streamed body waits for the challenger."""
+        connection = self._connection
+        if self.streams and connection is not None and connection.transport is not None:
+            self._hold(connection.transport.get_write_buffer_size())
 
     def check(self, now_ns: int) -> None:
         """Called periodically with the monotonic time: enforce the time limits.
 
-        The challenger's time begins when it gets the request: as long as all our connections are
-        busy, the delay is ours.
+        The challenger's time begins when it gets the whole request: as long as the client sends, or
+        all our connections are busy, the delay is not its own.
         """
-        total = self._mirror.challenger.timeout
+        self._look()
+        if not self.complete:
+            return
+        mirror = self._mirror
+        upstream = mirror.arm.upstream
+        total = mirror.challenger.timeout
+        if total is None:
+            total = self._route.total(upstream)
         limit = inf if total is None else total
         if not self._first_byte_ns:
-            limit = min(limit, self._first_byte_timeout)
+            limit = min(limit, self._route.first_byte(upstream))
+        late = now_ns - self._since_ns > limit * 1e9
         if self._queue_ns < 0:
-            if now_ns - self._started_ns > limit * 1e9:
+            if late:
                 self._finish(record.OVERLOAD)
-        elif now_ns - self._started_ns - self._queue_ns > limit * 1e9 or self._stalled(now_ns):
+        elif late or self._stalled(now_ns):
             self._finish(record.TIMEOUT)
 
     def _stalled(self, now_ns: int) -> bool:
@@ -244,18 +311,20 @@ class MirroredRequest:
         if connection.wire_size != self._progress:
             self._progress = connection.wire_size
             self._progress_ns = now_ns
-        limit = self._mirror.arm.upstream.between_bytes_timeout
+        limit = self._route.between_bytes(self._mirror.arm.upstream)
         return now_ns - self._progress_ns > limit * 1e9
 
-    def cancel(self) -> None:
-        """The worker stops before the response has arrived."""
+    def stop(self) -> None:
+        """End it: the worker stops, or the request never becomes whole."""
         self._finish(record.CANCELLED)
 
     # See Sink -----------------------------------------------------------------------------------
 
     def on_ready(self, connection: UpstreamConnection) -> None:
         if self._queue_ns:
-            self._queue_ns = max(1, self._queue_ns + monotonic_ns())
+            now = monotonic_ns()
+            self._queue_ns = self._queued(now)
+            self._since_ns = now
         self._send(connection)
 
     def on_unavailable(self, reason: str) -> None:
@@ -285,6 +354,8 @@ class MirroredRequest:
             if status < 400:
                 self._mirror.arm.answered()
                 self._finish(record.OK)
+            elif status in self._route.overload:
+                self._finish(record.MODEL_OVERLOAD)
             else:
                 self._finish(record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR)
 
@@ -302,8 +373,14 @@ class MirroredRequest:
 
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
-        message, self._message = self._message, b""
+        message = b"".join(self._unsent)
+        self._unsent.clear()
         connection.begin(self, message, self._to_head, self._runtime.capture_limit, False)
+        self._look()
+
+    def _queued(self, now_ns: int) -> int:
+        """How long it has waited for one of our connections, after its body was complete."""
+        return max(1, now_ns - self._since_ns) if self.complete else 0
 
     def _finish(self, outcome: int) -> None:
         if self._finished:
@@ -311,7 +388,7 @@ class MirroredRequest:
         self._finished = True
         now = monotonic_ns()
         if self._queue_ns < 0:
-            self._queue_ns += now
+            self._queue_ns = self._queued(now)
         mirror = self._mirror
         runtime = self._runtime
         runtime.active.discard(self)
@@ -322,23 +399,27 @@ class MirroredRequest:
         captured: list[bytes] | None = None
         if connection is not None:
             response_size = connection.response_size
-            if outcome <= record.SERVER_ERROR:
+            if outcome in record.ANSWERED:
                 captured = connection.capture
                 assert self._answered is not None
-                mirror.arm.pool.release(connection, self._answered.keep_alive)
+                reusable = self._answered.keep_alive and self.complete
+                mirror.arm.pool.release(connection, reusable)
             else:
                 connection.abort()
         else:
             mirror.arm.pool.withdraw(self)
-        mirror.done(outcome, self._request_size, self._epoch)
+        self._hold(0)
+        self._unsent.clear()
+        mirror.done(outcome, self._epoch)
         duration = now - self._started_ns
         first_byte = self._first_byte_ns - self._started_ns if self._first_byte_ns else 0
-        self._rows.of(outcome).add(
-            words, duration, first_byte, self._queue_ns, self._request_size, response_size
+        rows = self._route.rows[mirror.arm.index][record.ROLE_MIRROR]
+        rows.of(outcome).add(
+            words, duration, first_byte, self._queue_ns, self.request_size, response_size
         )
         runtime.handoff.add(
             record.encode(
-                self._model,
+                self._route.model,
                 mirror.arm.index,
                 self._answered.status if self._answered is not None else 0,
                 record.ROLE_MIRROR,
@@ -347,7 +428,7 @@ class MirroredRequest:
                 duration,
                 first_byte,
                 self._queue_ns,
-                self._request_size,
+                self.request_size,
                 response_size,
                 self._request_id,
                 self._trace_id,

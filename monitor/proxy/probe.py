@@ -61,7 +61,7 @@ class ProbeExchange(Exchange):
         self._start(data[: len(data) - len(rest)] if rest else data)
         return rest
 
-    def _finish(self, outcome: int, status: int) -> None:
+    def _finish(self, outcome: int, status: int, waited_ns: int = 0) -> None:
         if self.finished:
             return
         self.finished = True
@@ -69,7 +69,7 @@ class ProbeExchange(Exchange):
         connection, self._connection = self._connection, None
         if connection is not None:
             answered = self._answered
-            if outcome <= record.SERVER_ERROR and answered is not None and not self.tunnel:
+            if outcome in record.ANSWERED and answered is not None and not self.tunnel:
                 again = answered.keep_alive and self.request_complete and self.head.upgrade is None
                 self.arm.pool.release(connection, again)
             else:

@@ -18,8 +18,8 @@ class Timed(Protocol):
     def check(self, now_ns: int) -> None:
         """``now_ns`` is the monotonic time in nanoseconds."""
 
-    def cancel(self) -> None:
-        """Cancel it: its result is no longer needed."""
+    def stop(self) -> None:
+        """End it: the worker stops."""
 
 
 class Answered(Protocol):
@@ -45,6 +45,7 @@ class Client(Protocol):
     """The interface of a client's connection that an exchange uses."""
 
     keep_alive: bool
+    ended_ns: int
 
     @property
     def worker(self) -> ClientOwner:
@@ -72,6 +73,9 @@ class Client(Protocol):
     def abort(self) -> None:
         """Abort the connection."""
 
+    def undelivered(self) -> int:
+        """Bytes of responses that the client has not acknowledged yet."""
+
     def tunnel(self) -> None:
         """Switch to a tunnel: forward bytes both ways."""
 
@@ -95,7 +99,7 @@ class MirrorSource(Protocol):
     route: Route
     request_id: bytes
     request_size: int
-    request_complete: bool
+    started_ns: int
     trace_id: bytes
 
     @property

@@ -6,7 +6,7 @@ import re
 
 from understudy.monitor.proxy.series import SeriesRow
 from understudy.monitor.records.record import ROLES
-from understudy.monitor.routing.plan import Model, Plan
+from understudy.monitor.routing.plan import Model, Plan, Upstream
 from understudy.monitor.stats.shared import SharedStats
 
 _CACHED = 2048
@@ -22,18 +22,32 @@ class Route:
     """A model, or none, and its statistics: ``rows[arm][role]``.
 
     ``model`` is the index in the plan, or -1 for a request that is not an inference request: it is
-    forwarded and counted, but neither recorded nor mirrored. ``first_byte_timeout`` in seconds
-    replaces that of the model server unless it is None.
+    forwarded and counted, but neither recorded nor mirrored. ``overload`` are the statuses with
+    which the model says that it is overloaded.
     """
 
-    __slots__ = ("first_byte_timeout", "model", "rows")
+    __slots__ = ("_settings", "model", "overload", "rows")
 
-    def __init__(
-        self, model: int, rows: list[list[SeriesRow]], first_byte_timeout: float | None = None
-    ) -> None:
+    def __init__(self, model: int, rows: list[list[SeriesRow]], settings: Model) -> None:
         self.model = model
         self.rows = rows
-        self.first_byte_timeout = first_byte_timeout
+        self.overload = settings.overload
+        self._settings = settings
+
+    def first_byte(self, upstream: Upstream) -> float:
+        """Time limit for the first byte of a response of ``upstream``, in seconds."""
+        own = self._settings.first_byte_timeout
+        return upstream.first_byte_timeout if own is None else own
+
+    def between_bytes(self, upstream: Upstream) -> float:
+        """Time limit for a pause, in seconds."""
+        own = self._settings.between_bytes_timeout
+        return upstream.between_bytes_timeout if own is None else own
+
+    def total(self, upstream: Upstream) -> float | None:
+        """Time limit for the whole exchange, in seconds; None: no limit."""
+        own = self._settings.total_timeout
+        return upstream.total_timeout if own is None else own
 
 
 class Routes:
@@ -98,7 +112,7 @@ class Routes:
                 ]
                 for arm in self._plan.arms
             ]
-            route = self._routes[index, protocol] = Route(index, rows, model.first_byte_timeout)
+            route = self._routes[index, protocol] = Route(index, rows, model)
         return route
 
 

@@ -16,8 +16,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from understudy.monitor.proxy.arm import Arm
-from understudy.monitor.proxy.breaker import Breaker
-from understudy.monitor.records import record
+from understudy.monitor.proxy.breaker import Breaker, success_of
 from understudy.monitor.routing.plan import Breaker as BreakerSettings
 from understudy.monitor.routing.plan import Split
 from understudy.monitor.stats.shared import SharedStats
@@ -34,10 +33,6 @@ BODY_TOO_LARGE = "body_too_large"
 """Why a request could not be assigned. The last applies to requests that expect a 100: the body is
 sent when a model server asks for it, so the arm has to be chosen before."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
-_SAYS_NOTHING = frozenset((record.CANCELLED, record.REJECTED, record.OVERLOAD))
-_FAILED = frozenset(
-    (record.SERVER_ERROR, record.TIMEOUT, record.UPSTREAM_CONNECT, record.UPSTREAM_RESET)
-)
 
 
 class Serving:
@@ -54,8 +49,7 @@ class Serving:
 
     def report(self, outcome: int, epoch: int) -> None:
         """Report the outcome of a request that the breaker allowed."""
-        success = None if outcome in _SAYS_NOTHING else outcome not in _FAILED
-        self.breaker.report(success, monotonic(), epoch)
+        self.breaker.report(success_of(outcome), monotonic(), epoch)
 
     def publish(self) -> None:
         """Update the gauges."""

@@ -19,11 +19,14 @@ from understudy.monitor.proxy.head import (
     ResponseHead,
     parse_response,
 )
+from understudy.monitor.proxy.sockets import unread
 from understudy.monitor.proxy.turns import PIECES, PacedConnection, Turns, merge
 from understudy.monitor.routing.plan import Upstream
 
 HEAD_LIMIT = 64 * 1024
 """Largest response head in bytes; model servers stay far below."""
+SALVAGED = 256 * 1024
+"""Most bytes in the socket that are read from a connection that broke while we were sending."""
 FINISH_SECONDS = 5.0
 """How long sending the last bytes of a tunnel may take."""
 
@@ -178,8 +181,21 @@ class UpstreamConnection(PacedConnection):
         # uvloop's transports are none of asyncio's classes.
         self.transport = cast(asyncio.Transport, transport)
 
+    def eof_received(self) -> None:
+        sink = self.sink
+        if sink is None or self.tunnel:
+            return
+        # Now, since the transport would first send what the model server may never read.
+        self.abort()
+        if self.head is not None and self.head.length == UNTIL_CLOSE:
+            sink.on_body(b"", True)
+        else:
+            sink.on_lost("reset")
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
+        transport, self.transport = self.transport, None
+        if exc is not None and self.sink is not None and transport is not None:
+            self._salvage(transport)
         self._held.clear()
         sink, self.sink = self.sink, None
         if sink is not None:
@@ -215,7 +231,11 @@ class UpstreamConnection(PacedConnection):
                 if self.tunnel:
                     sink.on_body(data, False)
                     self._spend(len(data))
-                elif self._chunked is not None and self._turns.spend(0):
+                elif (
+                    self._chunked is not None
+                    and self._turns.spend(0)
+                    and self.transport is not None
+                ):
                     self._hold(data)
                 else:
                     body, done = self._body(data)
@@ -228,6 +248,21 @@ class UpstreamConnection(PacedConnection):
             self.abort()
             self.pool.refused(error.reason)
             sink.on_lost("garbage")
+
+    def _salvage(self, transport: asyncio.Transport) -> None:
+        """Take what arrived before sending failed: a model server that refuses a request may answer
+        and close before it has read all of it."""
+        sink = self.sink
+        left = SALVAGED
+        while self.sink is sink:
+            if self._held:
+                self.data_received(self._held.pop())
+                continue
+            data = unread(transport, left)
+            left -= len(data)
+            if not data:
+                return
+            self.data_received(data)
 
     def _receive_head(self, sink: Sink, data: bytes) -> None:
         if self._buffer:

@@ -158,7 +158,8 @@ class Worker:
         # Requests cut off by the limit get their outcome and record before the hand-over.
         while self.active:  # a request that ends may start a mirrored one
             for timed in tuple(self.active):
-                timed.cancel()
+                timed.stop()
+        await asyncio.sleep(0)  # the responses that say so are sent
         if self._acceptor is not None:
             self._acceptor.abort()
         for client in tuple(self.clients):

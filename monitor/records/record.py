@@ -29,11 +29,16 @@ OUTCOMES = (
     "breaker_open",
     "body_too_large",
     "open",
+    "model_overload",
+    "incomplete",
+    "client_stalled",
+    "shutdown",
+    "fell_behind",
 )
-"""Names of outcomes; a record holds the index. From ``garbage`` to ``body_too_large`` they are of
-mirrored exchanges only; the last three of these are of requests that were chosen for mirroring and
-not sent (:data:`NOT_SENT`): their records have neither times nor payloads. ``open`` is not an end:
-see :data:`OPEN`."""
+"""Names of outcomes; a record holds the index. ``too_large``, ``queue_full``, ``breaker_open``,
+``body_too_large`` and ``fell_behind`` are of mirrored requests only; those in :data:`NOT_SENT` were
+chosen for mirroring and not sent, and their records have neither times nor payloads. ``open`` is
+not an end: see :data:`OPEN`."""
 (
     OK,
     CLIENT_ERROR,
@@ -50,14 +55,49 @@ see :data:`OPEN`."""
     BREAKER_OPEN,
     BODY_TOO_LARGE,
     OPEN,
+    MODEL_OVERLOAD,
+    INCOMPLETE,
+    CLIENT_STALLED,
+    SHUTDOWN,
+    FELL_BEHIND,
 ) = range(len(OUTCOMES))
 """A record with the outcome ``OPEN`` reports a request that an experiment has assigned to an arm
 and that has not finished: it has no payload, and ``duration_ns`` is its age. The record of the
 finished request follows, with the same id and the same ``started``. Only what counts assignments
 looks at it; everything else ignores it."""
 NOT_SENT = frozenset((QUEUE_FULL, BREAKER_OPEN, BODY_TOO_LARGE))
-ENDS = OUTCOMES[:OPEN]
+ENDS = tuple(name for name in OUTCOMES if name != OUTCOMES[OPEN])
 """Names of the outcomes of exchanges that have finished."""
+ANSWERED = frozenset((OK, CLIENT_ERROR, SERVER_ERROR, MODEL_OVERLOAD))
+"""The model server's response arrived whole."""
+
+CLIENT = "client"
+MODEL = "model"
+NETWORK = "network"
+OURS = "ours"
+SIDES = {
+    CLIENT_ERROR: CLIENT,
+    CANCELLED: CLIENT,
+    REJECTED: CLIENT,
+    INCOMPLETE: CLIENT,
+    CLIENT_STALLED: CLIENT,
+    SERVER_ERROR: MODEL,
+    TIMEOUT: MODEL,
+    UPSTREAM_RESET: MODEL,
+    GARBAGE: MODEL,
+    TOO_LARGE: MODEL,
+    MODEL_OVERLOAD: MODEL,
+    UPSTREAM_CONNECT: NETWORK,
+    OVERLOAD: OURS,
+    SHUTDOWN: OURS,
+    QUEUE_FULL: OURS,
+    BREAKER_OPEN: OURS,
+    BODY_TOO_LARGE: OURS,
+    FELL_BEHIND: OURS,
+}
+"""The side that caused the end of an exchange, by outcome; every end but ``OK`` has one."""
+CHARGED = frozenset(outcome for outcome, side in SIDES.items() if side in (MODEL, NETWORK))
+"""Failures of the model server, or of the way to it: circuit breakers count these."""
 OPEN_AFTER_NS = 1_000_000_000
 """Age at which a request of an experiment is reported as open; again whenever its age has doubled,
 so a request whose reports stop was lost together with its worker."""

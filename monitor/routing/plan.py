@@ -42,9 +42,9 @@ class Upstream:
     host_header: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     connect_timeout: float = 2.0
-    first_byte_timeout: float = 30.0
-    between_bytes_timeout: float = 60.0
-    total_timeout: float | None = 60.0
+    first_byte_timeout: float = 120.0
+    between_bytes_timeout: float = 120.0
+    total_timeout: float | None = None
     max_connections: int = 256
     max_waiting: int = 1024
     idle_timeout: float = 4.0
@@ -66,13 +66,14 @@ class Breaker:
 @dataclass(frozen=True, slots=True)
 class Challenger:
     """A model server that gets mirrored requests. ``rate`` in [0, 1]; limits per worker, in bytes.
+    ``timeout`` in seconds replaces the time limits of ``upstream`` and of the model.
 
     ``serving`` is how it is addressed where it answers clients itself.
     """
 
     upstream: Upstream
     rate: float = 1.0
-    timeout: float | None = 5.0
+    timeout: float | None = None
     queue_requests: int = 1024
     queue_bytes: int = 16 * 1024 * 1024
     max_response_bytes: int = 1024 * 1024
@@ -116,8 +117,9 @@ class Split:
 class Model:
     """An inference route: target paths whose segments match are this model's.
 
-    ``paths`` are exact paths in which ``*`` stands for one segment. ``first_byte_timeout`` in
-    seconds replaces that of the model servers.
+    ``paths`` are exact paths in which ``*`` stands for one segment. Time limits in seconds replace
+    those of the model servers. ``overload`` are the statuses that mean that the model server is
+    overloaded.
     """
 
     name: str
@@ -125,6 +127,9 @@ class Model:
     protocol: str
     paths: tuple[str, ...]
     first_byte_timeout: float | None = None
+    between_bytes_timeout: float | None = None
+    total_timeout: float | None = None
+    overload: tuple[int, ...] = (429,)
 
 
 @dataclass(frozen=True, slots=True)

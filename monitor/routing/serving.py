@@ -11,14 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from understudy.monitor.records.record import NOT_SENT as NOT_SENT_OUTCOMES
+from understudy.monitor.records import record
 from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Plan, Split
 from understudy.shadow.assignment import POINTS, Allocation
 
-NOT_ERRORS = frozenset(("ok", "client_error", "cancelled", "rejected"))
-"""Outcomes that are not the model server's fault; the others are errors."""
-NOT_SENT = frozenset(OUTCOMES[outcome] for outcome in NOT_SENT_OUTCOMES)
+NOT_ERRORS = frozenset(
+    name for outcome, name in enumerate(OUTCOMES) if record.SIDES.get(outcome) in (None, "client")
+)
+"""Outcomes that are not the service's fault; the others are errors."""
+CHARGED = frozenset(OUTCOMES[outcome] for outcome in record.CHARGED)
+"""Errors of the model server, or of the network to it: what is ours is not charged to it."""
+NOT_SENT = frozenset(OUTCOMES[outcome] for outcome in record.NOT_SENT)
 """Outcomes of mirrored requests that were never sent."""
 BREAKER_STATES = ("closed", "open", "half_open")
 ROLES = ("serving", "mirrored", "standby", "unused")
@@ -28,7 +32,8 @@ STATES = ("ok", "failing", "partly_down", "down", "no_traffic")
 """``down``: it answers nothing, or its circuit breaker is open on all workers; ``partly_down``: on
 some of them; ``failing``: most of its requests fail; ``no_traffic``: nothing to judge it by."""
 MINUTE = 60.0
-_ANSWERED = frozenset(("ok", "client_error", "server_error"))
+ANSWERED = frozenset(OUTCOMES[outcome] for outcome in record.ANSWERED)
+"""Outcomes of requests to which the model server answered."""
 _FEWEST = 10
 _FAILING = 0.5
 _LEAST_SHARE = 1e-9
@@ -293,7 +298,7 @@ def _states(found: Sequence[int]) -> dict[str, int]:
 
 def _state(outcomes: Mapping[str, int], breaker: Mapping[str, int], unreachable: bool) -> str:
     total = sum(outcomes.values())
-    answered = sum(outcomes.get(outcome, 0) for outcome in _ANSWERED)
+    answered = sum(outcomes.get(outcome, 0) for outcome in ANSWERED)
     broken = sum(count for state, count in breaker.items() if state != "closed")
     if unreachable or (broken and (broken == sum(breaker.values()) or not answered)):
         return "down"
@@ -301,7 +306,7 @@ def _state(outcomes: Mapping[str, int], breaker: Mapping[str, int], unreachable:
         return "partly_down"
     if not total:
         return "no_traffic"
-    errors = total - sum(outcomes.get(outcome, 0) for outcome in NOT_ERRORS)
+    errors = sum(outcomes.get(outcome, 0) for outcome in CHARGED)
     if total >= _FEWEST and errors >= _FAILING * total:
         return "failing"
     return "ok"

@@ -9,8 +9,8 @@ from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.trial_series import counter, level
 
-UNANSWERED = "upstream_connect|upstream_reset|timeout|overload"
-"""Outcomes of a model server that does not answer."""
+UNANSWERED = "upstream_connect|upstream_reset|timeout|overload|garbage"
+"""Outcomes of a model server that gives no answer a client could read."""
 _REQUESTS = "understudy_requests_total"
 _ANSWERED = {"model": "m", "version": "1", "arm": "champion", "role": "primary", "protocol": "oip"}
 
@@ -37,7 +37,7 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         summary="{{ $labels.arm }} is down for {{ $labels.model }}",
         description=(
             "{{ $value | humanizePercentage }} of its requests get no response: refused, reset, "
-            "timed out or overloaded. Restart or roll back the model server."
+            "malformed, timed out or overloaded. Restart or roll back the model server."
         ),
         trial=Trial(
             series=(

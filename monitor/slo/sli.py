@@ -15,10 +15,13 @@ from understudy.monitor.slo.model import WINDOW, Events, Level, Slices, Stream
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.stats.buckets import CLASSIC_EDGES
 
-ERRORS = ("server_error", "timeout", "upstream_connect", "upstream_reset", "overload")
-"""Outcomes that are the service's fault."""
-NOT_ASKED = ("cancelled", "rejected")
-"""Outcomes that count neither as good nor as bad."""
+ERRORS = (
+    *("server_error", "timeout", "upstream_connect", "upstream_reset", "overload", "garbage"),
+    *("model_overload", "shutdown"),
+)
+"""Outcomes that are the service's fault: of its model server, the network to it, or its limits."""
+NOT_ASKED = ("cancelled", "rejected", "incomplete", "client_stalled")
+"""Outcomes that count neither as good nor as bad: the client's doing."""
 INVALID = ("empty", "error_response", "not_json", "truncated", "wrong_shape")
 """Reasons why a response holds no prediction that a client could use."""
 

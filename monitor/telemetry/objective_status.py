@@ -16,7 +16,7 @@ from understudy.monitor.config.objective import (
     verdicts,
 )
 from understudy.monitor.pipeline.plane import EvaluationPlane
-from understudy.monitor.routing.serving import NOT_ERRORS, ArmService
+from understudy.monitor.routing.serving import CHARGED, ArmService
 from understudy.monitor.stats.distribution import MIDDLES, Distribution, summary
 from understudy.monitor.stats.reader import Snapshot
 
@@ -104,7 +104,7 @@ def _figures(plane: EvaluationPlane, service: ArmService) -> dict[str, Figure]:
         if (have.get("arm"), have.get("role")) != (arm, role):
             continue
         whole.add(sketch)
-        if have.get("outcome", "") not in NOT_ERRORS:
+        if have.get("outcome", "") in CHARGED:
             errors += sketch.count
     count = whole.count
     figures: dict[str, Figure] = {}

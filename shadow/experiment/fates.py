@@ -33,6 +33,7 @@ FATES = (
     "answer_too_large",
     "cancelled",
     "unpaired",
+    "client_stalled",
 )
 """``late``: answered after the shorter one of the arms' time limits. From ``unreadable`` on the
 content was not evaluated, from ``diverted`` on nothing of the request was."""
@@ -50,6 +51,7 @@ content was not evaluated, from ``diverted`` on nothing of the request was."""
     ANSWER_TOO_LARGE,
     CANCELLED,
     UNPAIRED,
+    CLIENT_STALLED,
 ) = range(len(FATES))
 OUTSIDE = -1
 """Not a request of its own (a label), or one that never arrived as a whole."""
@@ -101,7 +103,8 @@ REASONS: Mapping[str, Reason] = {
         "raise `max_connections` (of mirrored requests `mirror.connections`), or lower the load",
     ),
     "queue_full": Reason(
-        "found the queue of mirrored requests full",
+        "found the queue of mirrored requests full, or were abandoned since the challenger takes "
+        "large bodies more slowly than clients send them",
         "raise `mirror.connections` or `mirror.queue`, or lower `mirror.rate`",
     ),
     "breaker_open": Reason(
@@ -109,18 +112,23 @@ REASONS: Mapping[str, Reason] = {
         "find out why the challenger failed",
     ),
     "body_too_large": Reason(
-        "were not mirrored, since their body is too large", "raise `capture.max_body`"
+        "were not mirrored by a sidecar of version 0.1, since their body is too large",
+        "upgrade the sidecars, or raise `capture.max_body`",
     ),
     "answer_too_large": Reason(
         "got a larger answer from the challenger than is read", "raise `mirror.max_response`"
     ),
     "cancelled": Reason(
-        "ended before the challenger could answer",
+        "ended before they could be answered",
         "look for restarts of the service, and for answers that the champion gives before it has "
         "read the request",
     ),
     "unpaired": Reason(
         "lack the record of one arm", "look at understudy_dropped_total for lost records"
+    ),
+    "client_stalled": Reason(
+        "were answered, and their client stopped reading the response",
+        "look at the clients and the network between, and at the size of responses",
     ),
 }
 

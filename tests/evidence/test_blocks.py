@@ -22,6 +22,7 @@ from understudy.monitor.evidence.blocks import (
 )
 from understudy.monitor.evidence.blocks.cell_buffer import MAX_UNPACKED, CellBuffer
 from understudy.monitor.evidence.blocks.cells import column_of, decimals
+from understudy.monitor.evidence.blocks.codec import SCHEMA
 from understudy.monitor.evidence.columns import matrix_of
 from understudy.monitor.kafka.topics import MOST_MESSAGE_BYTES
 from understudy.monitor.labels.label import Label
@@ -353,7 +354,7 @@ def test_undecodable_payloads_keep_their_reasons():
     assert reason_for(good[:40] + bytes((good[40] ^ 1,)) + good[41:]) == "damaged"
     assert reason_for(good[:4] + bytes((9,)) + good[5:]) == "unknown_codec"
     assert reason_for(good[:8] + b"\xff" * 8 + good[16:]) == "too_large"
-    assert reason_for(rewritten(lambda h: h.update(schema=3))) == "newer_schema"
+    assert reason_for(rewritten(lambda h: h.update(schema=SCHEMA + 1))) == "newer_schema"
     assert reason_for(rewritten(lambda h: h.update(kind="prophecy"))) == "unknown_kind"
     assert reason_for(rewritten(lambda h: h.pop("count"))) == "wrong_shape"
     assert reason_for(rewritten(lambda h: h["columns"].pop("started"))) == "wrong_shape"

@@ -27,7 +27,7 @@ from tests.support.live_experiment import (
     live,
     record,
 )
-from understudy.monitor.codecs import Table
+from understudy.monitor.codecs import Reason, Table
 from understudy.monitor.evidence.arms import Arms, TimeLimits
 from understudy.monitor.experiments.summary import document
 from understudy.monitor.records import record as records
@@ -80,6 +80,7 @@ def test_a_challenger_like_the_champion_is_promoted() -> None:
         (records.QUEUE_FULL, "queue_full", "mirror.connections"),
         (records.OVERLOAD, "overload", "mirror.connections"),
         (records.CANCELLED, "cancelled", "restarts"),
+        (records.FELL_BEHIND, "queue_full", "mirror.queue"),
         (records.OK, "unreadable", "models[].protocol"),
     ],
 )
@@ -100,6 +101,65 @@ def test_what_was_chosen_and_not_evaluated_counts_against_promotion_and_not_as_h
     assert status.log_harm < 1.0
     assert status.difference.upper >= missing / 3000, "all of them may have failed"
     assert status.difference.lower <= 0.0, "and all may have been answered"
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_an_answer_that_says_that_there_was_an_error_is_one_whatever_its_status(
+    status: int,
+) -> None:
+    """``{"error": …}`` in a 200 is the model's error; a redirection is an answer not to be read."""
+    one = live(metrics=GUARDS)
+    for i in range(3000):
+        one.take(record(i), "champion", None, answer(1), answer(0.5))
+        other = record(i, MIRROR)
+        if drawn(i, 0.2):
+            other.status = status
+            one.take(other, "candidate", None, None, None, unread=Reason.ERROR_RESPONSE)
+        else:
+            one.take(other, "candidate", None, None, answer(0.5))
+    found = decided(one, "shadow")
+    if status == 200:
+        assert found.verdict == "rollback", found.reasons
+        assert "error_rate is worse" in " ".join(found.reasons)
+    else:
+        assert found.verdict == "continue", found.reasons
+        assert document(one, NOW)["left_out"]["unreadable"] == number(3000, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left_out"),
+    [
+        (records.INCOMPLETE, None),
+        (records.REJECTED, None),
+        (records.CLIENT_STALLED, "client_stalled"),
+        (records.SHUTDOWN, "cancelled"),
+        (records.OVERLOAD, "overload"),
+    ],
+)
+def test_what_clients_or_our_limits_cause_on_split_traffic_is_charged_to_no_arm(
+    outcome: int, left_out: str | None
+) -> None:
+    """A fifth of the challenger's requests end in this way: no harm follows, and what may have been
+    the model's holds back the promotion."""
+    one = live(metrics=GUARDS, **SPLIT)
+    for i in range(6000):
+        arm = int(drawn(i + 3000, 0.4))
+        bad = arm == 1 and drawn(i, 0.2)
+        made, name = assigned(i, arm, outcome=outcome if bad else records.OK)
+        one.take(made, name, division(), answer(1), None if bad else answer(0.5))
+    found = decided(one, "split")
+    assert found.verdict == ("promote" if left_out is None else "continue"), found.reasons
+    for item in found.evidence:
+        assert item.log_harm < 1.0, item
+    counts = document(one, NOW)["left_out"]
+    assert (counts.get(left_out, 0) > 200) if left_out is not None else not any(counts.values())
+
+
+@pytest.mark.parametrize("outcome", [records.GARBAGE, records.MODEL_OVERLOAD])
+def test_what_the_model_causes_is_charged_to_its_arm(outcome: int) -> None:
+    found = shadowed(live(metrics=GUARDS), lambda i: (outcome, None) if drawn(i, 0.2) else fine(i))
+    assert found.verdict == "rollback"
+    assert "error_rate is worse" in " ".join(found.reasons)
 
 
 def test_a_small_share_that_was_not_evaluated_hardly_costs() -> None:

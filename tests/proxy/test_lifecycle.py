@@ -85,11 +85,12 @@ async def test_a_drain_has_a_limit_and_aborted_requests_are_recorded() -> None:
         await side.until(lambda: other.connections == 1)
         await side.worker.drain()
         assert not side.worker.active
+        assert (await read_message(reader)).status == 503
         assert await reader.read() == b""
         assert outcomes(side) == {"cancelled": 2}, "also the copy of the request cut short"
         seen = {(r.request_id, ROLES[r.role], OUTCOMES[r.outcome]) for r in peer.records}
         assert seen == {
-            (b"cut", "primary", "cancelled"),
+            (b"cut", "primary", "shutdown"),
             (b"cut", "mirror", "cancelled"),
             (b"copied", "primary", "ok"),
             (b"copied", "mirror", "cancelled"),
@@ -102,7 +103,7 @@ async def test_a_drain_has_a_limit_and_aborted_requests_are_recorded() -> None:
 @pytest.mark.anyio
 async def test_a_draining_worker_accepts_no_connection() -> None:
     upstream = await silent().start()
-    async with sidecar(plan_for(upstream.port, drain_timeout=1.0)) as side:
+    async with sidecar(plan_for(upstream.port, drain_timeout=4.0)) as side:
         _, writer = await side.connect()
         writer.write(post())
         await side.until(lambda: upstream.connections == 1)

@@ -171,19 +171,6 @@ async def test_mirrored_requests_are_bounded_in_number_and_bytes_and_all_counted
 
 
 @pytest.mark.anyio
-async def test_bodies_that_are_not_kept_are_not_mirrored() -> None:
-    champion, other = await Server(OK).start(), await Server(OK).start()
-    plan = plan_for(champion.port, challenger(other.port))
-    plan = replace(plan, capture=replace(plan.capture, max_body_bytes=100))
-    async with sidecar(plan) as side:
-        chunked = b"65\r\n%b\r\n0\r\n\r\n" % bytes(0x65)
-        await side.ask(post(bytes(101)))
-        await side.ask(post(chunked, framing=b"Transfer-Encoding: chunked"))
-        await side.ask(post(bytes(100)))
-        await side.until(lambda: outcomes(side) == {"body_too_large": 2, "ok": 1})
-
-
-@pytest.mark.anyio
 async def test_several_challengers_each_get_their_own() -> None:
     def slow(message: Message) -> bytes:
         return OK

@@ -15,7 +15,14 @@ from understudy.monitor.routing.plan import Breaker, Plan
 from understudy.shadow.assignment import Allocation
 
 BREAKER = Breaker(failures=3, open_seconds=60.0, max_open_seconds=60.0, probes=2)
-EXPECTED = {"server_error": 500, "timeout": 504, "upstream_reset": 502, "upstream_connect": 502}
+EXPECTED = {
+    "server_error": 500,
+    "timeout": 504,
+    "upstream_reset": 502,
+    "upstream_connect": 502,
+    "garbage": 502,
+    "model_overload": 429,
+}
 
 
 class Failing:
@@ -36,7 +43,11 @@ class Failing:
                 await reader.read()
                 return
             elif self.how == "upstream_reset":
+                return
+            elif self.how == "garbage":
                 writer.write(b"not HTTP\r\n\r\n")
+            elif self.how == "model_overload":
+                writer.write(b"HTTP/1.1 429 Busy\r\nContent-Length: 0\r\n\r\n")
             else:
                 writer.write(says(NAMES[1]))
 

@@ -86,7 +86,7 @@ async def test_a_client_that_does_not_read_is_not_the_challengers_fault() -> Non
         await bench.side.until(bench.side.choked)
         bench.side.later(60.0)
         (record,) = await bench.records(1)
-        assert (OUTCOMES[record.outcome], record.status, record.arm) == ("timeout", 200, 1)
+        assert (OUTCOMES[record.outcome], record.status, record.arm) == ("client_stalled", 200, 1)
         assert bench.side.worker.runtime.serving[1].breaker.state == CLOSED
 
 

@@ -152,7 +152,7 @@ async def test_a_client_that_leaves_while_its_body_is_awaited() -> None:
         await bench.side.until(lambda: bool(bench.side.worker.active))
         writer.close()
         (record,) = await bench.records(1)
-        assert (OUTCOMES[record.outcome], record.status) == ("cancelled", 499)
+        assert (OUTCOMES[record.outcome], record.status) == ("incomplete", 499)
         assert (record.arm, record.assigned, record.request_body) == (0, 0, None)
         await bench.side.until(bench.side.settled)
         assert bench.champion.connections == bench.other.connections == 0

@@ -48,7 +48,7 @@ def test_shares_and_scopes(tmp_path: Path) -> None:
     assert isinstance(slo.sli, Events)
     assert slo.sli.total == (
         'sum(rate(understudy_requests_total{job="x",namespace=~"prod-.*",model="m",arm="new",'
-        'role="primary",outcome!~"cancelled|rejected"}[{{.window}}]))'
+        'role="primary",outcome!~"cancelled|rejected|incomplete|client_stalled"}[{{.window}}]))'
     )
     assert 'job="x"' in found.alerts[0].expr
     assert found.slo_group(slo)["rules"][-1]["labels"]["service"] == "delays"

@@ -38,13 +38,15 @@ class Fed(LiveExperiment):
         inputs: Table | None,
         answer: Table | None,
         names: Names = NAMES,
+        unread: Reason = Reason.NOT_JSON,
     ) -> None:
+        """Without an ``answer``, it cannot be read because it is ``unread``."""
         one.arm = names.arms.index(arm)
         self._builder.add(
             names,
             one,
             inputs or Undecodable(Reason.EMPTY),
-            answer or Undecodable(Reason.ERROR_RESPONSE),
+            answer or Undecodable(unread),
             NOW,
         )
         for block in self._builder.flush(NOW, everything=True):

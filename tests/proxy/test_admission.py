@@ -173,11 +173,15 @@ async def test_a_new_client_takes_the_place_of_that_which_was_idle_for_the_longe
 async def test_a_client_that_sends_nothing_has_the_time_of_a_head() -> None:
     """And one that has sent a request the longer time between requests."""
     server = await Server(OK).start()
-    async with sidecar(plan_for(server.port, header_timeout=0.3)) as side:
+    async with sidecar(plan_for(server.port)) as side:
         used_reader, used = await side.connect()
         used.write(get())
         assert (await read_message(used_reader)).status == 200
         reader, _ = await side.connect()
+        await side.until(lambda: len(side.worker.clients) == 2)
+        side.later(side.plan.limits.header_timeout - 10.0)
+        assert len(side.worker.clients) == 2
+        side.later(side.plan.limits.header_timeout)
         assert await reader.read() == b""
         used.write(get())
         assert (await read_message(used_reader)).status == 200
@@ -189,7 +193,7 @@ async def test_a_client_that_sends_nothing_has_the_time_of_a_head() -> None:
 @pytest.mark.anyio
 async def test_handshakes_count_as_connections_and_end_in_time(tmp_path: Path) -> None:
     server = await Server(OK).start()
-    plan, trust = encrypted(plan_for(server.port, connections=4, header_timeout=1.5), tmp_path)
+    plan, trust = encrypted(plan_for(server.port, connections=4, header_timeout=5.0), tmp_path)
     async with sidecar(plan) as side:
         silent_ones = [await side.connect() for _ in range(4)]
         await side.until(lambda: len(side.worker.opening) == 4)

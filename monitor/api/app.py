@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -10,27 +11,29 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from understudy import __version__
-from understudy.monitor.api import documents, status
-from understudy.monitor.api.answers import CODES, Refused, answer, changing, refusal
+from understudy.monitor.api import access, documents, status
+from understudy.monitor.api.answers import CODES, Refused, answer, refusal
 from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.feedback import add_feedback
 from understudy.monitor.api.findings import add_findings
+from understudy.monitor.api.guard import Guard
 from understudy.monitor.api.ingest import add_ingest
 from understudy.monitor.api.objectives import add_objectives
 from understudy.monitor.api.pages import add_pages
 from understudy.monitor.api.records import recent
-from understudy.monitor.api.security import refuse_records
 from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.telemetry.collector import PlaneCollector
 from understudy.monitor.telemetry.exposition import encode
 
 _DESCRIPTION = """
-Health, status and metrics of an Understudy service. Reading is open to everybody who reaches the
-address (loopback by default). Calls that change state need `Authorization: Bearer <token>` with the
-token from the environment variable named by `control.token_env`; without a token they are allowed
-only while the API listens on a loopback address.
+Health, status and metrics of an Understudy service. Calls that change state need
+`Authorization: Bearer <token>` with the token from the environment variable named by
+`control.token_env`; without a token they are allowed only while the API listens on a loopback
+address. When it listens on another address, everything below `/v1` that reads needs the token too,
+except the verdicts for Argo Rollouts and Flagger. Requests for host names that are not the
+service's own are refused (`control.hosts`).
 
 Durations are in seconds, sizes in bytes, and no number is ever NaN or infinite.
 """
@@ -43,8 +46,8 @@ def _documented(model: type, *codes: int, text: str = "Success.") -> dict[int | 
     return described
 
 
-def build(plane: EvaluationPlane, line: ControlLine) -> FastAPI:
-    """The application: it shows ``plane`` and requests reloads over ``line``."""
+def build(plane: EvaluationPlane, line: ControlLine) -> Guard:
+    """The guarded application: it shows ``plane`` and requests reloads over ``line``."""
     app = FastAPI(
         title="Understudy control API",
         version=__version__,
@@ -52,21 +55,21 @@ def build(plane: EvaluationPlane, line: ControlLine) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    handle_errors(app)
+    prepare(app)
     _health(app, plane)
-    add_pages(app, "status")
+    add_pages(app, "status", plane.settings)
     _show(app, plane)
-    _change(app, plane, line)
+    _change(app, line)
     add_experiments(app, plane, line)
     add_feedback(app, plane)
     add_baseline(app, plane)
     add_objectives(app, plane)
-    add_ingest(app, plane, plane.ingest)
+    add_ingest(app, plane.ingest)
     if plane.pipeline.findings_loop is not None:
         add_findings(app, plane, plane.pipeline.findings_loop.service)
     elif plane.mode.evaluator_hint():
         _add_evaluator_hint(app, plane)
-    return app
+    return Guard(app, plane.settings)
 
 
 def _add_evaluator_hint(app: FastAPI, plane: EvaluationPlane) -> None:
@@ -79,13 +82,15 @@ def _add_evaluator_hint(app: FastAPI, plane: EvaluationPlane) -> None:
         return refusal(404, plane.mode.evaluator_hint())
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Respond to all errors in one format."""
+def prepare(app: FastAPI) -> None:
+    """Respond to all errors in one format, and say in the OpenAPI document which calls need the
+    token."""
+    generate = app.openapi
+    app.openapi = cache(lambda: access.describe(generate()))  # type: ignore[method-assign]
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
-        headers = {"WWW-Authenticate": "Bearer"} if error.code == 401 else None
-        return refusal(error.code, error.message, headers)
+        return refusal(error.code, error.message, error.headers)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
@@ -97,7 +102,17 @@ def handle_errors(app: FastAPI) -> None:
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
             for fault in error.errors()
         ]
+        _release(error)
         return refusal(422, "; ".join(faults))
+
+
+def _release(error: BaseException) -> None:
+    """Let go of the frames of an error that was handled. FastAPI's frames refer to the error and to
+    the body of the request: a cycle, which would keep the body until the collector runs."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__context__
 
 
 def _health(app: FastAPI, plane: EvaluationPlane) -> None:
@@ -172,19 +187,14 @@ def _show(app: FastAPI, plane: EvaluationPlane) -> None:
         responses=_documented(documents.Records, 401, 403, 422),
     )
     async def records(
-        request: Request,
         limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number.")] = 20,
         raw: Annotated[bool, Query(description="Include payloads, redacted.")] = False,
     ) -> Response:
         """The last records, newest first, with decoded features and predictions.
 
         Fields that match a rule of `records.redact` are replaced by `[redacted]`. Payloads (`raw`)
-        are withheld as a whole where a hidden field has no name of its own in them. Needs the
-        bearer token when the API is open to other machines.
+        are withheld as a whole where a hidden field has no name of its own in them.
         """
-        refused = refuse_records(plane.settings, request.headers)
-        if refused is not None:
-            raise Refused(*refused)
         return answer({"records": recent(plane, limit, raw)})
 
 
@@ -216,13 +226,10 @@ def _models(plane: EvaluationPlane) -> list[dict[str, Any]]:
     return result
 
 
-def _change(app: FastAPI, plane: EvaluationPlane, line: ControlLine) -> None:
-    change = changing(plane)
-
+def _change(app: FastAPI, line: ControlLine) -> None:
     @app.post(
         "/v1/config/reload",
         tags=["configuration"],
-        dependencies=change,
         responses=_documented(documents.Reload, 401, 403, 409),
     )
     async def reload() -> Response:

@@ -10,13 +10,18 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 
 from understudy.monitor.api import documents
-from understudy.monitor.api.answers import answer, changing, refusal
+from understudy.monitor.api.answers import answer, refusal
 from understudy.monitor.errors import StateError
-from understudy.monitor.labels.label import Fault, FeedbackError, Label, TooManyError, parse
+from understudy.monitor.labels.label import (
+    Fault,
+    FeedbackError,
+    Label,
+    LabelParser,
+    TooManyError,
+)
 from understudy.monitor.labels.store import OUTCOMES
 from understudy.monitor.pipeline.plane import EvaluationPlane
 
-MOST_BYTES = 8 * 1024 * 1024
 _MOST_FAULTS = 20
 _ONE = {"request_id": "4bf92f3577b34da6a3ce929d0e0e4736", "label": 1}
 _SEVERAL = [
@@ -173,7 +178,6 @@ def add_feedback(app: FastAPI, plane: EvaluationPlane) -> None:
     @app.post(
         "/v1/feedback",
         tags=["feedback"],
-        dependencies=changing(plane),
         responses=_ANSWERS,
         openapi_extra={"requestBody": _BODY},
     )
@@ -187,13 +191,11 @@ def add_feedback(app: FastAPI, plane: EvaluationPlane) -> None:
         feedback = plane.feedback
         if feedback is None:
             return refusal(409, "feedback is off: set feedback.enabled")
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BYTES:
-                return refusal(413, f"more than {MOST_BYTES:,} bytes: send it in several calls")
+        parser = LabelParser(request.headers.get("content-type", ""))
         try:
-            labels, faults = parse(bytes(body), request.headers.get("content-type", ""))
+            async for part in request.stream():
+                parser.feed(part)
+            labels, faults = parser.finish()
         except FeedbackError as error:
             return refusal(413 if isinstance(error, TooManyError) else 422, str(error))
         if not labels:

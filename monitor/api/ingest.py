@@ -7,15 +7,13 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 
-from understudy.common.files import lines_of
-from understudy.monitor.api.answers import answer, changing, refusal
+from understudy.common.json_items import ItemsError, Lines, splitter
+from understudy.monitor.api.answers import answer, refusal
 from understudy.monitor.errors import IngestError
-from understudy.monitor.ingest.cloudevents import events_of
+from understudy.monitor.ingest.cloudevents import EventReader
 from understudy.monitor.ingest.records import MOST_ITEMS
-from understudy.monitor.ingest.service import IngestResult, IngestService
-from understudy.monitor.pipeline.plane import EvaluationPlane
+from understudy.monitor.ingest.service import IngestResult, IngestService, RecordPost
 
-MOST_BYTES = 8 * 1024 * 1024
 _EXAMPLE = {
     "model": "delays",
     "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
@@ -34,13 +32,12 @@ _BODY = {
 }
 
 
-def add_ingest(app: FastAPI, plane: EvaluationPlane, ingest: IngestService) -> None:
+def add_ingest(app: FastAPI, ingest: IngestService) -> None:
     """POST /v1/records and /v1/cloudevents."""
 
     @app.post(
         "/v1/records",
         tags=["ingest"],
-        dependencies=changing(plane),
         openapi_extra={"requestBody": _BODY},
     )
     async def records(request: Request) -> Response:
@@ -51,59 +48,52 @@ def add_ingest(app: FastAPI, plane: EvaluationPlane, ingest: IngestService) -> N
         reason. What comes again with the same request id is known for a while and not counted
         twice. 422 when nothing could be taken.
         """
-        body = await _read(request)
-        if body is None:
-            return refusal(413, f"more than {MOST_BYTES:,} bytes: send it in several calls")
+        post = ingest.post()
         try:
-            posted = _items(body, request.headers.get("content-type", ""))
+            await _read_items(request, post)
         except IngestError as error:
             return refusal(422, str(error))
-        return _answer(ingest.records(posted), "item")
+        return _answer(ingest.records(post), "item")
 
-    @app.post("/v1/cloudevents", tags=["ingest"], dependencies=changing(plane))
+    @app.post("/v1/cloudevents", tags=["ingest"])
     async def cloudevents(request: Request) -> Response:
         """CloudEvents as KServe's payload logger sends them: let `logger.url` point here. A request
         and a response with one id are an exchange; each waits for the other for five minutes."""
-        body = await _read(request)
-        if body is None:
-            return refusal(413, f"more than {MOST_BYTES:,} bytes")
         try:
-            events = events_of(dict(request.headers.items()), body)
+            reader = EventReader(dict(request.headers.items()))
+            async for part in request.stream():
+                reader.feed(part)
+            events = reader.finish()
         except IngestError as error:
             return refusal(422, str(error))
         return _answer(ingest.events(events), "event")
 
 
-async def _read(request: Request) -> bytes | None:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            return None
-    return bytes(body)
-
-
-def _items(body: bytes, content_type: str) -> list[Any]:
-    kind = content_type.partition(";")[0].strip().lower()
-    items: list[Any]
-    if kind in ("application/x-ndjson", "application/jsonl", "application/ndjson"):
-        items = []
-        for number, line in lines_of(body):
-            try:
-                items.append(orjson.loads(line))
-            except orjson.JSONDecodeError as error:
-                raise IngestError(f"line {number}: not valid JSON: {error}") from error
-    else:
-        try:
-            parsed = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise IngestError(f"not valid JSON: {error}") from error
-        items = parsed if isinstance(parsed, list) else [parsed]
-    if not items:
+async def _read_items(request: Request, post: RecordPost) -> None:
+    """Add the items of a body while it arrives. Raises IngestError."""
+    kind = request.headers.get("content-type", "")
+    items = splitter(kind)
+    word = "line" if isinstance(items, Lines) else "item"
+    empty = True
+    try:
+        async for part in request.stream():
+            for number, text in items.feed(part):
+                post.add(_loaded(text, word, number))
+                empty = False
+        for number, text in items.finish():
+            post.add(_loaded(text, word, number))
+            empty = False
+    except ItemsError as error:
+        raise IngestError(f"not valid JSON: {error}") from error
+    if empty:
         raise IngestError("the body has no items")
-    if len(items) > MOST_ITEMS:
-        raise IngestError(f"more than {MOST_ITEMS:,} items: send them in several calls")
-    return items
+
+
+def _loaded(text: bytes | None, word: str, number: int) -> Any:
+    try:
+        return orjson.loads(text or b"")
+    except orjson.JSONDecodeError as error:
+        raise IngestError(f"{word} {number}: not valid JSON: {error}") from error
 
 
 def _answer(result: IngestResult, word: str) -> Response:

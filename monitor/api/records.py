@@ -158,6 +158,5 @@ def _headers(lines: bytes, redaction: Redaction) -> dict[str, str]:
         name, colon, value = line.partition(b":")
         if colon:
             key = _text(name).strip().lower()
-            hidden = redaction.hides(key) or redaction.hides(f"headers.{key}")
-            headers[key] = REDACTED if hidden else _text(value).strip()
+            headers[key] = redaction.header(key, _text(value).strip())
     return headers

@@ -5,15 +5,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import uvicorn
-from fastapi import FastAPI
+
+from understudy.monitor.api.guard import Guard
 
 log = logging.getLogger(__name__)
 
 BIND_RETRY_SECONDS = 2.0
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class SeldomFilter(logging.Filter):
+    """Clients cause uvicorn's warnings: each is logged at most once in ``seconds``."""
+
+    def __init__(self, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._clock = clock
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged."""
+        if record.levelno > logging.WARNING:
+            return True
+        now = self._clock()
+        if now - self._last.get(record.msg, -math.inf) < self._seconds:
+            return False
+        self._last[record.msg] = now  # the texts are constants of uvicorn
+        return True
+
+
+_seldom = SeldomFilter()
 
 
 class _Server(uvicorn.Server):
@@ -39,11 +66,13 @@ def _bind(host: str, port: int) -> socket.socket:
 class ApiServer:
     """Runs until :meth:`stop`. Retries while the port is in use; evaluation does not wait."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: Guard, host: str, port: int) -> None:
         self.host = host
         self.port = port
         # uvicorn's messages repeat what the supervisor has logged.
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        messages = logging.getLogger("uvicorn.error")
+        messages.setLevel(logging.WARNING)
+        messages.addFilter(_seldom)
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -51,6 +80,9 @@ class ApiServer:
                 access_log=False,
                 lifespan="off",
                 ws="none",
+                # The other parser, httptools, keeps a head of any length until it is complete.
+                http="h11",
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=1,
                 limit_concurrency=256,

@@ -26,9 +26,10 @@ class Client:
         self.url = url.rstrip("/")
         self._token = os.environ.get(TOKEN, "") if token_file is None else _read_token(token_file)
 
-    def get(self, path: str) -> Any:
-        """GET JSON from ``path``. Raises ApiError, which says what to do."""
-        return json.loads(self._call(path, None, "GET"))
+    def get(self, path: str, seconds: float = _TIMEOUT_SECONDS) -> Any:
+        """GET JSON from ``path``; ``seconds`` limits each step of the call. Raises ApiError, which
+        says what to do."""
+        return json.loads(self._call(path, None, "GET", seconds))
 
     def text(self, path: str) -> str:
         """GET text from ``path``. Raises ApiError, which says what to do."""
@@ -42,13 +43,15 @@ class Client:
         """DELETE ``path``; returns the response. Raises ApiError."""
         return json.loads(self._call(path, None, "DELETE"))
 
-    def _call(self, path: str, body: bytes | None, method: str) -> bytes:
+    def _call(
+        self, path: str, body: bytes | None, method: str, seconds: float = _TIMEOUT_SECONDS
+    ) -> bytes:
         address = self.url + path
         headers = {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
-            response = call(address, method, body, headers, timeout_seconds=_TIMEOUT_SECONDS)
+            response = call(address, method, body, headers, timeout_seconds=seconds)
         except OSError as error:
             raise ApiError(
                 f"no response from {address} ({error}): is 'understudy serve' running? If it"
@@ -77,7 +80,10 @@ def _message(response: Response, address: str) -> str:
         message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         found = f"{address} answered {response.status}"
-        return f"{found}: is this the control address of an Understudy?"
+        return (
+            f"{found}: is this the control address of an Understudy service? It is 'control.listen'"
+            " in its configuration; name it with --url"
+        )
     if response.status in (401, 403):
         return f"{message} (the token comes from --token-file or the environment variable {TOKEN})"
     return message

@@ -122,7 +122,7 @@ def evaluate(
         f"http://{settings.control_host}:{settings.control_port}/v1/evaluator"
     )
     api = Api(evaluator, settings)
-    asyncio.run(_run(evaluator, api, settings.control_host, settings.control_port))
+    asyncio.run(_run(evaluator, api, settings))
 
 
 def url_of(host: str, port: int) -> str:
@@ -133,15 +133,16 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{bare}]:{port}" if ":" in bare else f"http://{bare}:{port}"
 
 
-async def _run(evaluator, api, host: str, port: int) -> None:  # type: ignore[no-untyped-def]
+async def _run(evaluator, api, settings) -> None:  # type: ignore[no-untyped-def]
     import asyncio
 
+    from understudy.monitor.api.guard import Guard
     from understudy.monitor.api.server import ApiServer
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, evaluator.stop)
-    server = ApiServer(api, host, port)
+    server = ApiServer(Guard(api, settings), settings.control_host, settings.control_port)
     serving = loop.create_task(server.serve())
     threads = [threading.Thread(target=evaluator.run, name="evaluator")]
     if evaluator.importing is not None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from understudy.monitor.cli.options import interval_option, json_option, once_option, url_option
+from understudy.monitor.cli.options import (
+    client_options,
+    interval_option,
+    json_option,
+    once_option,
+)
+
+if TYPE_CHECKING:
+    from understudy.monitor.cli.client import Client
 
 
 @click.command()
-@url_option
+@client_options
 @interval_option(1.0)
 @once_option
 @json_option
-def top(url: str, interval: float, once: bool, as_json: bool) -> None:
+def top(client: Client, interval: float, once: bool, as_json: bool) -> None:
     """Show live rates, errors, tail latencies, mirror health and drops.
 
     With --json, and where standard output is not a terminal, it prints the state once.
@@ -27,4 +36,4 @@ def top(url: str, interval: float, once: bool, as_json: bool) -> None:
     """
     from understudy.monitor.cli.top_view import run
 
-    sys.exit(run(url, once=once, as_json=as_json, interval=interval))
+    sys.exit(run(client, once=once, as_json=as_json, interval=interval))

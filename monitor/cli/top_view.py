@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from understudy.common.http import call
 from understudy.common.screen import Group, Live, RenderableType, Table, Text, console
 from understudy.common.terminal import echo, echo_lines
-from understudy.monitor.cli.address import DEFAULT_URL
+from understudy.monitor.cli.client import Client
 from understudy.monitor.cli.findings_text import not_tested
-from understudy.monitor.errors import UnderstudyError
+from understudy.monitor.errors import ApiError, UnderstudyError
 
 TIMEOUT_SECONDS = 3.0
 _WINDOWS = (("10s", "10 s"), ("1m", "1 min"), ("5m", "5 min"), ("start", "start"))
@@ -22,29 +21,18 @@ class Unreachable(UnderstudyError):
     """The control API did not return a status document."""
 
 
-def fetch(url: str) -> dict[str, Any]:
-    """The status document of the service at ``url``. Raises Unreachable, which says what to do."""
-    address = url.rstrip("/") + "/v1/status"
+def fetch(client: Client) -> dict[str, Any]:
+    """The status document of the service. Raises Unreachable, which says what to do."""
     try:
-        response = call(address, timeout_seconds=TIMEOUT_SECONDS)
-        if not 200 <= response.status < 300:
-            raise Unreachable(
-                f"{address} answered {response.status}: is this the control address of an"
-                " Understudy service? It is 'control.listen' in its configuration; name it with"
-                " --url"
-            )
-        status = response.json()
+        status = client.get("/v1/status", TIMEOUT_SECONDS)
         if not isinstance(status, dict) or "arms" not in status:
             raise ValueError("not a status document")
+    except ApiError as error:
+        raise Unreachable(str(error)) from error
     except ValueError as error:
         raise Unreachable(
-            f"{address} is not the control API of an Understudy service ({error}): name the"
+            f"{client.url} is not the control API of an Understudy service ({error}): name the"
             " address of 'control.listen' with --url"
-        ) from error
-    except OSError as error:
-        raise Unreachable(
-            f"no answer from {address} ({error}): is 'understudy serve' running? If it listens"
-            " elsewhere, name the address of 'control.listen' with --url"
         ) from error
     return status
 
@@ -245,16 +233,14 @@ def render(status: Mapping[str, Any], url: str) -> RenderableType:
     )
 
 
-def run(
-    url: str = DEFAULT_URL, *, once: bool = False, as_json: bool = False, interval: float = 1.0
-) -> int:
+def run(client: Client, *, once: bool = False, as_json: bool = False, interval: float = 1.0) -> int:
     """Show the status every ``interval`` seconds, or once. Returns the exit code.
 
     Without a terminal, or with ``NO_COLOR`` set, there is no colour; when the output is not a
     terminal one frame is printed as if ``once`` had been given.
     """
     try:
-        status = fetch(url)
+        status = fetch(client)
     except Unreachable as error:
         echo(f"understudy top: {error}", err=True)
         return error.exit_code
@@ -263,14 +249,16 @@ def run(
         return 0
     screen = console()
     if once or not screen.is_terminal:
-        screen.print(render(status, url))
+        screen.print(render(status, client.url))
         return 0
     try:
-        with Live(render(status, url), console=screen, screen=True, auto_refresh=False) as live:
+        with Live(
+            render(status, client.url), console=screen, screen=True, auto_refresh=False
+        ) as live:
             while True:
                 time.sleep(interval)
                 try:
-                    live.update(render(fetch(url), url), refresh=True)
+                    live.update(render(fetch(client), client.url), refresh=True)
                 except Unreachable as error:
                     live.update(Text(str(error), "red"), refresh=True)
     except KeyboardInterrupt:

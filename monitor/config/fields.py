@@ -152,6 +152,8 @@ ModelPath = Annotated[
     str, AfterValidator(_model_path), Field(examples=["/v2/models/delays/infer", "/score/*"])
 ]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
+HostPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9*_-][A-Za-z0-9*._-]{0,252}$")]
+"""A host name without port, in which ``*`` matches any text."""
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Variable = Annotated[str, AfterValidator(_variable), Field(examples=["UNDERSTUDY_TOKEN"])]
 File = Annotated[str, AfterValidator(_file)]

@@ -15,6 +15,7 @@ from understudy.monitor.config.fields import (
     File,
     HeaderName,
     HeaderValue,
+    HostPattern,
     ModelPath,
     Name,
     Pointer,
@@ -68,7 +69,12 @@ class Control(Section):
     listen: Address = "127.0.0.1:9090"
     """Listening address, as host:port."""
     token_env: Variable | None = None
-    """Environment variable with the bearer token for calls that change state."""
+    """Environment variable with the bearer token for calls that change state, and for reading when
+    the address is not loopback."""
+    hosts: list[HostPattern] = Field(default=[], max_length=100, examples=[["*.example.com"]])
+    """Host names under which the API is called, besides loopback names and IP addresses; when the
+    address is not loopback, names within a cluster or a local network are accepted as well. `*`
+    matches any text. Requests for other names are refused."""
 
     @property
     def loopback(self) -> bool:

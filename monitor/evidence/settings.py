@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -34,7 +35,7 @@ class Settings:
     """Settings of the evaluation plane.
 
     ``arms`` are the arm names, champion first. ``control_host`` and ``control_port`` are where
-    the API listens.
+    the API listens; ``control_hosts`` are patterns of other names that it answers for.
     """
 
     models: tuple[ModelSettings, ...]
@@ -48,6 +49,7 @@ class Settings:
     prediction_buckets: tuple[float, ...] = DEFAULT_BUCKETS
     max_classes: int = MAX_CLASSES
     save_seconds: float = 2.0
+    control_hosts: tuple[str, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
     """The whole configuration as plain data."""
 
@@ -91,8 +93,18 @@ class Settings:
             keep=int(records.get("keep", 200)),
             redact=tuple(str(rule) for rule in records.get("redact") or ()),
             prediction_buckets=tuple(evaluation.get("prediction_buckets") or DEFAULT_BUCKETS),
+            control_hosts=_hosts(data),
             document=data,
         )
+
+
+def _hosts(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the API: those declared, and those of the links to it."""
+    declared = (data.get("control") or {}).get("hosts") or ()
+    links = [channel.get("link") for channel in data.get("notify") or ()]
+    links.append((data.get("kafka") or {}).get("evaluators"))
+    names = [urlsplit(link).hostname for link in links if link]
+    return tuple(str(name).lower() for name in (*declared, *names) if name)
 
 
 def _model(data: dict[str, Any]) -> ModelSettings:

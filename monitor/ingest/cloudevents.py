@@ -10,15 +10,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from understudy.common.json_items import Document, ItemsError
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.errors import IngestError
-from understudy.monitor.ingest.records import Item, KnownModels
+from understudy.monitor.ingest.records import MOST_ITEMS, Item, KnownModels
 from understudy.monitor.records.record import CLIENT_ERROR, OK
 
 REQUEST = "org.kubeflow.serving.inference.request"
@@ -48,27 +49,59 @@ def events_of(headers: Mapping[str, str], body: bytes) -> list[Event]:
 
     Raises IngestError.
     """
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in (STRUCTURED, BATCH):
-        attributes = {name[3:]: text for name, text in headers.items() if name.startswith("ce-")}
-        return [_event(attributes, body)]
-    try:
-        parsed: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise IngestError(f"not valid JSON: {error}") from error
-    other_half = []
-    for one in parsed if isinstance(parsed, list) else [parsed]:
-        if not isinstance(one, dict):
-            raise IngestError("an event must be an object")
-        if "data_base64" in one:
-            try:
-                data = base64.b64decode(str(one["data_base64"]), validate=True)
-            except binascii.Error as error:
-                raise IngestError(f"data_base64: {error}") from error
+    reader = EventReader(headers)
+    reader.feed(body)
+    return reader.finish()
+
+
+class EventReader:
+    """As :func:`events_of`, for a body that arrives in pieces: of a batch, one event at a time is
+    parsed. Both methods raise IngestError."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._items = Document() if kind in (STRUCTURED, BATCH) else None
+        self._attributes = {
+            name[3:]: text for name, text in headers.items() if name.startswith("ce-")
+        }
+        self._payload = bytearray()
+        self._events: list[Event] = []
+
+    def feed(self, piece: bytes) -> None:
+        """Parse the events that the next piece completes."""
+        if self._items is None:
+            self._payload += piece
         else:
-            data = orjson.dumps(one.get("data"))
-        other_half.append(_event({str(k): v for k, v in one.items()}, data))
-    return other_half
+            self._parse(self._items.feed(piece))
+
+    def finish(self) -> list[Event]:
+        """The events; call it after the last piece."""
+        if self._items is None:
+            return [_event(self._attributes, bytes(self._payload))]
+        self._parse(self._items.finish())
+        return self._events
+
+    def _parse(self, items: Iterable[tuple[int, bytes | None]]) -> None:
+        try:
+            for _, text in items:
+                if len(self._events) >= MOST_ITEMS:
+                    raise IngestError(f"more than {MOST_ITEMS:,} events: send several batches")
+                self._events.append(_structured(orjson.loads(text or b"")))
+        except (ItemsError, orjson.JSONDecodeError) as error:
+            raise IngestError(f"not valid JSON: {error}") from error
+
+
+def _structured(event: Any) -> Event:
+    if not isinstance(event, dict):
+        raise IngestError("an event must be an object")
+    if "data_base64" in event:
+        try:
+            data = base64.b64decode(str(event["data_base64"]), validate=True)
+        except binascii.Error as error:
+            raise IngestError(f"data_base64: {error}") from error
+    else:
+        data = orjson.dumps(event.get("data"))
+    return _event({str(key): value for key, value in event.items()}, data)
 
 
 def _event(attributes: Mapping[str, Any], data: bytes) -> Event:

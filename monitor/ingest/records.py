@@ -27,6 +27,8 @@ from understudy.monitor.records.record import (
 
 MOST_ITEMS = 10_000
 MOST_ROWS = 10_000
+MAX_NAME_BYTES = 4 * 1024 * 1024
+"""Names of features in a payload that repeats them for each row."""
 MAX_AHEAD_SECONDS = 300.0
 """How far the time of a record may be ahead of the local clock."""
 MAX_BEHIND_SECONDS = 30 * 86400.0
@@ -224,6 +226,10 @@ def _payloads(
         request: Any = {"inputs": _tensors(features, rows)}
         response: Any = {"model_name": name, "outputs": _tensors(predictions or {}, rows)}
     else:
+        if sum(map(len, features)) * rows > MAX_NAME_BYTES:
+            raise IngestError(
+                f"features: the names, once for each row, take more than {MAX_NAME_BYTES:,} bytes"
+            )
         path = f"/v1/models/{name}:predict" if protocol == "kserve-v1" else "/invocations"
         row_objects = _rows(features, rows)
         request = {"instances": row_objects}

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import Event, Pairs, item_of_pair
-from understudy.monitor.ingest.records import Item, KnownModels, item_of
+from understudy.monitor.ingest.records import MOST_ITEMS, Item, KnownModels, item_of
 from understudy.monitor.records.handoff import Names
 
 MAX_KNOWN_IDS = 100_000
 """Number of request ids kept to detect duplicates."""
+MAX_POST_BYTES = 32 * 1024 * 1024
+"""Payloads of one post. They may be longer than its body, which has each name only once."""
 
 Sink = Callable[[Names, int, bytes], None]
 
@@ -26,6 +28,38 @@ class IngestResult:
     duplicates: int = 0
     waiting: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
+
+
+class RecordPost:
+    """Posted records that arrive one after another; invalid ones are refused, the others wait in
+    ``items``. ``now`` is unix seconds."""
+
+    def __init__(self, declared: KnownModels, now: float) -> None:
+        self.items: list[Item] = []
+        self.result = IngestResult()
+        self._declared = declared
+        self._now = now
+        self._index = 0
+        self._bytes = 0
+
+    def add(self, data: object) -> None:
+        """Convert one item. Raises IngestError when the post is too large as a whole."""
+        index = self._index
+        if index >= MOST_ITEMS:
+            raise IngestError(f"more than {MOST_ITEMS:,} items: send them in several calls")
+        self._index += 1
+        try:
+            item = item_of(data, self._declared, self._now)
+        except IngestError as error:
+            self.result.refused.append((index, str(error)))
+            return
+        self._bytes += len(item.request or b"") + len(item.response or b"")
+        if self._bytes > MAX_POST_BYTES:
+            raise IngestError(
+                f"the payloads of the items take more than {MAX_POST_BYTES:,} bytes: send them in"
+                " several calls"
+            )
+        self.items.append(item)
 
 
 class IngestService:
@@ -42,19 +76,13 @@ class IngestService:
         self._clock = clock
         self._known_ids: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def records(self, posted: Sequence[object]) -> IngestResult:
-        """Accept posted items; invalid ones are refused, the others are accepted."""
-        result = IngestResult()
-        items: list[Item] = []
-        now = self._clock()
-        for index, data in enumerate(posted):
-            try:
-                item = item_of(data, self.declared, now)
-            except IngestError as error:
-                result.refused.append((index, str(error)))
-                continue
-            items.append(item)
-        return self._take("records", items, result)
+    def post(self) -> RecordPost:
+        """A post of records, to be filled and handed to :meth:`records`."""
+        return RecordPost(self.declared, self._clock())
+
+    def records(self, post: RecordPost) -> IngestResult:
+        """Accept the valid items of a post."""
+        return self._take("records", post.items, post.result)
 
     def events(self, events: Sequence[Event]) -> IngestResult:
         """Accept CloudEvents; the first of a pair waits for the second."""

@@ -32,7 +32,7 @@ def application(sidecar: Sidecar) -> Starlette:
     """``POST /inject`` for the API server, ``GET /healthz`` for probes."""
 
     async def review(request: Request) -> Response:
-        body = b""
+        body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > LARGEST_REVIEW:
@@ -82,6 +82,7 @@ class Server:
             access_log=False,
             lifespan="off",
             ws="none",
+            http="h11",  # limits the head, which httptools does not
             server_header=False,
             ssl_certfile=str(certificate),
             ssl_keyfile=str(key),

@@ -1,23 +1,22 @@
-"""Parses posted feedback: one object, a list, or NDJSON."""
+"""Parses posted feedback: one object, a list, or NDJSON, in pieces as it arrives."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
 
-from understudy.common.files import lines_of
+from understudy.common.json_items import NDJSON, ItemsError, splitter
 
 MOST_ITEMS = 10_000
 MOST_LABELS = 50_000
 """Labels in one call; each label of a list counts."""
 LONGEST_LINE = 256 * 1024
 """Bytes of one NDJSON line."""
-NDJSON = ("application/x-ndjson", "application/jsonl", "application/ndjson")
 _LONGEST_ID = 256
 _LONGEST_LABEL = 4096
 _MILLISECONDS = 1e11  # as seconds this is the year 5138
@@ -64,55 +63,74 @@ class TooManyError(FeedbackError):
     """The body has more items than one call accepts."""
 
 
-def parse(body: bytes, content_type: str) -> tuple[list[tuple[int, Label]], list[Fault]]:
-    """Parse a body into labels, each with the number of its item, and faults of the other items.
+class LabelParser:
+    """Parses a body that arrives in pieces into labels, each with the number of its item, and
+    faults of the other items.
 
-    A label that is a list is one label for each row. Raises FeedbackError when the body is not
-    valid JSON (with NDJSON only the line is at fault), TooManyError when it holds too many items.
+    A label that is a list is one label for each row. :meth:`feed` and :meth:`finish` raise
+    FeedbackError when the body is not valid JSON (with NDJSON only the line is at fault),
+    TooManyError when it holds too many items.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    found: list[tuple[int, Label]] = []
-    faults: list[Fault] = []
-    items = _lines(body) if kind in NDJSON else enumerate(_items(body), start=1)
-    for count, (number, item) in enumerate(items, start=1):
-        if count > MOST_ITEMS:
+
+    def __init__(self, content_type: str) -> None:
+        self.labels: list[tuple[int, Label]] = []
+        self.faults: list[Fault] = []
+        kind = content_type.partition(";")[0].strip().lower()
+        self._by_line = kind in NDJSON
+        self._items = splitter(content_type, LONGEST_LINE)
+        self._count = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Parse the items that the next piece completes."""
+        self._parse(self._items.feed(piece))
+
+    def finish(self) -> tuple[list[tuple[int, Label]], list[Fault]]:
+        """Labels and faults; call it after the last piece."""
+        self._parse(self._items.finish())
+        return self.labels, self.faults
+
+    def _parse(self, items: Iterable[tuple[int, bytes | None]]) -> None:
+        try:
+            for number, text in items:
+                if text is None:
+                    fault = Fault(number, "", f"is longer than {LONGEST_LINE:,} bytes")
+                    self._add(number, fault)
+                    continue
+                for place, item in self._loaded(number, text):
+                    self._add(place, item)
+        except ItemsError as error:
+            raise FeedbackError(f"the body is not valid JSON: {error}") from error
+
+    def _loaded(self, number: int, text: bytes) -> Iterator[tuple[int, Any]]:
+        try:
+            item = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            if not self._by_line:
+                message = f"the body is not valid JSON: item {number}: {error}"
+                raise FeedbackError(message) from error
+            item = Fault(number, "", f"not valid JSON: {error}")
+        if self._by_line or not (isinstance(item, dict) and "feedback" in item):
+            yield number, item
+            return
+        if set(item) != {"feedback"} or not isinstance(item["feedback"], list):
+            raise FeedbackError("feedback: must be a list of items, and the only key")
+        yield from enumerate(item["feedback"], start=1)
+
+    def _add(self, number: int, item: Any) -> None:
+        self._count += 1
+        if self._count > MOST_ITEMS:
             raise TooManyError(f"more than {MOST_ITEMS:,} items: send them in several calls")
         fault = item if isinstance(item, Fault) else _fault(item)
         if isinstance(fault, Fault):
-            faults.append(fault)
+            self.faults.append(fault)
         elif isinstance(fault, str):
-            faults.append(Fault(number, "", fault))
+            self.faults.append(Fault(number, "", fault))
         elif fault is not None:
-            faults.append(Fault(number, *fault))
+            self.faults.append(Fault(number, *fault))
         else:
-            found += ((number, label) for label in _labels(item))
-            if len(found) > MOST_LABELS:
+            self.labels += ((number, label) for label in _labels(item))
+            if len(self.labels) > MOST_LABELS:
                 raise TooManyError(f"more than {MOST_LABELS:,} labels: send them in several calls")
-    return found, faults
-
-
-def _lines(body: bytes) -> Iterator[tuple[int, Any]]:
-    """The value of each non-empty line, with the line number; a Fault for invalid JSON."""
-    for number, line in lines_of(body):
-        if len(line.strip()) > LONGEST_LINE:
-            yield number, Fault(number, "", f"is longer than {LONGEST_LINE:,} bytes")
-            continue
-        try:
-            yield number, orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            yield number, Fault(number, "", f"not valid JSON: {error}")
-
-
-def _items(body: bytes) -> list[Any]:
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise FeedbackError(f"the body is not valid JSON: {error}") from error
-    if isinstance(data, dict) and "feedback" in data:
-        if set(data) != {"feedback"} or not isinstance(data["feedback"], list):
-            raise FeedbackError("feedback: must be a list of items, and the only key")
-        return list(data["feedback"])
-    return data if isinstance(data, list) else [data]
 
 
 def _fault(item: Any) -> tuple[str, str] | str | None:

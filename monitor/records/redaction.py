@@ -1,23 +1,55 @@
 """Redaction rules: which fields of recorded payloads are hidden.
 
-A rule is a glob over a dotted field name, as in ``ssn`` or ``customer.*``; upper and lower case are
-the same. It hides a field when it matches the field's whole path or any tail of it, so ``ssn`` also
-hides ``customer.ssn``, and everything inside of a hidden field is hidden with it. Items of a list
-have the path of the list.
+A rule is a glob over a dotted field name, as in ``ssn`` or ``customer.*``; names that look alike
+(upper and lower case, wide letters, spaces at the ends, invisible characters) are the same. It
+hides a field when it matches the field's whole path or any tail of it, so ``ssn`` also hides
+``customer.ssn``, and everything inside of a hidden field is hidden with it. Items of a list have
+the path of the list. A text that holds JSON is looked into, and so is ``name=value`` in a text, a
+header or a request target.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any
 from urllib.parse import unquote_plus
 
+import orjson
+
 REDACTED = "[redacted]"
 _MAX_DEPTH = 64
 _MAX_NAME = 256
+_BETWEEN = re.compile(r"([&;,\s]+)")
+"""Between the pairs of a text."""
+_IN_TARGET = re.compile(r"([/?&;])")
+_INDEX = re.compile(r"\[([^\[\]]*)\]")
+CREDENTIALS = frozenset(
+    (
+        *("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"),
+        *("x-auth-token", "x-amz-security-token", "x-goog-api-key", "x-csrf-token"),
+    )
+)
+"""Headers that are never shown, without any rule."""
+
+
+def _folded(name: str) -> str:
+    """The form of a name in which names that look alike are equal."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name)
+        name = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    return ".".join(key.strip() for key in name.casefold().split("."))
+
+
+def _decoded(text: str) -> list[str]:
+    """A text, and what it is after decoding it as part of a URL, until nothing changes."""
+    found = [text]
+    while len(found) < 4 and (decoded := unquote_plus(found[-1])) != found[-1]:
+        found.append(decoded)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +77,7 @@ class Redaction:
         self._paths = {name: tuple(of_name) for name, of_name in (paths or {}).items()}
         # Every rule is tried on every tail of a path.
         self._matches = (
-            re.compile("|".join(translate(rule.lower()) for rule in self.rules)).match
+            re.compile("|".join(translate(_folded(rule)) for rule in self.rules)).match
             if self.rules
             else None
         )
@@ -64,7 +96,7 @@ class Redaction:
             return False
         known = self._known.get(path)
         if known is None:
-            known = any(self._decide(one.lower()) for one in (path, *self._paths.get(path, ())))
+            known = any(self._decide(_folded(one)) for one in (path, *self._paths.get(path, ())))
             if len(self._known) < 10_000 and len(path) < _MAX_NAME:
                 self._known[path] = known
         return known
@@ -87,16 +119,64 @@ class Redaction:
         return any(self.value(name, value) != value for name, value in columns.items())
 
     def target(self, target: str) -> str:
-        """A request target with query parameters hidden by name."""
-        path, mark, query = target.partition("?")
-        if not mark or self._matches is None:
+        """A request target with parameters hidden by name, and segments after a hidden name."""
+        if self._matches is None:
             return target
-        parts = []
-        for part in query.split("&"):
-            name, equals, _ = part.partition("=")
-            hidden = equals and self.hides(unquote_plus(name))
-            parts.append(f"{name}={REDACTED}" if hidden else part)
-        return path + mark + "&".join(parts)
+        parts = _IN_TARGET.split(target)
+        hide_next = False
+        for place, part in enumerate(parts):
+            if place % 2:  # what is between
+                hide_next = hide_next and part == "/"
+                continue
+            name, equals, value = part.partition("=")
+            hidden = self._hides_encoded(name)
+            if hide_next and part:
+                parts[place] = REDACTED
+            elif equals and (hidden or self._holds_hidden(value)):
+                parts[place] = f"{name}={REDACTED}"
+            hide_next = hidden and not equals
+        return "".join(parts)
+
+    def header(self, name: str, value: str) -> str:
+        """The value of a header: hidden by its name, with or without ``x-``, or in part."""
+        name = name.lower()
+        names = (name, name.removeprefix("x-"), f"headers.{name}")
+        if name in CREDENTIALS or any(map(self.hides, names)):
+            return REDACTED
+        return self.text(value)
+
+    def text(self, text: str) -> str:
+        """A text with hidden values: in JSON, if it is JSON; else of ``name=value`` and ``name:
+        value``."""
+        if self._matches is None:
+            return text
+        data = _json(text)
+        if data is not None:
+            shown = self.payload(data[0]).data
+            return text if shown == data[0] else _dumped(shown)
+        parts = _BETWEEN.split(text)
+        hide_next = False
+        for place in range(0, len(parts), 2):
+            part = parts[place]
+            if hide_next and part:
+                parts[place], hide_next = REDACTED, False
+                continue
+            name, mark, value = _pair(part)
+            if mark and self._hides_encoded(name):
+                parts[place] = f"{name}{mark}{REDACTED if value else ''}"
+                hide_next = not value
+        return "".join(parts)
+
+    def _hides_encoded(self, name: str) -> bool:
+        """Whether a name is hidden, as in a URL: encoded, or with keys in brackets."""
+        name = name.strip("\"'{}() ")
+        if not 0 < len(name) < _MAX_NAME:
+            return False
+        return any(self.hides(_INDEX.sub(r".\1", one).strip(".")) for one in _decoded(name))
+
+    def _holds_hidden(self, value: str) -> bool:
+        """Whether a parameter's value holds hidden fields itself."""
+        return any(self.text(one) != one for one in _decoded(value))
 
     def payload(self, data: Any) -> Shown:
         """A JSON payload with hidden keys at any depth, and hidden tensors of the V2 protocol.
@@ -120,10 +200,22 @@ class Redaction:
             return self._object(value, path, hits, depth)
         if isinstance(value, list):
             return [self._inside(item, path, hits, depth + 1) for item in value]
-        if isinstance(value, str) and len(value) < _MAX_NAME and self.hides(value):
+        if isinstance(value, str):
+            return self._string(value, path, hits, depth)
+        return value
+
+    def _string(self, value: str, path: str, hits: list[tuple[str, str]], depth: int) -> Any:
+        if len(value) < _MAX_NAME and self.hides(value):
             hits.append((value, ""))
             return REDACTED
-        return value
+        data = _json(value)
+        if data is not None:
+            shown = self._inside(data[0], path, hits, depth + 1)
+            return value if shown == data[0] else _dumped(shown)
+        shown = self.text(value)
+        if shown != value:
+            hits.append((path, path.rpartition(".")[2]))
+        return shown
 
     def _object(
         self, value: dict[str, Any], path: str, hits: list[tuple[str, str]], depth: int
@@ -141,3 +233,26 @@ class Redaction:
             else:
                 shown[key] = self._inside(item, inner, hits, depth + 1)
         return shown
+
+
+def _json(text: str) -> tuple[Any] | None:
+    """The object or list in a text; None for any other text."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return (orjson.loads(text),)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return None
+
+
+def _dumped(data: Any) -> str:
+    return orjson.dumps(data).decode()
+
+
+def _pair(part: str) -> tuple[str, str, str]:
+    """Name, mark and value of ``name=value`` or ``name:value``."""
+    ends = [place for place in (part.find("="), part.find(":")) if place > 0]
+    if not ends:
+        return part, "", ""
+    end = min(ends)
+    return part[:end], part[end], part[end + 1 :]

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from understudy import __version__
 from understudy.monitor.api.answers import answer, refusal
-from understudy.monitor.api.app import handle_errors
+from understudy.monitor.api.app import prepare
 from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
@@ -48,7 +48,10 @@ from understudy.monitor.telemetry.predictions import prediction_families
 from understudy.monitor.telemetry.processes import process_families, use_of
 
 _EXPERIMENT_PATHS = ("/v1/experiments", "/v1/argo", "/v1/flagger")
-_HEALTH_PATHS = ("/v1/findings", "/v1/silences", "/v1/drift", "/v1/baseline", "/v1/validation")
+_HEALTH_PATHS = (
+    *("/v1/findings", "/v1/incidents", "/v1/silences"),
+    *("/v1/drift", "/v1/baseline", "/v1/validation"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class CommitLine:
 
 
 class Api:
-    """The ASGI application. ``settings`` are those of the configuration file."""
+    """The ASGI application, to be served behind a Guard, which limits the body that it reads.
+    ``settings`` are those of the configuration file."""
 
     def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
         self._evaluator = evaluator
@@ -161,7 +165,7 @@ class Api:
             return known[1]
         view: Any = EvaluatorView(consumer, self._settings, self._redaction)
         app = FastAPI(title="Understudy evaluator", docs_url=None, redoc_url=None)
-        handle_errors(app)
+        prepare(app)
         line: Any = CommitLine(member, partition)
         add_experiments(app, view, line)
         add_baseline(app, view)
@@ -173,10 +177,10 @@ class Api:
         app = FastAPI(
             title="Understudy evaluator", version=__version__, docs_url=None, redoc_url=None
         )
-        handle_errors(app)
+        prepare(app)
         evaluator = self._evaluator
 
-        add_pages(app, "evaluator")
+        add_pages(app, "evaluator", self._settings)
 
         @app.get("/healthz")
         async def healthz() -> Response:

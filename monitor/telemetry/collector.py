@@ -129,7 +129,12 @@ class PlaneCollector(Collector):
             yield from drift_families(self._plane.pipeline.findings_loop)
             yield from finding_families(self._plane.pipeline.findings_loop.service)
         yield from objective_families(self._plane)
-        outcomes = self._plane.ingest.outcomes
+        halves = self._plane.ingest.pairs.outcomes
+        outcomes = {
+            **self._plane.ingest.outcomes,
+            # Events whose other half never came, and those that made room for others.
+            **{("cloudevents", name): halves[name] for name in ("expired", "overflow")},
+        }
         yield counter(
             "ingested",
             "Posted records and events, by outcome.",

@@ -97,6 +97,7 @@ def test_openapi_describes_every_path(plane: PlaneProcess) -> None:
         "/v1/status",
         "/v1/models",
         "/v1/records",
+        "/v1/session",
         "/v1/config/reload",
         "/v1/experiments",
         "/v1/experiments/{name}",
@@ -217,14 +218,28 @@ def test_without_a_token_nobody_reloads_from_afar(tmp_path: Path) -> None:
         assert "UNDERSTUDY_TEST_TOKEN" in body["error"]["message"]
 
 
-def test_records_need_the_token_once_others_can_ask(tmp_path: Path) -> None:
+def test_reading_needs_the_token_once_others_can_ask(tmp_path: Path) -> None:
     plane = PlaneProcess(tmp_path)
     plane.config["control"]["listen"] = f"0.0.0.0:{plane.port}"
     with plane.start(UNDERSTUDY_TEST_TOKEN=TOKEN):
-        assert plane.get("/v1/records").status_code == 401
         good = {"authorization": f"Bearer {TOKEN}"}
-        assert plane.get("/v1/records", headers=good).status_code == 200
-        assert plane.get("/metrics").status_code == 200
+        for path in ("records", "status", "drift", "experiments", "findings", "models"):
+            assert plane.get(f"/v1/{path}").status_code == 401
+            assert plane.get(f"/v1/{path}", headers=good).status_code == 200
+        # Probes and scrapes ask by the address of the pod, or by a name within the cluster.
+        for path in ("healthz", "metrics", ""):
+            for host in ("10.1.2.3:9090", "understudy.serving.svc:9090"):
+                assert plane.get(f"/{path}", headers={"host": host}).status_code == 200
+            assert plane.get(f"/{path}", headers={"host": "evil.example"}).status_code == 403
+        for command in (["top", "--once"], ["findings", "list"], ["experiment", "list"]):
+            arguments = [*command, "--url", plane.url]
+            asked = CliRunner().invoke(main, arguments)
+            assert asked.exit_code == 1
+            assert "UNDERSTUDY_TOKEN" in asked.stderr + str(asked.exception)
+            (tmp_path / "token").write_text(TOKEN)
+            arguments += ["--token-file", str(tmp_path / "token")]
+            found = CliRunner().invoke(main, arguments)
+            assert (found.exit_code, found.stderr) == (0, "")
 
 
 def test_a_taken_port_does_not_stop_the_evaluation(tmp_path: Path) -> None:

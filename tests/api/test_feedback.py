@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_fd_to_metric_families
 
 from tests.support.patience import eventually, patient
 from tests.support.plane_process import ARMS, PlaneProcess, WorkerEnd, encoded
-from understudy.monitor.api.feedback import MOST_BYTES
+from understudy.monitor.api.access import BULK_BODY
 from understudy.monitor.labels.label import MOST_ITEMS
 from understudy.monitor.records import frames, record
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_refused(plane: PlaneProcess) -> None:
         ),
         ([3] * 30, 422, "and 10 more"),
         ([{"request_id": "r", "label": 1}] * (MOST_ITEMS + 1), 413, "more than 10,000 items"),
-        (b" " * (MOST_BYTES + 1), 413, "more than 8,388,608 bytes"),
+        (b" " * (BULK_BODY + 1), 413, "more than 8,388,608 bytes"),
     ]
     for body, code, message in cases:
         answer = post(plane, body)

@@ -20,6 +20,7 @@ from tests.support.plane_process import PATIENCE, PlaneProcess, WorkerEnd, encod
 from tests.support.ports import free_port
 from tests.support.traffic import count_traffic
 from understudy.monitor.cli import top_view as top
+from understudy.monitor.cli.client import Client
 from understudy.monitor.records import frames
 
 
@@ -40,7 +41,7 @@ def test_one_frame_shows_what_matters_without_colour(
     plane: PlaneProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert top.run(plane.url, once=True) == 0
+    assert top.run(Client(plane.url), once=True) == 0
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "Understudy degraded" in shown
@@ -67,7 +68,7 @@ def test_one_frame_shows_what_matters_without_colour(
 def test_json_is_the_status_document(
     plane: PlaneProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert top.run(plane.url + "/", as_json=True) == 0
+    assert top.run(Client(plane.url + "/"), as_json=True) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["records"]["eligible"] == 20
 
@@ -87,7 +88,8 @@ def test_the_live_view_refreshes_and_ends_with_ctrl_c(plane: PlaneProcess) -> No
         "import signal, sys; from understudy.monitor.cli import top_view as top\n"
         # A shell that runs the tests in the background ignores Ctrl-C, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.exit(top.run({plane.url!r}, interval=0.1))"
+        "from understudy.monitor.cli.client import Client\n"
+        f"sys.exit(top.run(Client({plane.url!r}), interval=0.1))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -110,7 +112,7 @@ def test_the_live_view_refreshes_and_ends_with_ctrl_c(plane: PlaneProcess) -> No
 
 def test_an_unreachable_service_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    assert top.run(url, once=True) == 1
+    assert top.run(Client(url), once=True) == 1
     said = capsys.readouterr().err
     assert f"{url}/v1/status" in said
     assert "understudy serve" in said
@@ -134,13 +136,13 @@ def test_another_server_at_the_address_is_reported(
     with HTTPServer(("127.0.0.1", 0), Other) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert top.run(f"http://127.0.0.1:{server.server_port}", once=True) == 1
+        assert top.run(Client(f"http://127.0.0.1:{server.server_port}"), once=True) == 1
         thread.join()
     assert "--url" in capsys.readouterr().err
 
 
 def test_an_invalid_url_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    assert top.run("127.0.0.1:9090", once=True) == 1
+    assert top.run(Client("127.0.0.1:9090"), once=True) == 1
     assert "--url" in capsys.readouterr().err
 
 

@@ -16,7 +16,6 @@ from understudy.common.files import (
     json_lines,
     json_objects,
     lines,
-    lines_of,
 )
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.files import of_bodies, of_rows
@@ -56,8 +55,6 @@ def test_a_byte_order_mark_before_json_lines(tmp_path: Path) -> None:
     assert [case.kind for case in load_cases(path)] == ["malformed"] * 2
     assert len(of_bodies(path, "/", 10, {})) == 2
     assert [one.data[:1] for one in open_log(path).lines()] == [b"{", b"{"]
-    assert [number for number, _ in lines_of(path.read_bytes())] == [1, 3]
-    assert next(lines_of(BOM + line))[1] == line.rstrip(b"\n")
 
 
 def test_a_mark_later_in_a_file_is_content(tmp_path: Path) -> None:

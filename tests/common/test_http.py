@@ -22,7 +22,7 @@ from tests.support.certificates import self_signed
 from tests.support.webhook_receiver import Receiver, receiver
 from understudy.common.http import call, is_loopback
 from understudy.loadtest.chaos import actions, probes
-from understudy.monitor.cli import top
+from understudy.monitor.cli import top_view as top
 from understudy.monitor.cli.client import Client
 from understudy.monitor.errors import ApiError, DeliveryError
 from understudy.monitor.findings.post import context, post
@@ -212,7 +212,7 @@ def own_services(url: str) -> dict[str, Any]:
     middleware = UnderstudyMiddleware(None, url=url, model="m")  # type: ignore[arg-type]
     asked = {
         "command": _error(lambda: Client(url).get("/v1/status")),
-        "top": _error(lambda: top.fetch(url)),
+        "top": _error(lambda: top.fetch(Client(url))),
         "fault proxy": _error(lambda: actions._api("GET", url)),
         "probe": probes.answers(url),
         "metric": _error(lambda: probes.metric(url, "up")),

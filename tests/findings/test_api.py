@@ -25,8 +25,9 @@ from tests.support.ports import free_port
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
 from tools.parts.debian import environment, need
-from understudy.monitor.api.app import handle_errors
+from understudy.monitor.api.app import prepare
 from understudy.monitor.api.findings import add_findings
+from understudy.monitor.api.guard import Guard
 from understudy.monitor.cli.findings import findings as command
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.console.findings import in_short
@@ -60,12 +61,18 @@ class Service:
         }
         self.plane: EvaluationPlane = make_plane(Settings.from_json(data), run_dir, "run-1")
         app = FastAPI()
-        handle_errors(app)
+        prepare(app)
         add_findings(app, self.plane, self.service)
         self.url = f"http://127.0.0.1:{free_port()}"
         port = int(self.url.rpartition(":")[2])
         self._server = uvicorn.Server(
-            uvicorn.Config(app, "127.0.0.1", port, log_level="error", lifespan="off")
+            uvicorn.Config(
+                Guard(app, self.plane.settings),
+                "127.0.0.1",
+                port,
+                log_level="error",
+                lifespan="off",
+            )
         )
         self._thread = threading.Thread(target=self._server.run)
 
@@ -208,14 +215,16 @@ def test_changing_calls_need_the_token(service: Service, monkeypatch: pytest.Mon
     assert service.post(f"/v1/findings/{id_}/close", note, headers=bearer).status_code == 200
 
 
-def test_single_records_need_the_token_on_public_addresses(
+def test_findings_and_records_need_the_token_on_public_addresses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TOKEN, "correct horse")
     with Service(tmp_path, "0.0.0.0") as service:
         id_ = service.report(signal())
-        assert service.get(f"/v1/findings/{id_}").status_code == 200
-        assert service.get(f"/v1/findings/{id_}/records").status_code == 401
+        good = {"authorization": "Bearer correct horse"}
+        for path in (f"/v1/findings/{id_}", f"/v1/findings/{id_}/records", "/v1/incidents"):
+            assert service.get(path).status_code == 401
+            assert service.get(path, headers=good).status_code == 200
 
 
 def test_every_call_is_described(service: Service) -> None:

@@ -10,10 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.monitor.labels import label as labels
-from understudy.monitor.labels.label import FeedbackError, Label, TooManyError, parse
+from understudy.monitor.labels.label import (
+    Fault,
+    FeedbackError,
+    Label,
+    LabelParser,
+    TooManyError,
+)
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson; charset=utf-8"
+
+
+def parse(body: bytes, content_type: str) -> tuple[list[tuple[int, Label]], list[Fault]]:
+    parser = LabelParser(content_type)
+    for start in range(0, len(body), 65536):
+        parser.feed(body[start : start + 65536])
+    return parser.finish()
 
 
 def fault_of(item: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,3 +121,107 @@ def plant(data: object, at: int) -> object:
 @given(values, st.integers(0, 1000))
 def test_a_secret_is_never_shown(data: object, at: int) -> None:
     assert SECRET not in repr(Redaction(["ssn"]).payload(plant(data, at)).data)
+
+
+# Where a hidden value may stand besides under its key ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"/p?ssn={SECRET}",
+        f"/p?%73sn={SECRET}",
+        f"/p?%2573sn={SECRET}",
+        f"/p?a=1;ssn={SECRET}",
+        f"/p;ssn={SECRET}/x",
+        f"/p?customer[ssn]={SECRET}",
+        f"/p?customer%5Bssn%5D={SECRET}",
+        f"/p?customer.ssn={SECRET}",
+        f"/p?+SSN+={SECRET}",
+        f"/p?%EF%BC%B3%EF%BC%B3%EF%BC%AE={SECRET}",
+        f"/p?filter=%7B%22ssn%22%3A%22{SECRET}%22%7D",
+        f"/p?filter=ssn%3A{SECRET}",
+        f"/people/ssn/{SECRET}?x=1",
+    ],
+)
+def test_a_hidden_value_in_a_target_is_not_shown(target: str) -> None:
+    shown = Redaction(["ssn"]).target(target)
+    assert SECRET not in shown
+    assert REDACTED in shown
+    assert Redaction(["other"]).target(target) == target
+
+
+def test_the_rest_of_a_target_is_shown() -> None:
+    redaction = Redaction(["ssn"])
+    for target in ("/v2/models/a/infer?x=1&y=%20z&flag", "/a//b/?q", "/ssns/1?assn=2", "/", ""):
+        assert redaction.target(target) == target
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ssn", SECRET),
+        ("SSN", SECRET),
+        ("x-ssn", SECRET),
+        ("x-person", f"name=ada; ssn={SECRET}"),
+        ("x-person", f'{{"a": [{{"ssn": "{SECRET}"}}]}}'),
+        ("x-person", f"ssn: {SECRET}, age: 3"),
+        ("authorization", f"Bearer {SECRET}"),
+        ("Cookie", f"session={SECRET}"),
+        ("x-api-key", SECRET),
+    ],
+)
+def test_a_hidden_value_in_a_header_is_not_shown(name: str, value: str) -> None:
+    assert SECRET not in Redaction(["ssn"]).header(name, value)
+
+
+def test_credentials_are_hidden_without_any_rule() -> None:
+    redaction = Redaction(())
+    assert redaction.header("Authorization", "Bearer x") == REDACTED
+    assert redaction.header("x-segment", "ssn=1") == "ssn=1"
+
+
+@pytest.mark.parametrize(
+    "name", ["ＳＳＮ", " ssn ", "customer. ssn", "s\u200bsn", "s\u00adsn", "Ssn\t"]
+)
+def test_names_that_look_alike_are_the_same(name: str) -> None:
+    redaction = Redaction(["ssn"])
+    assert redaction.hides(name)
+    assert SECRET not in repr(redaction.payload({"rows": [{name: SECRET}]}).data)
+    assert Redaction([name]).hides("customer.ssn")
+
+
+PLACES = {
+    "json in a text": lambda inner: {"a": json.dumps(inner)},
+    "json in a list of texts": lambda inner: {"data": [" " + json.dumps([inner])]},
+    "json in json in a text": lambda inner: {"a": json.dumps({"b": json.dumps(inner)})},
+    "object": lambda inner: {"a": inner},
+    "list": lambda inner: [1, inner],
+}
+
+
+@given(
+    values,
+    st.integers(0, 1000),
+    st.lists(st.sampled_from(sorted(PLACES)), max_size=3),
+    st.sampled_from(["ssn", "SSN", "ｓｓｎ", "ssn "]),
+)
+def test_a_secret_is_shown_at_no_place_of_a_payload(
+    data: object, at: int, places: list[str], name: str
+) -> None:
+    payload = json.loads(json.dumps(plant(data, at)).replace('"ssn"', json.dumps(name)))
+    for place in places:
+        payload = PLACES[place](payload)
+    redaction = Redaction(["ssn"])
+    shown = redaction.payload(payload)
+    assert SECRET not in repr(shown.data)
+    assert shown.hits
+    assert redaction.touches({"column": payload})
+    assert SECRET not in repr(redaction.columns({"column": [payload]}))
+
+
+@given(st.text(max_size=30), st.sampled_from("&;, \n"), st.sampled_from(["=", ":", ": ", "="]))
+def test_a_text_of_pairs_hides_the_value_of_a_hidden_name(
+    text: str, between: str, mark: str
+) -> None:
+    assert SECRET not in Redaction(["ssn"]).text(f"{text}{between}ssn{mark}{SECRET}")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from starlette.routing import Route
 
 from tests.support.evaluation import SHADOW, config_of
+from understudy.monitor.api.guard import Guard
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.kafka.commands import CommandQueue
@@ -67,7 +68,8 @@ def settings_of(config: Config) -> Settings:
 
 
 def routes(app: Any) -> Iterator[tuple[str, str]]:
-    """Method and path of everything that the application answers."""
+    """Method and path of everything that the application behind a guard answers."""
+    app = app.app if isinstance(app, Guard) else app
     for route in app.routes:
         inner = getattr(route, "original_router", None)  # how newer versions of FastAPI include
         if inner is not None:
@@ -89,8 +91,8 @@ def evidence_consumer(folder: Path) -> EvidenceConsumer:
     return EvidenceConsumer(config(folder), ["0"])
 
 
-def evaluator_api(folder: Path, url: str = "", **members: Any) -> Api:
-    """The API of an evaluator that is a member of a group of two, without the brokers: ``url`` is
+def evaluator_api(folder: Path, url: str = "", **members: Any) -> Guard:
+    """The guarded API of an evaluator that is a member of a group of two, without the brokers: ``url`` is
     that of the other one."""
     declared = config(folder, kafka={"bootstrap": ["127.0.0.1:1"]})
     evaluator = Evaluator(declared, Options(kafka_of(declared), "evaluator-0"))
@@ -101,4 +103,5 @@ def evaluator_api(folder: Path, url: str = "", **members: Any) -> Api:
         owner=lambda _: url or None,
     )
     evaluator.member = group
-    return Api(evaluator, settings_of(declared))
+    settings = settings_of(declared)
+    return Guard(Api(evaluator, settings), settings)

@@ -23,6 +23,7 @@ from tests.support.patience import patient
 from tests.support.plane_process import encoded, free_port
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
+from understudy.monitor.api.guard import Guard
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive import recorder as recording
 from understudy.monitor.archive.recorder import Recorder
@@ -30,7 +31,7 @@ from understudy.monitor.codecs import Table
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.config.notify import Notification
-from understudy.monitor.errors import FindingStateError
+from understudy.monitor.errors import FindingStateError, IngestError
 from understudy.monitor.evidence import decoding, mirrored
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.joiner import PairJoiner
@@ -214,8 +215,29 @@ def test_ids_by_which_records_are_known_again_are_bounded(monkeypatch: pytest.Mo
     service = IngestService(known, lambda *_: None)
     item = {"model": "delays", "features": {"a": 1}, "predictions": {"p": 0.5}}
     for number in range(20):
-        assert service.records([{**item, "request_id": f"r-{number}"}]).accepted == 1
+        post = service.post()
+        post.add({**item, "request_id": f"r-{number}"})
+        assert service.records(post).accepted == 1
     assert len(service._known_ids) == 5
+
+
+def test_payloads_of_a_post_are_bounded_also_where_they_repeat_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ingesting, "MAX_POST_BYTES", 10_000)
+    known = KnownModels([("delays", "1", "kserve-v1")], list(ARMS))
+    service = IngestService(known, lambda *_: None)
+    post = service.post()
+    item = {"features": {"x" * 100: [1.0] * 30}, "predictions": {"p": [0.5] * 30}}
+    post.add(item)
+    post.add(item)
+    with pytest.raises(IngestError, match="several calls"):
+        post.add(item)
+    long = {"features": {"x" * 10_000: [1.0] * 1000}, "predictions": {"p": [0.5] * 1000}}
+    other = service.post()
+    other.add(long)
+    ((_, reason),) = other.result.refused
+    assert "names, once for each row" in reason
 
 
 def test_lines_that_wait_for_the_log_of_records_are_bounded(
@@ -262,8 +284,8 @@ def test_posted_records_are_bounded_in_bytes_and_items(tmp_path: Path) -> None:
     import httpx
     import orjson
 
+    from understudy.monitor.api.access import BULK_BODY
     from understudy.monitor.api.app import build
-    from understudy.monitor.api.ingest import MOST_BYTES
     from understudy.monitor.ingest.records import MOST_ITEMS
 
     (tmp_path / "run").mkdir()
@@ -279,7 +301,7 @@ def test_posted_records_are_bounded_in_bytes_and_items(tmp_path: Path) -> None:
             return (await client.post(path, content=body, headers=headers)).status_code
 
     for path in ("/v1/records", "/v1/cloudevents", "/v1/feedback"):
-        assert asyncio.run(post(path, b" " * (MOST_BYTES + 1))) == 413
+        assert asyncio.run(post(path, b" " * (BULK_BODY + 1))) == 413
     assert asyncio.run(post("/v1/records", orjson.dumps([{}] * (MOST_ITEMS + 1)))) == 422
 
 
@@ -342,7 +364,9 @@ def test_rows_that_wait_for_others_are_bounded(tmp_path: Path) -> None:
     assert len(watch._rows) <= watching._MOST_LAYOUTS
 
 
-def test_requests_of_the_control_api_that_are_answered_together_are_bounded() -> None:
+def test_requests_of_the_control_api_that_are_answered_together_are_bounded(
+    tmp_path: Path,
+) -> None:
     """Calls that wait for the thread of a consumer are among them."""
     app = FastAPI()
     app.get("/")(lambda: "here")
@@ -354,7 +378,7 @@ def test_requests_of_the_control_api_that_are_answered_together_are_bounded() ->
         return int((await reader.readuntil(b"\r\n")).split()[1])
 
     async def run() -> tuple[int, int]:
-        server = ApiServer(app, "127.0.0.1", port)
+        server = ApiServer(Guard(app, settings_of(config_of(tmp_path))), "127.0.0.1", port)
         serving = asyncio.create_task(server.serve())
         async with asyncio.timeout(patient(30)):
             while not server._server.started:

@@ -17,18 +17,22 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from tests.support.control_api import evaluator_api, filled, routes, settings_of
 from tests.support.evaluation import config_of
 from tests.support.plane_process import encoded
+from tests.support.ports import free_port
 from tests.support.webhook_receiver import receiver
 from understudy.monitor.api.app import build
+from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive.export import to_parquet
 from understudy.monitor.archive.reading import open_log
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.archive.records import Log
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Builder as Blocks
@@ -344,7 +348,8 @@ def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
     pytest.importorskip("kafka", reason="kafka-python is an extra")
     config = world(tmp_path, mapped=True)
     (tmp_path / "state").mkdir()
-    app = Api(evaluator_api(tmp_path / "state")._evaluator, settings_of(config))
+    api: Any = evaluator_api(tmp_path / "state").app
+    app = Api(api._evaluator, settings_of(config))
     member: Any = app._evaluator.member
     judge = EvidenceConsumer(config, ["0"])
     judge.pipeline.feed(evidence(config, mapped=True))
@@ -427,3 +432,41 @@ def test_rules_that_are_added_hold_from_the_reload_on(tmp_path: Path, mapped: bo
     for path, text in shown(plane).items():
         assert SECRET not in text, path
     assert "[redacted]" in shown(plane)["/v1/experiments/shadowed/disagreements"]
+
+
+def test_no_command_prints_a_hidden_value(story: dict[str, Any], tmp_path: Path) -> None:
+    plane = story["plane"]
+    line: Any = SimpleNamespace()
+    ledger = plane.pipeline.findings_loop.service.ledger
+    commands = [
+        *(["top", "--once"], ["top", "--json"], ["findings", "list"], ["findings", "history"]),
+        *(["findings", "list", "--state", "all", "--json"], ["objectives"]),
+        *(["experiment", "list"], ["experiment", "show", "shadowed"]),
+        ["experiment", "report", "shadowed", "-o", str(tmp_path / "report.html")],
+        *(["findings", "show", finding.id] for finding in ledger.all()),
+        *(["findings", "show", finding.id, "--json"] for finding in ledger.all()),
+    ]
+
+    async def run() -> dict[str, str]:
+        server = ApiServer(build(plane, line), "127.0.0.1", port := free_port())
+        task = asyncio.create_task(server.serve())
+        found = {}
+        for command in commands:
+            arguments = [*command, "--url", f"http://127.0.0.1:{port}"]
+            for _ in range(500):
+                done = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+                if "is 'understudy serve' running" not in done.output + str(done.exception):
+                    break
+                await asyncio.sleep(0.05)
+            assert done.exit_code == 0, (command, done.output, done.exception)
+            found[" ".join(command)] = done.output
+        server.stop()
+        await task
+        return found
+
+    printed = asyncio.run(run())
+    printed["report"] = (tmp_path / "report.html").read_text()
+    for command, text in printed.items():
+        assert SECRET not in text, command
+        assert NUMBER not in text, command
+    assert "country" in printed["top --json"]

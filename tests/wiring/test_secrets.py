@@ -22,8 +22,9 @@ from tests.support.patience import patient
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
 from understudy.common.http import call
+from understudy.monitor.api.access import Access
 from understudy.monitor.api.app import build
-from understudy.monitor.api.security import refuse_change
+from understudy.monitor.api.security import refuse
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.checks import problems_at_start
 from understudy.monitor.config.kafka import Kafka
@@ -217,7 +218,7 @@ def test_the_tokens_are_compared_in_constant_time_and_as_a_whole(
         (TOKEN + "x", 403),
         (TOKEN.upper(), 403),
     ):
-        refused = refuse_change(settings, {"authorization": f"Bearer {given}"})
+        refused = refuse(settings, Access.CHANGE, {"authorization": f"Bearer {given}"})
         assert (refused[0] if refused else None) == status
     assert len(compared) == 4
 

@@ -52,20 +52,6 @@ def numbered(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, content
 
 
-def lines_of(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """As :func:`numbered`, for bytes in memory; lines are copied one at a time."""
-
-    def split() -> Iterator[bytes]:
-        start = 0
-        while start < len(body):
-            stop = body.find(b"\n", start)
-            stop = len(body) if stop < 0 else stop
-            yield body[start:stop]
-            start = stop + 1
-
-    return numbered(split())
-
-
 def json_lines(
     path: Path, broken: Broken = fail, loads: Callable[[bytes], Any] = orjson.loads
 ) -> Iterator[tuple[int, int, Any]]:

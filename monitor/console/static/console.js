@@ -74,3 +74,36 @@ function ended(found) {
   }
   return made;
 }
+// JSON from the service. Once it wants the token, the reader is asked for it and signed in by a
+// cookie, which the links of the page send too.
+async function read(path) {
+  const answer = await fetch(path, {cache: 'no-store'});
+  if (answer.status !== 401) return answer;
+  await signIn((await answer.json()).error.message);
+  return read(path);
+}
+let signing = null;
+function signIn(why) {
+  signing = signing || new Promise(resolve => {
+    const token = node('input'), button = node('button', 'Sign in'), trouble = node('p', '', 'bad');
+    token.type = 'password';
+    token.autocomplete = 'off';
+    token.setAttribute('aria-label', 'Token');
+    async function send() {
+      try {
+        const answer = await fetch('v1/session',
+          {method: 'POST', headers: {authorization: 'Bearer ' + token.value}});
+        if (!answer.ok) throw new Error((await answer.json()).error.message);
+        signing = null;
+        resolve();
+      } catch (error) { trouble.textContent = error.message; }
+    }
+    button.addEventListener('click', send);
+    token.addEventListener('keydown', event => { if (event.key === 'Enter') send(); });
+    document.getElementById('state').replaceChildren(node('span', 'not signed in', 'warn'));
+    document.getElementById('content').replaceChildren(section('Token of the control API',
+      node('p', why, 'soft'), put(node('p'), token, button), trouble));
+    token.focus();
+  });
+  return signing;
+}

@@ -1,6 +1,6 @@
 'use strict';
 async function get(path) {
-  const answer = await fetch(path, {cache: 'no-store'});
+  const answer = await read(path);
   const data = await answer.json();
   return answer.ok ? data : {trouble: data.error ? data.error.message : String(answer.status)};
 }

@@ -127,7 +127,7 @@ function draw(s) {
 }
 async function refresh() {
   try {
-    const answer = await fetch('v1/status', {cache: 'no-store'});
+    const answer = await read('v1/status');
     if (!answer.ok) throw new Error('status ' + answer.status);
     draw(await answer.json());
   } catch (error) {

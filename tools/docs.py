@@ -36,7 +36,8 @@ problem. `understudy config schema` prints its JSON Schema, for editors.
 * **Durations** are seconds, or a number with a unit, `ms`, `s`, `m`, `h` or `d`: `250ms`, `5s`, `2m`.
 * **Sizes** are bytes, or a whole number with `KiB`, `MiB` or `GiB`: `256KiB`.
 * File names are relative to the folder of the configuration file.
-* Secrets come from environment variables only. The file contains the name of the variable.
+* Secrets come from environment variables, of which the file contains the name. Values of headers may also come
+  from files.
 * SIGHUP, or a call to the control API, reloads the file. If it is invalid, the running configuration stays
   active, and the reason is logged and shown in the status. Changes of `listen` (except the certificate
   files), `control`, `workers` and `state_dir` need a restart.
@@ -74,12 +75,17 @@ class Page:
         self.places: dict[str, str] = {}
 
     def target(self, value: dict[str, Any]) -> tuple[str, str] | None:
-        """Name of the section that a value holds, and what to add to its path for a list."""
+        """Name of the section that a value holds, and what to add to its path for a list, or for
+        a mapping with any keys."""
         for part in (value, *value.get("anyOf", []), *value.get("allOf", [])):
             if "$ref" in part:
                 return part["$ref"].rpartition("/")[2], ""
             if "$ref" in part.get("items", {}):
                 return part["items"]["$ref"].rpartition("/")[2], "[]"
+        inner = value.get("additionalProperties")
+        for part in inner.get("anyOf", ()) if isinstance(inner, dict) else ():
+            if "$ref" in part:
+                return part["$ref"].rpartition("/")[2], ".NAME"
         return None
 
     def kind(self, value: dict[str, Any]) -> str:
@@ -121,7 +127,8 @@ class Page:
             if target is not None:
                 place = f"{path}.{key}{target[1]}" if path else f"{key}{target[1]}"
                 seen = self.places.setdefault(target[0], place)
-                kind = ("list of " if target[1] else "") + f"mapping, see `{seen}`"
+                what = {"": "", "[]": "list of ", ".NAME": "mapping of text or "}[target[1]]
+                kind = f"{what}mapping, see `{seen}`"
                 if key == "listen" and not path:
                     kind = f"address, or {kind}"
                 if seen == place:

@@ -216,6 +216,7 @@ def read_arrow(data: bytes, outer: bool) -> int:
     count = 0
     for row in zip(*columns, strict=True):
         record = Record()
+        record.proxy_id = 0
         for name, cell in zip((*NUMBERS, *TEXTS), row, strict=False):
             setattr(record, name, cell)
         cells = row[several:]
@@ -253,6 +254,7 @@ def read_lines(data: bytes) -> int:
     for line in zstandard.ZstdDecompressor().decompress(data).split(b"\n"):
         one = orjson.loads(line)
         record = Record()
+        record.proxy_id = 0
         for name in NUMBERS:
             setattr(record, name, one[name])
         for name in TEXTS:

@@ -97,6 +97,7 @@ def blocks_of(requests: int, partitions: int, seed: int = 2) -> list[tuple[int, 
         now = BEGAN + number / RATE
         for role in (0, 1):
             one = Record()
+            one.proxy_id = 0
             one.model, one.arm, one.role, one.outcome, one.assigned = 0, role, role, 0, 0
             one.status, one.started = 200, now
             one.duration_ns = int(seconds[number, role] * 1e9)

@@ -105,6 +105,7 @@ def _exchange(
     assigned: int,
 ) -> Exchange:
     one = Record()
+    one.proxy_id = 0
     one.model, one.arm, one.role, one.outcome, one.assigned = 0, arm, role, outcome, assigned
     one.status = 200 if outcome == records.OK else 500
     one.started, one.duration_ns = started, int(seconds * 1e9)

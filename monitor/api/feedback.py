@@ -142,6 +142,16 @@ class Feedback(BaseModel):
     )
     waiting: dict[str, int] = {}
     purged: dict[str, int] = Field({}, description="Deleted, by reason.")
+    repeated: dict[str, int] = Field(
+        {},
+        description="By arm, predictions whose request id was used before: the first one gets the"
+        " label.",
+    )
+    unmatched: dict[str, int] = Field(
+        {},
+        description="Of the last labels, those whose prediction is not known (orphan) or too old"
+        " (late).",
+    )
     coverage: dict[str, Coverage] = Field({}, description="By arm.")
     delays: dict[str, Delays] = Field({}, description="By arm.")
     queued: int = Field(0, description="Predictions waiting to be written.")

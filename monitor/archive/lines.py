@@ -43,6 +43,7 @@ def record_line(record: Record) -> bytes:
                 **{name: getattr(record, f"{name}_ns") / 1e9 for name in _TIMES},
                 "request_size": record.request_size,
                 "response_size": record.response_size,
+                "proxy_id": record.proxy_id,
                 **{name: getattr(record, name).decode("latin-1") for name in _TEXTS},
                 **{name: _text(getattr(record, f"{name}_body")) for name in _BODIES},
             }
@@ -104,6 +105,7 @@ def read_record(data: Mapping[str, Any]) -> bytes:
             _bytes(data.get("request")),
             _bytes(data.get("response")),
             int(data.get("assigned", 0)),
+            int(data.get("proxy_id", 0)),
         )
     except KeyError as error:
         raise ReplayError(f"record: {error.args[0]} is missing") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def config() -> None:
 def check(file: Path, as_json: bool) -> None:
     """Check FILE, and print one line for each problem. Exits 0 or 2.
 
-    Warnings name limits that differ between champion and challengers, and experiments that may
-    decide before a time limit has passed; the exit code stays 0.
+    Warnings name limits that differ between champion and challengers, experiments that may decide
+    before a time limit has passed, challengers that serve clients without their credentials, and
+    values of headers that cannot be read here; the exit code stays 0.
 
     \b
     Example:
@@ -39,6 +41,7 @@ def check(file: Path, as_json: bool) -> None:
     """
     from understudy.monitor.config.checks import warnings_of
     from understudy.monitor.config.declared import unfit
+    from understudy.monitor.config.header_values import values_of
     from understudy.monitor.config.load import load
     from understudy.monitor.routing.routes import Routes
 
@@ -46,7 +49,8 @@ def check(file: Path, as_json: bool) -> None:
     warnings: list[tuple[str, str]] = []
     try:
         config = load(file)
-        warnings = warnings_of(config)
+        # The environment is that of the service, which may be another machine's.
+        warnings = [*warnings_of(config), *values_of(config, os.environ)[1]]
         # With the experiments that run now, where the service's state is on this machine.
         problems = unfit(config, Routes.load(Path(config.state_dir)))
     except ConfigError as error:

@@ -23,6 +23,8 @@ class Reason(StrEnum):
     INTERNAL = "internal"
     NOT_READ = "not_read"
     """The configuration says so: no fault."""
+    ROWS_DIFFER = "rows_differ"
+    """An answer was read, but has another number of rows than its request."""
 
 
 @dataclass(slots=True)  # not frozen: that would double the time to make one, of two per record

@@ -40,13 +40,31 @@ def problems_of(config: Config, serving: Collection[str] = ()) -> list[Problem]:
 
 
 def warnings_of(config: Config) -> list[Problem]:
-    """Limits that differ between champion and challengers, each with the keys of both, and
-    experiments that may decide before a time limit has passed.
+    """Limits that differ between champion and challengers, each with the keys of both, experiments
+    that may decide before a time limit has passed, and challengers that serve clients without
+    their credentials although the file does not say so.
 
     They are valid. Answers beyond the smaller limit cannot be compared, or differ for a reason that
-    is not the model's. What a request that hangs would have shown is known at its time limit.
+    is not the model's. What a request that hangs would have shown is known at its time limit. A
+    challenger that needs credentials refuses clients whom the champion serves.
     """
-    return [*_unequal_limits(config), *_early_decisions(config)]
+    return [*_unequal_limits(config), *_early_decisions(config), *_credentials(config)]
+
+
+def _credentials(config: Config) -> Iterator[Problem]:
+    for index, challenger in enumerate(config.challengers):
+        if "credentials" in challenger.model_fields_set:
+            continue
+        serves = [
+            e.name for e in config.experiments if e.routes and challenger.name in e.challengers
+        ]
+        if serves:
+            yield (
+                f"challengers[{index}].credentials",
+                "credentials of clients (Authorization, Cookie, API keys) are removed from their "
+                f"requests, also when {challenger.name} serves clients in {', '.join(serves)}: "
+                "write `credentials: forward` if it needs them, `credentials: remove` if not",
+            )
 
 
 def _unequal_limits(config: Config) -> Iterator[Problem]:

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 from understudy.monitor.config import model
 from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.headers import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
 from understudy.monitor.routing import plan
+from understudy.monitor.routing.names import matcher
 from understudy.monitor.routing.routes import Assignment, Routes
 from understudy.shadow.assignment import OUT, Allocation, threshold
 
@@ -23,6 +25,9 @@ REPEAT_SUFFIX = "-again"
 
 def compile_plan(config: model.Config, generation: int, routes: Routes | None = None) -> plan.Plan:
     """The plan for ``config``; ``generation`` numbers the plans of a run.
+
+    Headers whose values are not in ``config`` are left out; see
+    :func:`understudy.monitor.config.header_values.with_values`.
 
     ``routes`` is the assignment in force, but for experiments whose model servers are others now:
     what was decided on the ones before does not hold for them. A challenger that serves clients
@@ -74,14 +79,9 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         capture=plan.Capture(config.capture.max_body, tuple(config.capture.headers)),
         handoff=plan.HandOff(max_bytes=config.handoff.max_bytes),
         tls=plan.ListenTls(tls.certificate, tls.key) if tls is not None else None,
+        client_request_ids=config.listen.client_request_ids,
         faults=tuple(plan.Fault(arms.index(f.arm), f.share, f.status) for f in config.faults),
     )
-
-
-_CREDENTIALS = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
-)
-"""Headers that do not choose a model: they are exchanged while it stays."""
 
 
 def servers_of(config: model.Config, experiment: Experiment) -> dict[str, str]:
@@ -90,11 +90,13 @@ def servers_of(config: model.Config, experiment: Experiment) -> dict[str, str]:
     servers: list[model.Server] = [config.champion]
     servers += [c for c in config.challengers if c.name in experiment.challengers]
     digests = {}
+    is_credential = matcher((*CREDENTIAL_HEADERS, *config.credentials.headers))
     for server in servers:
+        # A value from elsewhere is a secret, which is exchanged while the model stays.
         headers = sorted(
-            (name.lower(), value)
-            for name, value in server.headers.items()
-            if name.lower() not in _CREDENTIALS
+            (name, header.value)
+            for name, header in server.headers.items()
+            if header.value is not None and not is_credential(name.encode())
         )
         text = repr((server.url, server.host, headers))
         digests[server.name] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
@@ -302,8 +304,9 @@ def _copied(
     )
 
 
-def _upstream(config: model.Config, upstream: model.Upstream) -> plan.Upstream:
+def _upstream(config: model.Config, upstream: model.Champion | model.Challenger) -> plan.Upstream:
     """The settings that champion and challengers share."""
+    removes = upstream.credentials == "remove"
     parts = urlsplit(upstream.url)
     secure = parts.scheme == "https"
     tls = upstream.tls or model.UpstreamTls()
@@ -314,7 +317,14 @@ def _upstream(config: model.Config, upstream: model.Upstream) -> plan.Upstream:
         tls=plan.Tls(tls.verify, tls.ca, tls.server_name) if secure else None,
         path_prefix=parts.path.rstrip("/"),
         host_header=upstream.host,
-        headers=tuple(upstream.headers.items()),
+        headers=tuple(
+            (name, header.value)
+            for name, header in upstream.headers.items()
+            if header.value is not None
+        ),
+        removed_headers=tuple(upstream.remove_headers),
+        credential_headers=(*CREDENTIAL_HEADERS, *config.credentials.headers) if removes else (),
+        credential_query=(*CREDENTIAL_QUERY, *config.credentials.query) if removes else (),
         idle_timeout=upstream.idle,
         max_header_lines=config.limits.header_lines,
         max_interim=config.limits.interim,

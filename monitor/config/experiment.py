@@ -19,7 +19,8 @@ class Unit(Section):
     """What is assigned to an arm, and stays there (sticky)."""
 
     by: Literal["request", "header", "cookie", "pointer"] = "request"
-    """The request id, a header, a cookie, or a JSON pointer into the request."""
+    """A single request (by an id that the proxy gives it, not by its x-request-id), a header, a
+    cookie, or a JSON pointer into the request."""
     name: str = Field(default="", max_length=256, examples=["x-user-id"])
     """Name of the header or cookie, or the pointer."""
 
@@ -225,6 +226,11 @@ class Experiment(Section):
             raise ValueError(f"stages: only a canary has stages, not mode {self.mode}")
         if self.mode == "canary" and len(self.challengers) > 1:
             raise ValueError("challengers: a canary has one; use mode split for several")
+        if self.overrides and self.unit.by == "request":
+            raise ValueError(
+                "overrides: single requests have ids of the proxy, which cannot be listed; set "
+                "unit, such as {by: header, name: x-user-id}"
+            )
         if not self.slice[0] < self.slice[1]:
             raise ValueError("slice: its end must be above its beginning, as in [0, 0.5]")
         for index, metric in enumerate(self.metrics or ()) if self.opaque_answers else ():

@@ -122,12 +122,19 @@ def _resolved(config: Config, base: Path) -> Config:
 
     changes["models"] = [with_baseline(model) for model in config.models]
 
-    def with_ca(upstream: Any) -> Any:
-        if upstream.tls is None or upstream.tls.ca is None:
-            return upstream
-        ca = {"ca": absolute(upstream.tls.ca)}
-        return upstream.model_copy(update={"tls": upstream.tls.model_copy(update=ca)})
+    def with_files(upstream: Any) -> Any:
+        headers = {
+            name: header.model_copy(update={"file": absolute(header.file)})
+            if header.file is not None
+            else header
+            for name, header in upstream.headers.items()
+        }
+        changes: dict[str, Any] = {"headers": headers}
+        if upstream.tls is not None and upstream.tls.ca is not None:
+            ca = {"ca": absolute(upstream.tls.ca)}
+            changes["tls"] = upstream.tls.model_copy(update=ca)
+        return upstream.model_copy(update=changes)
 
-    changes["champion"] = with_ca(config.champion)
-    changes["challengers"] = [with_ca(challenger) for challenger in config.challengers]
+    changes["champion"] = with_files(config.champion)
+    changes["challengers"] = [with_files(challenger) for challenger in config.challengers]
     return config.model_copy(update=changes)

@@ -64,20 +64,25 @@ def dotted(location: Iterable[int | str], data: object) -> str:
 def known_keys(location: Iterable[int | str], root: type[BaseModel] = Config) -> list[str]:
     """The keys that the configuration knows at this place, sorted."""
     section = root
-    for step in location:
+    steps = iter(location)
+    for step in steps:
         for name, field in section.model_fields.items():
             if (field.alias or name) == step:
                 nested = _section_in(field.annotation)
                 if nested is None:
                     return []
+                if typing.get_origin(field.annotation) is dict:
+                    next(steps, None)  # any key
                 section = nested
+                break
     return sorted(field.alias or name for name, field in section.model_fields.items())
 
 
 def _section_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if typing.get_origin(annotation) in (list, typing.Union, types.UnionType, typing.Annotated):
+    containers = (list, dict, typing.Union, types.UnionType, typing.Annotated)
+    if typing.get_origin(annotation) in containers:
         for part in typing.get_args(annotation):
             found = _section_in(part)
             if found is not None:
@@ -100,6 +105,7 @@ def _expected(item: Any, location: tuple[int | str, ...], root: type[BaseModel])
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         keys = known_keys(location, root) if kind != "dict_type" else []
         also = "host:port, or " if location == ("listen",) else ""
+        also = "text, or " if location[-2:-1] == ("headers",) else also
         return f"must be {also}a mapping" + (f" with {', '.join(keys)}" if keys else "")
     if kind == "list_type":
         return "must be a list"

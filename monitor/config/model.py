@@ -24,6 +24,7 @@ from understudy.monitor.config.fields import (
     Workers,
     is_loopback,
 )
+from understudy.monitor.config.headers import Credentials, CredentialsTo, Headers
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.monitoring import Monitoring
 from understudy.monitor.config.notify import Notify
@@ -61,6 +62,9 @@ class Listen(Section):
     """Listening address for clients, as host:port; port 0 selects a free port."""
     tls: ListenTls | None = None
     """Serve TLS with this certificate."""
+    client_request_ids: bool = True
+    """Use the x-request-id of clients in records and for labels. false: each request gets an id of
+    the proxy instead. Mirroring and splitting depend on the proxy's own ids in either case."""
 
 
 class Control(Section):
@@ -184,8 +188,11 @@ class Upstream(Section):
     host: HeaderValue | None = None
     """Host header to send; default: the client's for the champion, the URL's host for a
     challenger."""
-    headers: dict[HeaderName, HeaderValue] = Field(default={}, examples=[{"x-env": "shadow"}])
-    """Headers to add to each request; they replace the client's headers of the same name."""
+    headers: Headers = Field(default={}, examples=[{"x-env": "shadow"}])
+    """Headers to add to each request; they replace the client's headers of the same name. A value
+    is text, or `{env: NAME}` or `{file: PATH}` for a secret."""
+    remove_headers: list[HeaderName] = Field(default=[], examples=[["x-internal"]])
+    """Headers of clients that are not sent."""
     idle: Seconds = 4.0
     """Maximum idle time of a pooled connection. Keep it below the model server's own limit
     (uvicorn: 5 s)."""
@@ -194,9 +201,15 @@ class Upstream(Section):
     def _consistent(self) -> Upstream:
         if self.tls is not None and not self.url.startswith("https:"):
             raise ValueError("tls is given, but the url is not https")
-        own = OWN_HEADERS & set(self.headers)
-        if own:
-            raise ValueError(f"headers: {sorted(own)[0]} is set by the proxy itself")
+        for key, names in (("headers", self.headers), ("remove_headers", self.remove_headers)):
+            own = OWN_HEADERS & set(names)
+            if own:
+                raise ValueError(f"{key}: {sorted(own)[0]} is set by the proxy itself")
+        both = set(self.headers) & set(self.remove_headers)
+        if both:
+            raise ValueError(
+                f"remove_headers: {sorted(both)[0]} is in headers, which replaces the client's"
+            )
         return self
 
 
@@ -217,6 +230,8 @@ class Champion(Server):
 
     name: Name = "champion"
     """Label of the arm in metrics."""
+    credentials: CredentialsTo = "forward"
+    """Whether clients' credentials (see `credentials`) are sent to it."""
 
 
 class Breaker(Section):
@@ -254,7 +269,8 @@ class Mirror(Section):
     """How requests are mirrored to a challenger."""
 
     rate: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False, examples=[0.1])
-    """Share of inference requests to mirror, sampled by request id."""
+    """Share of inference requests to mirror, sampled by ids of the proxy: clients cannot choose
+    what is mirrored. Several challengers with the same rate get the same requests."""
     timeout: Seconds | None = None
     """For a whole mirrored request; default: the champion's timeouts. With another limit, answers
     of both arms are compared as if both had the shorter one."""
@@ -274,6 +290,9 @@ class Challenger(Server):
     """A model server that gets mirrored requests, whose responses never reach a client. In a split
     or canary experiment, it also serves a share of the clients' requests."""
 
+    credentials: CredentialsTo = "remove"
+    """Whether clients' credentials (see `credentials`) are sent to it: in mirrored requests, and
+    where it serves clients. Credentials of its own belong in `headers`."""
     mirror: Mirror = Mirror()
     """How requests are mirrored to it."""
 
@@ -400,6 +419,8 @@ class Config(Section):
     """The model server that answers clients."""
     challengers: list[Challenger] = []
     """Model servers that get mirrored requests."""
+    credentials: Credentials = Credentials()
+    """What counts as a client's credential."""
     experiments: list[Experiment] = []
     """Experiments that compare challengers with the champion."""
     capture: Capture = Capture()

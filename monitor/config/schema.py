@@ -8,7 +8,8 @@ from understudy.monitor.config.model import Config
 
 
 def json_schema() -> dict[str, Any]:
-    """Draft 2020-12, with the description of every key; ``listen`` may also be plain text."""
+    """Draft 2020-12, with the description of every key; ``listen`` and the value of a header may
+    also be plain text."""
     schema = Config.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Understudy configuration"
@@ -24,4 +25,9 @@ def json_schema() -> dict[str, Any]:
             {"address": "0.0.0.0:8443", "tls": {"certificate": "server.pem", "key": "server.key"}},
         ],
     }
+    for section in ("Champion", "Challenger"):
+        headers = schema["$defs"][section]["properties"]["headers"]
+        headers["additionalProperties"] = {
+            "anyOf": [{"type": "string"}, headers["additionalProperties"]]
+        }
     return schema

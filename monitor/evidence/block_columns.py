@@ -27,6 +27,7 @@ READ = 0
 REASONS = tuple(Reason)
 _CODES = {reason: float(code) for code, reason in enumerate(REASONS, READ + 1)}
 ERROR_RESPONSE = _CODES[Reason.ERROR_RESPONSE]
+ROWS_DIFFER = _CODES[Reason.ROWS_DIFFER]
 _CODES |= dict.fromkeys((Reason.NOT_READ, Reason.NOT_INFERENCE), np.nan)
 
 
@@ -158,9 +159,23 @@ class BlockColumns:
         self.server_first_byte: Floats = numbers["first_byte_ns"] * 1e-9 - queued
         self.response_size = numbers["response_size"]
         self.ids = block.texts["request_id"].values()
+        self._keys: list[bytes] | None = None
         self.request = Part(block.count, block.request, block.request_rows, block.features)
         self.response = Part(block.count, block.response, block.response_rows, block.predictions)
         self.finished: Mask = self.outcome != outcomes.OPEN
+
+    @property
+    def keys(self) -> list[bytes]:
+        """By record, what identifies a request and its mirrored requests: the id of the proxy,
+        which clients cannot choose, or the request id in records from elsewhere."""
+        if self._keys is None:
+            numbers = self.block.numbers["proxy_id"]
+            packed = numbers.astype("<u8").tobytes()
+            keys = [packed[at : at + 8] for at in range(0, len(packed), 8)]
+            for record in np.flatnonzero(numbers == 0).tolist():
+                keys[record] = self.ids[record]
+            self._keys = keys
+        return self._keys
 
     def codes(self, part: Part, records: Indices) -> Floats:
         """By record, whether ``part`` of it was decoded: 0 if it was, 1 + the index in ``REASONS``
@@ -180,9 +195,11 @@ class BlockColumns:
         records: Indices,
         columns: list[Column],
         side: NDArray[Any] | None = None,
+        ids: Sequence[bytes] | None = None,
     ) -> ColumnBatch:
-        """A batch with one row for each of ``records``, which may contain duplicates."""
-        ids = self.ids
+        """A batch with one row for each of ``records``, which may contain duplicates; ``ids`` are
+        of all records, by default their request ids."""
+        ids = self.ids if ids is None else ids
         return ColumnBatch(
             kind,
             names,

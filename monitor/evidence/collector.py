@@ -1,8 +1,8 @@
 """The first stage of an experiment: from blocks to rows for its statistics.
 
-It joins by request id only: observed values, champion and challengers on the same request, labels
-of the same prediction. So it can run in many processes, each with a part of the requests; together
-they produce the rows that one process would have produced.
+It joins observed values, champion and challengers on the same request (by the proxy's id), and
+labels of the same prediction (by request id). So it can run in many processes, each with a part of
+the requests; together they produce the rows that one process would have produced.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class EvidenceCollector:
         columns += [_only(column, counted) for column in self._observer.values(found, records)]
         names = self.layout.assigned_names(len(shares.weights))
         kind = (ASSIGNED, self.declared.name)
-        self._ready.append(block.batch(kind, names, records, columns, sides[assigned]))
+        self._ready.append(block.batch(kind, names, records, columns, sides[assigned], block.keys))
 
     def answered(self, block: BlockColumns) -> Mask:
         """Whether a record has a prediction, for which a label or reward may come; of an answer

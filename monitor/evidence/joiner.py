@@ -1,4 +1,4 @@
-"""Bounded join of champion and challenger answers by request id."""
+"""Bounded join of champion and challenger answers to the same request."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PairJoiner(Generic[T]):
     def add(self, key: bytes, side: int, item: T, complete: int) -> dict[int, T] | None:
         """Add one side; returns all sides of the key once ``complete`` of them have arrived.
 
-        A side that arrives twice replaces the first, which is dropped: a client used the same id
-        twice.
+        A side that arrives twice replaces the first, which is dropped: a source other than the
+        proxy used the same id twice.
         """
         halves = self._waiting.get(key)
         if halves is None:

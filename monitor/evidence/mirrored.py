@@ -44,7 +44,7 @@ _MOST_INPUTS = 2048
 _MOST_WAITING = 20_000
 Redact = Callable[[Mapping[str, list[object]]], dict[str, object]]
 Pairs = tuple[Any, list[bytes], Any, list[Column]]
-"""Times, request ids, sides and columns."""
+"""Times, keys of requests, sides and columns."""
 
 
 @dataclass(slots=True)
@@ -62,6 +62,7 @@ class Half:
     answer: Table | None
     origin: tuple[int, int]
     """Position of its record in the input: offset of the block, index in the block."""
+    request_id: bytes
 
     @property
     def due(self) -> float:
@@ -172,8 +173,8 @@ class MirrorComparison:
             return champion[:0]
         if rate >= 1.0:
             return champion
-        limit, salt, ids = threshold(rate), self._arms.salt, block.ids
-        chosen = [point(salt, ids[record]) < limit for record in champion.tolist()]
+        limit, salt, keys = threshold(rate), self._arms.salt, block.keys
+        chosen = [point(salt, keys[record]) < limit for record in champion.tolist()]
         return champion[np.array(chosen, np.bool_)]
 
     def _pair_up(
@@ -185,15 +186,15 @@ class MirrorComparison:
         repeats: Indices,
     ) -> tuple[Indices, Indices, Mask]:
         """Records of pairs that are complete in this block, and the mask of unpaired records."""
-        ids, waiting = block.ids, self.waiting[challenger]
+        keys, waiting = block.keys, self.waiting[challenger]
         alone = np.zeros(block.count, np.bool_)
         alone[ours] = alone[theirs] = True
-        champion = {ids[record]: record for record in ours.tolist()}
-        other = {ids[record]: record for record in theirs.tolist()}
+        champion = {keys[record]: record for record in ours.tolist()}
+        other = {keys[record]: record for record in theirs.tolist()}
         if len(champion) < len(ours) or len(other) < len(theirs):
-            # A client used an id twice: join one by one, in order of arrival.
+            # A source other than the proxy used an id twice: join one by one, in order of arrival.
             return ours[:0], theirs[:0], alone
-        repeated = {ids[record] for record in repeats.tolist()}
+        repeated = {keys[record] for record in repeats.tolist()}
         both = [
             (record, counterpart)
             for key, record in champion.items()
@@ -206,9 +207,9 @@ class MirrorComparison:
         alone[pairs] = False
         return pairs[:, 0], pairs[:, 1], alone
 
-    def _is_repeated(self, request_id: bytes) -> bool:
+    def _is_repeated(self, key: bytes) -> bool:
         """Whether the champion answers this request twice, to measure its noise."""
-        return bool(self._noise_below) and point(self._arms.salt, request_id) < self._noise_below
+        return bool(self._noise_below) and point(self._arms.salt, key) < self._noise_below
 
     def _pairs_of(
         self, found: Censored, challenger: str, first: Indices, second: Indices, answered: Mask
@@ -238,8 +239,8 @@ class MirrorComparison:
                 values[self._disagreement] = disagreement
             columns += values
         at = np.maximum(block.at[first], block.at[second])
-        ids = [block.ids[record] for record in first.tolist()]
-        return at, ids, np.zeros(len(first), np.int16), columns
+        keys = [block.keys[record] for record in first.tolist()]
+        return at, keys, np.zeros(len(first), np.int16), columns
 
     def _wait(
         self, found: Censored, challenger: str, ours: Indices, theirs: Indices, repeats: Indices
@@ -256,7 +257,7 @@ class MirrorComparison:
             inputs = block.request.decoded(records[sides == _CHAMPION])
             for record, table in zip(records[sides == _CHAMPION].tolist(), inputs, strict=True):
                 if table is not None:
-                    self._remember(block.ids[record], table)
+                    self._remember(block.keys[record], table)
         values = zip(*map(listed, self._observer.values(found, records)), strict=True)
         answers = block.response.decoded(records)
         started, ended = block.started[records].tolist(), block.at[records].tolist()
@@ -265,7 +266,7 @@ class MirrorComparison:
         sizes = block.response_size[records].tolist()
         joiner = self.waiting[challenger]
         for index, (record, side) in enumerate(zip(records.tolist(), sides.tolist(), strict=True)):
-            key = block.ids[record]
+            key = block.keys[record]
             half = Half(
                 started[index],
                 ended[index],
@@ -275,6 +276,7 @@ class MirrorComparison:
                 next(values),
                 answers[index] if fates[index] == ANSWERED else None,
                 (block.offset, record),
+                block.ids[record],
             )
             halves = joiner.add(key, side, half, 3 if self._is_repeated(key) else 2)
             if halves is None:
@@ -288,7 +290,7 @@ class MirrorComparison:
     def _unpaired(
         self,
         challenger: str,
-        request_id: bytes,
+        key: bytes,
         halves: Mapping[int, Half],
         at: float | None = None,
     ) -> None:
@@ -304,7 +306,7 @@ class MirrorComparison:
         unknown = replace(half, fate=UNPAIRED, timed_out=False, size=0, values=values, answer=None)
         self._pair(
             challenger,
-            request_id,
+            key,
             {_CHAMPION: unknown, _CHALLENGER: unknown, **halves},
             self._newest if at is None else at,
         )
@@ -312,7 +314,7 @@ class MirrorComparison:
     def _pair(
         self,
         challenger: str,
-        request_id: bytes,
+        key: bytes,
         halves: Mapping[int, Half],
         at: float | None = None,
     ) -> None:
@@ -333,7 +335,7 @@ class MirrorComparison:
             )
         )
         if _has_content(np.array(ours), np.array(theirs)) and (
-            not self._arms.repeat or self._is_repeated(request_id)
+            not self._arms.repeat or self._is_repeated(key)
         ):
             own = 0.0
         if champion.answer is not None and other.answer is not None:
@@ -349,27 +351,27 @@ class MirrorComparison:
             elif self._arms.repeat:
                 own = NAN
             if difference is not None and not difference.agree:
-                rank = (-difference.severity, ended, request_id)
+                rank = (-difference.severity, ended, key)
                 if self._may_be_worst(challenger, rank):
-                    inputs = self._inputs.get(request_id)
+                    inputs = self._inputs.get(key)
                     note["worst"] = [
                         difference.severity,
                         champion.started,
-                        request_id.decode("latin-1"),
+                        champion.request_id.decode("latin-1"),
                         self._explained(difference),
                         self._redact(columns_of(inputs)) if inputs is not None else {},
                         self._redact(columns_of(champion.answer)),
                         self._redact(columns_of(other.answer)),
                     ]
             if note:
-                self._note(challenger, ended, request_id, note)
+                self._note(challenger, ended, key, note)
         first, second = list(champion.values), list(other.values)
         if self._disagreement is not None:
             first[self._disagreement], second[self._disagreement] = own, differs
         evaluated = float(ours < DIVERTED and theirs < DIVERTED)
         fates = (float(ours), float(theirs))
         self._pairs.setdefault(challenger, []).append(
-            (ended, request_id, 0, evaluated, *fates, *first, *second)
+            (ended, key, 0, evaluated, *fates, *first, *second)
         )
 
     def _explained(self, difference: comparison.Comparison) -> str:
@@ -402,12 +404,12 @@ class MirrorComparison:
         del worst[self._keep :]
         return True
 
-    def _remember(self, request_id: bytes, inputs: Table) -> None:
+    def _remember(self, key: bytes, inputs: Table) -> None:
         """Keep the inputs of recent requests, to show those whose answers differ."""
         if len(self._inputs) >= _MOST_INPUTS:
-            for key in list(self._inputs)[: _MOST_INPUTS // 2]:
-                del self._inputs[key]
-        self._inputs[request_id] = inputs
+            for old in list(self._inputs)[: _MOST_INPUTS // 2]:
+                del self._inputs[old]
+        self._inputs[key] = inputs
 
     # Out ----------------------------------------------------------------------------------------
 

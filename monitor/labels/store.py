@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -25,6 +26,8 @@ from understudy.monitor.labels.purge import Purge
 FILE_NAME = "feedback.sqlite"
 OUTCOMES = ("joined", "corrected", "duplicate", "conflict", "orphan", "late")
 MOST_ROWS = 2_000_000
+_LAST = 100
+"""Labels by which it is judged whether labels match predictions."""
 _LONGEST_OUTPUTS = 4096
 
 _ADD_PREDICTION = "INSERT OR IGNORE INTO predictions VALUES (?,?,?,?,?,?,?,0,?)"
@@ -119,6 +122,8 @@ class FeedbackStore:
         self.tallies = self._file.tallies
         self._handed_out = after
         """The highest number of a pair that was handed out."""
+        self._last: deque[str] = deque(maxlen=_LAST)
+        """Outcomes of the last labels that were new or corrected."""
 
     def open(self) -> None:
         """Open the file now instead of at the first call. Raises StateError."""
@@ -143,7 +148,8 @@ class FeedbackStore:
     def add_predictions(self, predictions: Sequence[Prediction]) -> None:
         """Store predictions, and join the labels that wait for them; duplicates are ignored.
 
-        Raises StateError, with none stored.
+        Clients may choose ids. Of several requests with the same id, the first one of an arm gets
+        the label until it is deleted; the others are counted. Raises StateError, with none stored.
         """
         with self._file.transaction() as db:
             for one in _of_one_record(predictions):
@@ -158,6 +164,8 @@ class FeedbackStore:
                     self.tallies.add("predictions", one.arm)
                     prediction = (one.arm, mirrored, *rest, 0)
                     self._join_waiting(db, one.request_id, prediction)
+                elif _is_another(db, one):
+                    self.tallies.add("repeated", one.arm)
 
     def _join_waiting(
         self, db: sqlite3.Connection, request_id: str, prediction: tuple[Any, ...]
@@ -196,6 +204,7 @@ class FeedbackStore:
                 outcome = self._add_label(db, one, received)
                 outcomes.append(outcome)
                 self.tallies.add("label", outcome)
+        self._last.extend(one for one in outcomes if one not in ("duplicate", "conflict"))
         return outcomes
 
     def _add_label(self, db: sqlite3.Connection, one: Label, now: float) -> str:
@@ -346,7 +355,8 @@ class FeedbackStore:
         """Counts since the file was created, by outcome, reason and arm, and the rows waiting now.
 
         ``coverage`` by arm: the number of predictions and how many of them are labelled, and the
-        same of those that are ``settled``, older than the horizon.
+        same of those that are ``settled``, older than the horizon. ``unmatched`` are, of the
+        ``last`` labels, those without a prediction: not known, or older than the horizon.
         """
         of = self.tallies.of
         purged, kept, predictions = of("purged"), of("kept"), of("predictions")
@@ -363,6 +373,13 @@ class FeedbackStore:
                 "orphans": kept.get("orphans", 0),
             },
             "purged": purged,
+            "repeated": of("repeated"),
+            "unmatched": {
+                "last": len(self._last),
+                # Some may have been joined since.
+                "orphan": min(self._last.count("orphan"), kept.get("orphans", 0)),
+                "late": self._last.count("late"),
+            },
             "coverage": {
                 arm: {
                     "predictions": predictions[arm],
@@ -375,6 +392,13 @@ class FeedbackStore:
             },
             "delays": self.tallies.delays(),
         }
+
+
+def _is_another(db: sqlite3.Connection, one: Prediction) -> bool:
+    """Whether the prediction that is known by this id is one of another request."""
+    query = "SELECT started FROM predictions WHERE request_id = ? AND arm = ? AND mirrored = ?"
+    (started,) = db.execute(query, (one.request_id, one.arm, int(one.mirrored))).fetchone()
+    return bool(started != one.started)
 
 
 def _share(part: int, whole: int) -> float | None:

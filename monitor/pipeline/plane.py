@@ -32,6 +32,7 @@ from understudy.monitor.stats.totals import FILE_NAME, Statistics
 from understudy.monitor.stats.windows import Windows
 from understudy.monitor.supervisor.control_line import Supervisor
 
+_FEWEST = 10
 _RECENT_SECONDS = 10.0
 _STALE_SECONDS = 15.0
 _MARK = "started"
@@ -196,6 +197,7 @@ class EvaluationPlane:
             serving_breakers=by_arm("serving_breaker"),
             mirror_breakers=by_arm("breaker"),
             unreachable=frozenset(arm for arm in plan.arms if self._unreachable(arm)),
+            credentials_removed=counters("credentials_removed", MINUTE),
         )
         phases = {
             (name, challenger): contestant.rollout.phase
@@ -230,7 +232,23 @@ class EvaluationPlane:
         """Faults that clients do not notice: of arms, of what is monitored, and of the service."""
         loop = self.pipeline.findings_loop
         unread = loop.watches.warnings() if loop is not None else ()
-        return [*service.warnings, *unread, *self.faults(snapshot)]
+        paths = self._unmatched_paths(snapshot)
+        return [*service.warnings, *paths, *unread, *self.faults(snapshot)]
+
+    def _unmatched_paths(self, snapshot: Snapshot) -> list[str]:
+        """What is said if all requests with a body went to paths of no model."""
+        bodies = {"other": 0, "": 0}
+        for labels, size in snapshot.counters_named("request_bytes").items():
+            of = dict(labels)
+            if of.get("role") == "primary":
+                bodies["other" if of.get("model") == "other" else ""] += size
+        requests = snapshot.counter("requests", model="other", role="primary")
+        if bodies[""] or not bodies["other"] or requests < _FEWEST:
+            return []
+        return [
+            f"nothing is monitored: no request has matched the paths of a model, and {requests:,} "
+            "went to other paths: correct `models[].paths`"
+        ]
 
     def faults(self, snapshot: Snapshot) -> list[str]:
         """What the service cannot do at present, and clients do not notice."""

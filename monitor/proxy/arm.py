@@ -6,6 +6,7 @@ import asyncio
 from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
+from understudy.monitor.proxy.outgoing import RequestFilter
 from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Upstream
@@ -50,7 +51,12 @@ class Arm:
         self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None
         self._own_host = b"Host: " + _authority(upstream)
         self._added = [f"{name}: {value}".encode() for name, value in upstream.headers]
-        self._replaced = {name.lower().encode() for name, _ in upstream.headers}
+        removed = RequestFilter(upstream)
+        self._filter = removed if removed.needed else None
+        self._filters_ours = removed.names_ours
+        self._removed = stats.sink
+        if upstream.credential_headers:
+            self._removed = stats.counter("credentials_removed", label)
 
     def request(self, head: RequestHead, extra: list[bytes], framing: bytes | None = None) -> bytes:
         """The head to send, with ``extra`` lines at its end.
@@ -58,7 +64,7 @@ class Arm:
         ``framing`` (a line, or empty for a request without a body) replaces the client's framing
         and its ``Expect``: the body is sent whole.
         """
-        lines = head.lines
+        lines, target = head.lines, head.target
         if framing is not None:
             lines = [
                 line for line in lines if line is not head.framing_line and line is not head.expect
@@ -70,14 +76,19 @@ class Arm:
         elif head.host_line is None:
             # An HTTP/1.0 client need not send one, but what goes out is HTTP/1.1.
             lines = [self._own_host, *lines]
-        if self._replaced:
-            replaced = self._replaced
-            lines = [line for line in lines if line.partition(b":")[0].lower() not in replaced]
-            lines += self._added
+        if (removed := self._filter) is not None:
+            lines = [*removed.lines(lines), *self._added]
+            if self._filters_ours:
+                extra = removed.lines(extra)
+            if b"?" in target:
+                target = removed.target(target)
+            if removed.credentials:
+                removed.credentials = False
+                self.words[self._removed] += 1
         prefix = self._prefix
-        if prefix and head.target == b"*":
+        if prefix and target == b"*":
             prefix = b""
-        first = b"%b %b%b HTTP/1.1" % (head.method, prefix, head.target)
+        first = b"%b %b%b HTTP/1.1" % (head.method, prefix, target)
         return b"\r\n".join((first, *lines, *extra, b"", b""))
 
     def answered(self) -> None:
@@ -104,6 +115,8 @@ class Arm:
     def forget(self, index: int) -> None:
         """The entry with this index is freed: the arm is gone from the plan."""
         sink = self._stats.sink
+        if index == self._removed:
+            self._removed = self._stats.counter("credentials_removed", {"arm": "other"})
         if index == self.in_flight:
             self.in_flight = sink
         if index == self._cold_start_us:

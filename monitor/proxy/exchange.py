@@ -90,7 +90,7 @@ class Exchange(Incoming):
                 unread = BODY_TOO_LARGE
             else:
                 body = b"".join(self._captured)
-        choice = self._choice = traffic.choose(self.head, self.request_id, body, unread)
+        choice = self._choice = traffic.choose(self.head, self.proxy_id, body, unread)
         if choice.assigned:
             self._open_ns = self.started_ns + record.OPEN_AFTER_NS
         if choice.arm:
@@ -270,6 +270,7 @@ class Exchange(Incoming):
                 None,
                 None,
                 choice.assigned,
+                self.proxy_id,
             )
         )
 
@@ -489,6 +490,7 @@ class Exchange(Incoming):
                     body,
                     b"".join(captured) if captured is not None else None,
                     choice.assigned if choice is not None else 0,
+                    self.proxy_id,
                 )
             )
             if self._mirrored is not None:

@@ -43,6 +43,8 @@ _KINDS = {
     b"content-encoding": KEEP,
     b"inference-header-content-length": KEEP,
 }
+_kinds = dict(_KINDS)
+"""With those that are configured."""
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # White space around the value is stripped afterwards: a pattern that separates it from the value
@@ -66,7 +68,7 @@ def parse_field(line: bytes) -> Known:
             raise HttpError(400, "obs_fold", "a header line is folded")
         raise HttpError(400, "bad_header", "a header line is malformed")
     name = match[1].lower()
-    kind = _KINDS.get(name, FORWARD)
+    kind = _kinds.get(name, FORWARD)
     value = match[2].strip(b" \t")
     number = 0
     if kind == CONTENT_LENGTH:
@@ -81,10 +83,17 @@ def parse_field(line: bytes) -> Known:
     return known
 
 
-def keep_headers(names: tuple[str, ...]) -> None:
-    """Keep ``names`` (lower case) for the record, in addition to those that codecs need."""
-    for name in names:
-        _KINDS.setdefault(name.encode("ascii"), KEEP)
+def configure(kept: tuple[str, ...], client_request_ids: bool) -> None:
+    """Keep the headers ``kept`` (lower case) for the record, in addition to those that codecs need.
+
+    Without ``client_request_ids``, the ids of clients and model servers are dropped, so that the
+    proxy's own takes their place.
+    """
+    _kinds.clear()
+    _kinds.update(dict.fromkeys((name.encode("ascii") for name in kept), KEEP))
+    _kinds.update(_KINDS)
+    if not client_request_ids:
+        _kinds[b"x-request-id"] = DROP
     LINES.clear()
 
 

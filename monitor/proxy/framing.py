@@ -19,8 +19,8 @@ _SIZE_LINE = re.compile(
 )
 _TRAILER = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
 _FORBIDDEN_TRAILER = re.compile(
-    rb"(?:content-length|transfer-encoding|host|connection|authorization|content-encoding|"
-    rb"content-type|content-range|trailer|te)[:]",
+    rb"(?:content-length|transfer-encoding|host|connection|(?:proxy-)?authorization|cookie|"
+    rb"content-encoding|content-type|content-range|trailer|te)[:]",
     re.IGNORECASE,
 )
 _LINE_LIMIT = 1024

@@ -28,7 +28,8 @@ one chunk per byte."""
 
 
 class Incoming:
-    """An incoming request. ``started_ns`` is the monotonic time of the first byte of its head.
+    """An incoming request. ``started_ns`` is the monotonic time of the first byte of its head,
+    ``proxy_id`` a random number, which is not chosen by the client as ``request_id`` may be.
 
     The attributes of the subclass are initialised here as well, since another constructor would be
     one more call for each request.
@@ -56,6 +57,7 @@ class Incoming:
         "extra",
         "finished",
         "head",
+        "proxy_id",
         "queue_ns",
         "ready_ns",
         "request_complete",
@@ -112,9 +114,11 @@ class Incoming:
             # The trace starts here and is not sampled yet, so the flags are 00.
             number = runtime.random_bits(192)
             trace_id = b"%032x" % (number >> 64 or 1)
-            extra.append(
-                b"traceparent: 00-%b-%016x-00" % (trace_id, number & 0xFFFFFFFFFFFFFFFF or 1)
-            )
+            proxy_id = number & 0xFFFFFFFFFFFFFFFF or 1
+            extra.append(b"traceparent: 00-%b-%016x-00" % (trace_id, proxy_id))
+        else:
+            proxy_id = runtime.random_bits(64) or 1
+        self.proxy_id = proxy_id
         request_id = head.request_id
         if not request_id:
             request_id = b"%032x" % runtime.random_bits(128) if head.trace_id else trace_id

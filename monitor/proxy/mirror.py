@@ -66,7 +66,7 @@ class Mirror:
 
         Such a request cannot be sent: it ends as cancelled.
         """
-        if not self._every and point(self._salt, exchange.request_id) >= self._below:
+        if not self._samples(exchange):
             return
         if body is None:
             self._skip(exchange, record.CANCELLED)
@@ -81,7 +81,7 @@ class Mirror:
 
     def stream(self, exchange: MirrorSource) -> MirroredRequest | None:
         """Begin to mirror a request whose body is about to arrive, if it is sampled."""
-        if not self._every and point(self._salt, exchange.request_id) >= self._below:
+        if not self._samples(exchange):
             return None
         epoch = self._admit(exchange, 0)
         if not epoch:
@@ -92,6 +92,13 @@ class Mirror:
         one.complete = False
         one.begin()
         return one
+
+    def _samples(self, exchange: MirrorSource) -> bool:
+        """Whether the request is to be mirrored: by an id of the proxy, since clients could choose
+        with one of theirs."""
+        if self._every:
+            return True
+        return point(self._salt, exchange.proxy_id.to_bytes(8, "little")) < self._below
 
     def _admit(self, exchange: MirrorSource, size: int) -> int:
         """The breaker's epoch if a request of ``size`` bytes may be sent; otherwise it is skipped,
@@ -132,6 +139,8 @@ class Mirror:
                 b"",
                 None,
                 None,
+                0,
+                exchange.proxy_id,
             )
         )
 
@@ -185,6 +194,7 @@ class MirroredRequest:
         "_mirror",
         "_progress",
         "_progress_ns",
+        "_proxy_id",
         "_queue_ns",
         "_request_id",
         "_route",
@@ -219,6 +229,7 @@ class MirroredRequest:
         streamed one was not passed to the kernel when last looked at."""
         mirror.held_bytes += len(body)
         self._request_id = exchange.request_id
+        self._proxy_id = exchange.proxy_id
         self._trace_id = exchange.trace_id
         self._target = exchange.head.target
         self._to_head = exchange.head.method == b"HEAD"
@@ -438,5 +449,7 @@ class MirroredRequest:
                 b"\r\n".join(self._answered.kept) if self._answered is not None else b"",
                 None,
                 b"".join(captured) if captured is not None else None,
+                0,
+                self._proxy_id,
             )
         )

@@ -98,6 +98,7 @@ class MirrorSource(Protocol):
     extra: list[bytes]
     route: Route
     request_id: bytes
+    proxy_id: int
     request_size: int
     started_ns: int
     trace_id: bytes

@@ -159,12 +159,12 @@ class Router:
         labels = {"experiment": self._experiment, "arm": self._arm_names[arm]}
         self._stats.words[self._stats.counter("diverted", labels)] += 1
 
-    def unit(self, head: RequestHead, request_id: bytes, body: bytes) -> bytes:
+    def unit(self, head: RequestHead, proxy_id: int, body: bytes) -> bytes:
         """The unit of a request; empty without one. Raises ValueError or RecursionError for a body
         that is not readable JSON."""
         by = self.split.unit
         if by == "request":
-            return request_id
+            return b"%016x" % proxy_id
         if by == "header":
             return field(head.lines, self._header)
         if by == "cookie":
@@ -194,9 +194,10 @@ class Traffic:
         self._starts, self._owners = _slices(routers)
         self._sliced = len(self._owners) > 1
 
-    def choose(self, head: RequestHead, request_id: bytes, body: bytes, unread: str = "") -> Choice:
+    def choose(self, head: RequestHead, proxy_id: int, body: bytes, unread: str = "") -> Choice:
         """Choose the arm of a request.
 
+        ``proxy_id`` is the unit of a request that is one by itself: the client cannot choose it.
         ``body`` is the complete body if the unit is in it; ``unread`` is the reason why it is
         missing. Requests without a readable unit are counted.
         """
@@ -214,7 +215,7 @@ class Traffic:
         reason = unread or NO_UNIT
         if not unread:
             try:
-                unit = routers[0].unit(head, request_id, body)
+                unit = routers[0].unit(head, proxy_id, body)
             except (ValueError, RecursionError):
                 reason = NOT_JSON
         if not unit:

@@ -28,7 +28,7 @@ from understudy.monitor.errors import StateError
 from understudy.monitor.gc_tuning import freeze_gc
 from understudy.monitor.proxy import descriptors
 from understudy.monitor.proxy.acceptor import Acceptor
-from understudy.monitor.proxy.fields import keep_headers
+from understudy.monitor.proxy.fields import configure
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.host import Connection
 from understudy.monitor.proxy.listening import has_pending_connection, stop_new_connections
@@ -75,7 +75,7 @@ class Worker:
             "incarnation": self._stats.incarnation,
         }
         self._handoff = HandOff(run_dir / "records.sock", identity, self._stats, plan.handoff, loop)
-        keep_headers(plan.capture.headers)
+        configure(plan.capture.headers, plan.client_request_ids)
         self.runtime = Runtime(plan, self._stats, self._handoff, self.active, self._random, loop)
         self._accepted = self._stats.counter("connections_accepted")
         self._open = self._stats.gauge("connections_open")
@@ -120,7 +120,7 @@ class Worker:
         if plan.tls is not None and self._tls is not None:
             # The context is kept: connections that are made from now on get the new certificate.
             self._tls.load_cert_chain(plan.tls.certificate, plan.tls.key)
-        keep_headers(plan.capture.headers)
+        configure(plan.capture.headers, plan.client_request_ids)
         self.runtime = Runtime(
             plan, self._stats, self._handoff, self.active, self._random, self.loop, self.runtime
         )

@@ -111,16 +111,16 @@ REQUEST_CAPTURED = 1
 RESPONSE_CAPTURED = 2
 """The response's payload is in the record, whole."""
 
-FIXED = Struct("<IHHHBBBBdQQQQQHHHHHHII")
+FIXED = Struct("<IHHHBBBBdQQQQQQHHHHHHII")
 """size · model · arm · status · role · outcome · flags · assigned · started (unix seconds) ·
-duration, time to first byte, queueing (nanoseconds) · request and response size (bytes) · lengths
-of request id, trace id, unit, target, request headers, response headers, request payload, response
-payload."""
+duration, time to first byte, queueing (nanoseconds) · request and response size (bytes) · id of the
+proxy · lengths of request id, trace id, unit, target, request headers, response headers, request
+payload, response payload."""
 
 
 _NUMBERS = (
     *("size", "model", "arm", "status", "role", "outcome", "flags", "assigned", "started"),
-    *("duration_ns", "first_byte_ns", "queue_ns", "request_size", "response_size"),
+    *("duration_ns", "first_byte_ns", "queue_ns", "request_size", "response_size", "proxy_id"),
 )
 FIXED_OFFSETS = {n: calcsize(FIXED.format[: 1 + index]) for index, n in enumerate(_NUMBERS)}
 """Byte at which each number begins in the fixed part."""
@@ -131,11 +131,14 @@ class Record:
 
     ``assigned`` is 0 for a request outside of an experiment, or the number of the arm that its unit
     is assigned to: the arm's index plus ``first`` of its experiment's split, 1 for the first
-    experiment of a model. ``started`` is unix time in seconds, ``*_ns`` are durations in
-    nanoseconds, ``*_size`` are bytes of payload on the wire. ``request_headers`` and
-    ``response_headers`` hold the kept lines, joined by CRLF, without the empty line. Payloads are
-    None when they were not captured. ``fixed`` is the packed fixed part: only records that were
-    unpacked by :func:`decode_batch` have it, and their numbers must not be changed.
+    experiment of a model. ``proxy_id`` is a random number that the proxy gave the request of the
+    client, which may choose ``request_id``: sampling and the join with mirrored requests use it. It
+    is 0 in records from elsewhere, where ``request_id`` takes its place. ``started`` is unix time
+    in seconds, ``*_ns`` are durations in nanoseconds, ``*_size`` are bytes of payload on the wire.
+    ``request_headers`` and ``response_headers`` hold the kept lines, joined by CRLF, without the
+    empty line. Payloads are None when they were not captured. ``fixed`` is the packed fixed part:
+    only records that were unpacked by :func:`decode_batch` have it, and their numbers must not be
+    changed.
     """
 
     __slots__ = (
@@ -146,6 +149,7 @@ class Record:
         "fixed",
         "model",
         "outcome",
+        "proxy_id",
         "queue_ns",
         "request_body",
         "request_headers",
@@ -174,6 +178,7 @@ class Record:
     queue_ns: int
     request_size: int
     response_size: int
+    proxy_id: int
     request_id: bytes
     trace_id: bytes
     unit: bytes
@@ -215,6 +220,7 @@ def encode(
     request_body: bytes | None,
     response_body: bytes | None,
     assigned: int = 0,
+    proxy_id: int = 0,
 ) -> Encoded:
     """Pack one record. Raises struct.error for texts longer than 65,535 bytes.
 
@@ -255,6 +261,7 @@ def encode(
         queue_ns,
         request_size,
         response_size,
+        proxy_id,
         len(request_id),
         len(trace_id),
         len(unit),
@@ -306,6 +313,7 @@ def decode_batch(data: bytes) -> list[Record]:
                 record.queue_ns,
                 record.request_size,
                 record.response_size,
+                record.proxy_id,
                 id_length,
                 trace_length,
                 unit_length,

@@ -31,7 +31,9 @@ class Upstream:
 
     ``path_prefix`` is put in front of the request's target; ``host_header`` replaces ``Host`` when
     it is set (None forwards the client's); ``headers`` are added, replacing the client's of the
-    same name.
+    same name; those in ``removed_headers`` are not sent. ``credential_headers`` and
+    ``credential_query`` are patterns for names of headers and query parameters with credentials of
+    clients that are not sent to it.
     """
 
     name: str
@@ -41,6 +43,9 @@ class Upstream:
     path_prefix: str = ""
     host_header: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    removed_headers: tuple[str, ...] = ()
+    credential_headers: tuple[str, ...] = ()
+    credential_query: tuple[str, ...] = ()
     connect_timeout: float = 2.0
     first_byte_timeout: float = 120.0
     between_bytes_timeout: float = 120.0
@@ -85,16 +90,15 @@ class Challenger:
 class Split:
     """The requests of a model, divided among the arms of one experiment.
 
-    ``model`` is an index into the plan's models. ``unit`` is "request", "header", "cookie" or
-    "pointer", ``unit_name`` the lower-case header, the cookie, or the JSON pointer into the body.
-    ``slice`` are the points from and below which units belong to this experiment; the slices of a
-    model's experiments do not overlap. ``starts`` and ``arms`` are those of a
+    ``model`` is an index into the plan's models. ``unit`` is "request" (the proxy's id), "header",
+    "cookie" or "pointer", ``unit_name`` the lower-case header, the cookie, or the JSON pointer into
+    the body. ``slice`` are the points from and below which units belong to this experiment; the
+    slices of a model's experiments do not overlap. ``starts`` and ``arms`` are those of a
     :class:`understudy.shadow.assignment.Allocation` over the indices of the plan's arms. A record
     of arm ``i`` has ``first + i`` as its assignment, so that records of several experiments can be
-    told apart. ``holdout`` is a share of units that never take part. Units in
-    ``overrides``, requests whose ``override_header`` names an arm, and those with a header of
-    ``exclude`` are excluded from the experiment. ``epoch`` is when this split was decided (unix
-    seconds).
+    told apart. ``holdout`` is a share of units that never take part. Units in ``overrides``,
+    requests whose ``override_header`` names an arm, and those with a header of ``exclude`` are
+    excluded from the experiment. ``epoch`` is when this split was decided (unix seconds).
     """
 
     experiment: str
@@ -190,7 +194,8 @@ class ListenTls:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a worker needs. ``generation`` grows by one with each accepted configuration."""
+    """Everything a worker needs. ``generation`` grows by one with each accepted configuration;
+    ``client_request_ids`` is whether ids that clients send are used."""
 
     generation: int
     champion: Upstream
@@ -203,6 +208,7 @@ class Plan:
     tls: ListenTls | None = None
     faults: tuple[Fault, ...] = ()
     sample_salt: str = "understudy"
+    client_request_ids: bool = True
 
     @property
     def arms(self) -> tuple[str, ...]:

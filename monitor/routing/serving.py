@@ -54,6 +54,7 @@ class Observed:
     serving_breakers: Mapping[str, Sequence[int]] = field(default_factory=dict)
     mirror_breakers: Mapping[str, Sequence[int]] = field(default_factory=dict)
     unreachable: frozenset[str] = frozenset()
+    credentials_removed: Counts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class Share:
 class ArmService:
     """One arm. ``challenger`` is its place in the configuration, ``role`` its place in the routes
     (:data:`ROLES`), ``state`` one of :data:`STATES`; ``not_sent`` are mirrored requests of the last
-    minute that were not sent, by reason."""
+    minute that were not sent, by reason. ``refused`` are requests of that minute from which
+    credentials of clients were removed, if it answered most of all with a client error."""
 
     arm: str
     challenger: bool
@@ -87,6 +89,7 @@ class ArmService:
     mirror_breaker: Mapping[str, int]
     mirror_rate: float
     not_sent: Mapping[str, int]
+    refused: int = 0
 
     @property
     def planned(self) -> float:
@@ -261,13 +264,12 @@ def _arm(
         )
     serves = any(share.planned for share in shares)
     outcomes = _by_outcome(seen.mirror, name)
+    requests = counts.of_arm.get(name, {})
     if serves:
         role = "serving"
-        requests = counts.of_arm.get(name, {})
         state = _state(requests, serving, name in seen.unreachable)
     elif not challenger:
         role = "standby"
-        requests = counts.of_arm.get(name, {})
         state = _state(requests, {}, name in seen.unreachable)
     elif rate > 0.0:
         role = "mirrored"
@@ -276,6 +278,9 @@ def _arm(
     else:
         role = "unused"
         state = "no_traffic"
+    answers = outcomes if role == "mirrored" else requests
+    refused = answers.get("client_error", 0)
+    refuses = refused >= _FEWEST and refused >= _FAILING * sum(answers.values())
     return ArmService(
         name,
         challenger,
@@ -286,6 +291,7 @@ def _arm(
         mirror if rate > 0.0 else {},
         rate,
         {o: n for o, n in outcomes.items() if o in NOT_SENT and n},
+        _sum(seen.credentials_removed, arm=name) if refuses else 0,
     )
 
 
@@ -328,6 +334,12 @@ def _problems(arms: Sequence[ArmService], planned: _Planned) -> Iterator[str]:
 def _warnings(arms: Sequence[ArmService], phases: Mapping[tuple[str, str], str]) -> Iterator[str]:
     champion = arms[0]
     for one in arms:
+        if one.refused:
+            yield (
+                f"{one.arm!r} answers most requests with a client error (4xx), and credentials "
+                f"of clients were removed from {one.refused:,} of them in the last minute: give it "
+                "credentials of its own in `headers`, or set `credentials: forward`"
+            )
         if one.role == "standby" and one.state == "down":
             yield (
                 f"champion {one.arm!r} cannot be reached: it serves nothing by plan, and cannot "

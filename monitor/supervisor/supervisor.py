@@ -22,6 +22,7 @@ from typing import Any
 from understudy.monitor.config.checks import problems_at_start, warnings_of
 from understudy.monitor.config.compile import compile_plan, plan_json, worker_count
 from understudy.monitor.config.declared import unfit, with_declared
+from understudy.monitor.config.header_values import Values, values_of, with_values
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError
@@ -75,7 +76,8 @@ class Supervisor:
         self._back_off = back_off
         self.config: Config = load(config_path)
         _log_warnings(self.config)
-        problems = problems_at_start(self.config, os.environ)
+        self._header_values, missing = values_of(self.config, os.environ)
+        problems = [*problems_at_start(self.config, os.environ), *missing]
         if problems:
             raise ConfigError(str(config_path), problems)
         self.config_error: str | None = None
@@ -111,7 +113,7 @@ class Supervisor:
         self.directory.open(self.run_id)
         try:
             self._listen()
-            self._write_files(self.config, self.generation)
+            self._write_files(self.config, self.generation, self._header_values)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_stop_signal)
@@ -130,10 +132,11 @@ class Supervisor:
         try:
             config = self._running(load(self._config_path))
             problems = unfit(config, load_or_set_aside(Path(config.state_dir)))
-            if problems:
-                raise ConfigError(str(self._config_path), problems)
+            values, missing = values_of(config, os.environ)
+            if problems or missing:
+                raise ConfigError(str(self._config_path), [*problems, *missing])
             try:
-                self._write_files(config, self.generation + 1)
+                self._write_files(config, self.generation + 1, values)
             except StateError as error:
                 raise ConfigError(str(self._config_path), [("", str(error))]) from error
         except ConfigError as error:
@@ -143,6 +146,7 @@ class Supervisor:
             raise
         _log_warnings(config)
         self.config = config
+        self._header_values = values
         self.config_error = None
         self.generation += 1
         self._order_workers()
@@ -217,7 +221,7 @@ class Supervisor:
                 name,
             )
 
-    def _write_files(self, config: Config, generation: int) -> None:
+    def _write_files(self, config: Config, generation: int, values: Values) -> None:
         for fault in config.faults:
             log.warning(
                 "faults: %g %% of the requests of %s are answered with %d, on purpose",
@@ -228,16 +232,18 @@ class Supervisor:
         dumped = config.model_dump(mode="json", by_alias=True)
         # The actual port, so that it stays the same when the process is restarted.
         dumped["control"]["listen"] = self.control_address
-        self.directory.write(self._plan_json(config, generation), dumped)
+        self.directory.write(self._plan_json(config, generation, values), dumped)
 
-    def _plan_json(self, config: Config, generation: int) -> dict[str, Any]:
-        """The plan with the current assignments of the experiments."""
+    def _plan_json(self, config: Config, generation: int, values: Values) -> dict[str, Any]:
+        """The plan with the current assignments of the experiments, and values of headers."""
         routes = load_or_set_aside(Path(config.state_dir))
-        return plan_json(compile_plan(with_declared(config, routes), generation, routes))
+        whole = with_values(with_declared(config, routes), values)
+        return plan_json(compile_plan(whole, generation, routes))
 
     def _reroute(self) -> None:
         """Send the assignments in the state folder to every worker."""
-        self.directory.write(self._plan_json(self.config, self.generation + 1))
+        plan = self._plan_json(self.config, self.generation + 1, self._header_values)
+        self.directory.write(plan)
         self.generation += 1
         self._order_workers()
         self._push_status()

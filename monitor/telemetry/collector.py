@@ -74,6 +74,12 @@ _COUNTED = (
     ),
     ("retries", "retries", "Requests retried on a new connection.", ("arm",)),
     (
+        "credentials_removed",
+        "credentials_removed",
+        "Requests to a model server from which credentials of the client were removed.",
+        ("arm",),
+    ),
+    (
         "statistics_overflowed",
         "statistics_overflowed",
         "Times that a series found no room and was counted as other.",

@@ -44,6 +44,16 @@ def feedback_families(
         of,
         [(which, figures["waiting"]["orphans"]) for which, figures in stores.items()],
     )
+    yield counter(
+        "feedback_repeated_ids",
+        "Predictions whose request id was used before, by arm: the first one gets the label.",
+        (*of, "arm"),
+        [
+            ((*which, arm), n)
+            for which, figures in stores.items()
+            for arm, n in figures["repeated"].items()
+        ],
+    )
     yield gauge(
         "feedback_coverage",
         "Part of the predictions older than the horizon that got a label, by arm.",

@@ -57,6 +57,7 @@ UNREAD = st.builds(Undecodable, st.sampled_from(list(Reason)), st.text(max_size=
 
 def record(**changes):
     made = Record()
+    made.proxy_id = 0
     made.model = made.arm = made.role = made.outcome = made.assigned = 0
     made.status, made.started = 200, 1.7e9
     made.duration_ns = made.first_byte_ns = made.queue_ns = 10
@@ -84,6 +85,7 @@ def records(draw):
         queue_ns=draw(UNSIGNED),
         request_size=draw(UNSIGNED),
         response_size=draw(UNSIGNED),
+        proxy_id=draw(UNSIGNED),
         request_id=draw(BYTES),
         trace_id=draw(BYTES),
         unit=draw(BYTES),

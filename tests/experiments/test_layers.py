@@ -83,8 +83,8 @@ BY_USER = {"unit": {"by": "header", "name": "x-user"}}
             "by different units (request and header x-user): declare the same unit",
         ),
         (
-            one("a", slice=[0, 0.5], overrides={"ada": "champion"}),
-            one("b", slice=[0.5, 1], overrides={"ada": "other0"}),
+            one("a", slice=[0, 0.5], overrides={"ada": "champion"}, **BY_USER),
+            one("b", slice=[0.5, 1], overrides={"ada": "other0"}, **BY_USER),
             "'a' and 'b' send this unit to 'champion' and to 'other0'",
         ),
         (one("a", slice=[0, 0.5]), one("b", slice=[0.5, 0.5]), "its end must be above"),

@@ -20,8 +20,11 @@ from tests.support.proxy import (
     sidecar,
 )
 from tests.support.proxy_mirror import challenger, outcomes
+from tests.support.proxy_peer import Peer
 from understudy.monitor.proxy.breaker import CLOSED, OPEN
 from understudy.monitor.routing.plan import Breaker as BreakerSettings
+from understudy.monitor.routing.plan import Plan, Upstream
+from understudy.shadow.assignment import point, threshold
 
 
 @pytest.mark.anyio
@@ -75,25 +78,34 @@ async def test_only_inference_is_mirrored() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_sample_is_the_same_everywhere_and_grows_with_the_rate() -> None:
-    async def chosen(rate: float) -> set[bytes]:
+async def test_the_sample_is_by_ids_that_clients_cannot_choose() -> None:
+    async def chosen(rate: float) -> float:
+        """The share of requests that was mirrored, all with the same id of the client."""
         champion, other = await Server(OK).start(), await Server(OK).start()
         async with sidecar(plan_for(champion.port, challenger(other.port, rate=rate))) as side:
+            peer = Peer(side.folder / "records.sock")
+            await peer.start()
             reader, writer = await side.connect()
-            for i in range(300):
-                writer.write(post(b"{}", b"x-request-id: request-%d" % i))
+            for _ in range(300):
+                writer.write(post(b"{}", b"x-request-id: mine"))
                 await read_message(reader)
             await side.until(side.settled)
-            await side.until(lambda: sum(outcomes(side).values()) == len(other.seen))
-        return {seen.header("x-request-id") or b"" for seen in other.seen}
+            await side.until(lambda: len(peer.records) == 300 + len(other.seen))
+            await peer.stop()
+        assert {seen.header("x-request-id") for seen in other.seen} <= {b"mine"}
+        asked, copied = ([r.proxy_id for r in peer.records if r.role == role] for role in (0, 1))
+        assert len(set(asked)) == 300
+        salt = Plan(1, Upstream("champion", "", 0)).sample_salt.encode()
+        # As the evaluation plane works it out, which does not ask the worker.
+        expected = {i for i in asked if point(salt, i.to_bytes(8, "little")) < threshold(rate)}
+        assert set(copied) == expected
+        assert len(copied) == len(set(copied))
+        return len(copied) / 300
 
-    none, some, again, most, every = [await chosen(r) for r in (0.0, 0.3, 0.3, 0.8, 1.0)]
-    assert none == set()
-    assert some == again
-    assert some < most < every
+    none, some, every = [await chosen(r) for r in (0.0, 0.3, 1.0)]
+    assert (none, every) == (0.0, 1.0)
     # Binomial(300, 0.3): 90 with a standard deviation of 7.9; seven of those on each side.
-    assert 35 < len(some) < 145
-    assert len(every) == 300
+    assert 35 < 300 * some < 145
 
 
 GARBAGE = b"this is not HTTP\r\n\r\n"

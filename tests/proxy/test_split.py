@@ -15,7 +15,8 @@ from tests.support.proxy import (
 from tests.support.proxy_split import NAMES, SALT, arm_of, asks_by, divided, unit_of
 from understudy.shadow.assignment import OUT, point, threshold
 
-UNITS = {"header": "x-user", "cookie": "uid", "pointer": "/a/0/u~1v", "request": ""}
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+UNITS = {"header": "x-user", "cookie": "uid", "pointer": "/a/0/u~1v"}
 
 
 @pytest.mark.anyio
@@ -37,6 +38,25 @@ async def test_a_unit_stays_with_its_arm_and_the_record_tells_which(by: str) -> 
         assert all(seen.header("host") == b"here" for seen in bench.champion.seen)
         assert all(seen.header("host") == b"new" for seen in bench.other.seen)
         assert bench.unassigned() == bench.diverted() == 0
+
+
+@pytest.mark.anyio
+async def test_single_requests_are_split_by_ids_that_clients_cannot_choose() -> None:
+    async with divided(unit="request", unit_name="") as bench:
+        reader, writer = await bench.side.connect()
+        for _ in range(200):
+            writer.write(post(b"{}", b"x-request-id: mine", b"traceparent: " + TRACE))
+            message = await read_message(reader)
+            assert message.header("x-request-id") == b"mine"
+        records = await bench.records(200)
+        for record in records:
+            arm = arm_of(record.unit)
+            assert record.unit == b"%016x" % record.proxy_id
+            assert (record.request_id, record.arm, record.assigned) == (b"mine", arm, arm + 1)
+        assert len({record.proxy_id for record in records}) == 200
+        assert all(seen.header("traceparent") == TRACE for seen in bench.other.seen)
+        # Binomial(200, 0.5): 100 with a standard deviation of 7.1; more than six of those.
+        assert 55 < sum(record.arm for record in records) < 145
 
 
 @pytest.mark.anyio
@@ -85,7 +105,9 @@ async def test_listed_units_go_where_the_list_says_and_do_not_count() -> None:
 @pytest.mark.anyio
 async def test_excluded_requests_take_no_part() -> None:
     exclude = (("x-kind", "test"), ("x-bot", "1"))
-    async with divided(weights=(0.0, 1.0), exclude=exclude, override_header="x-arm") as bench:
+    by_request = {"unit": "request", "unit_name": ""}
+    options = {"exclude": exclude, "override_header": "x-arm", **by_request}
+    async with divided(weights=(0.0, 1.0), **options) as bench:
         for line in (b"X-Kind: test", b"x-bot:1"):
             message, record = await bench.record(post(b"{}", line, b"X-Arm: candidate"))
             assert message.body == b"champion"

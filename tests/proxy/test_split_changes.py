@@ -61,7 +61,7 @@ async def test_a_failing_challenger_is_diverted_and_recovers(how: str) -> None:
     async with divided(other=failing.server, breaker=BREAKER, serving=serving) as bench:
         if how == "upstream_connect":
             await failing.server.stop()
-        raw = asks_by("request", unit_of(1))
+        raw = asks_by("id", unit_of(1))
         for number in range(3):
             answer = asyncio.create_task(bench.record(raw))
             if how == "timeout":
@@ -127,7 +127,7 @@ async def test_requests_served_by_a_challenger_are_not_mirrored() -> None:
     async with divided(copies=1.0) as bench:
         units = [b"r-%d" % i for i in range(40)]
         for unit in units:
-            await bench.side.ask(asks_by("request", unit))
+            await bench.side.ask(asks_by("id", unit))
         mine = {unit for unit in units if arm_of(unit) == 0}
         assert 0 < len(mine) < 40
         records = await bench.records(40 + len(mine))
@@ -229,7 +229,7 @@ async def test_a_response_does_not_reveal_the_arm() -> None:
         return says(b"same")
 
     async with divided(champion=Server(tell), other=Server(tell)) as bench:
-        answers = [await bench.side.ask(asks_by("request", unit_of(arm))) for arm in (0, 1)]
+        answers = [await bench.side.ask(asks_by("id", unit_of(arm))) for arm in (0, 1)]
         heads = [m.head.replace(unit_of(arm), b"") for arm, m in enumerate(answers)]
         assert heads[0] == heads[1]
         assert len(bench.champion.seen) == len(bench.other.seen) == 1

@@ -129,6 +129,7 @@ def items(seed: int, requests: int, sidecars: int = 3, seconds: float = 12.0) ->
             arm: int, role: int, answer: Any, wait: float, assigned: int = 0, outcome: int = 0
         ) -> float:
             one = Record()
+            one.proxy_id = number + 1 if number % 2 else 0  # noqa: B023
             one.model, one.arm, one.role, one.outcome = 0, arm, role, outcome
             one.status = 200 if outcome == records.OK else 500
             one.assigned = assigned

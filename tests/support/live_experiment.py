@@ -89,6 +89,7 @@ def record(
     seconds: float = 0.01,
 ) -> Record:
     one = Record()
+    one.proxy_id = 0
     one.request_id = b"r%d" % number
     one.role, one.outcome, one.assigned, one.unit = role, outcome, assigned, unit
     one.started, one.duration_ns = started, int(seconds * 1e9)

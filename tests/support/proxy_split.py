@@ -67,7 +67,8 @@ def split_plan(
     options = {"host_header": "new", "idle_timeout": 60.0} | (serving or {})
     upstream = Upstream("candidate", "127.0.0.1", other, **options)
     one = Challenger(upstream, copies, breaker=breaker or Breaker(), serving=upstream)
-    changes = {"starts": allocation.starts, "arms": allocation.arms} | split
+    by = {"unit": "header", "unit_name": "x-request-id"}
+    changes = {"starts": allocation.starts, "arms": allocation.arms, **by} | split
     return replace(plan_for(champion, one), splits=(Split("trial", 0, SALT, **changes),))
 
 
@@ -111,4 +112,5 @@ def asks_by(by: str, unit: bytes) -> bytes:
         return post(b"{}", b"Cookie: a=1; uid=" + unit + b"; uidx=2")
     if by == "pointer":
         return post(b'{"a": [{"u/v": "' + unit + b'"}]}')
+    assert by == "id", by  # the header by which requests are split unless a test says otherwise
     return post(b"{}", b"x-request-id: " + unit)

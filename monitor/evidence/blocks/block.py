@@ -33,6 +33,7 @@ NUMBERS: Mapping[str, type[np.generic]] = {
     "queue_ns": np.uint64,
     "request_size": np.uint64,
     "response_size": np.uint64,
+    "proxy_id": np.uint64,
 }
 """Columns of numbers, by the attribute of a record."""
 TEXTS = ("request_id", "trace_id", "unit", "target")
@@ -129,7 +130,7 @@ class RecordBlock:
         responses = tables(self.count, self.response, self.response_rows, self.predictions, self)
         for (
             arm, status, role, outcome, assigned, started, duration, first_byte, queue,
-            request_size, response_size, request_id, trace_id, unit, target,
+            request_size, response_size, proxy_id, request_id, trace_id, unit, target,
             of_request, of_response,
         ) in zip(*numbers, *texts, requests, responses, strict=True):  # fmt: skip
             record = Record()
@@ -145,6 +146,7 @@ class RecordBlock:
             record.queue_ns = queue
             record.request_size = request_size
             record.response_size = response_size
+            record.proxy_id = proxy_id
             record.request_id = request_id
             record.trace_id = trace_id
             record.unit = unit

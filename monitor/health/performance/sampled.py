@@ -76,10 +76,13 @@ class SampledLabels(Stateful):
         self._newest = 0.0
 
     def take(self, request_id: str, scores: Sequence[float], started: float) -> None:
-        """Predictions of a request, as finite scores; NaN for a row that has none."""
+        """Predictions of a request, as finite scores; NaN for a row that has none.
+
+        Of requests with the same id, which clients may choose, the first one gets the label.
+        """
         for row, score in enumerate(scores):
             if score == score:
-                self._waiting[request_id, row] = (score, started)
+                self._waiting.setdefault((request_id, row), (score, started))
         while len(self._waiting) > MOST:
             key, _ = self._waiting.popitem(last=False)
             self._losses.pop(key, None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import logging
+import os
 import random
 import socket
 import ssl
@@ -23,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.monitor.config.header_values import MissingValueError, read
 from understudy.monitor.config.model import Config, Upstream
 from understudy.monitor.config.model import Model as ModelConfig
 from understudy.monitor.errors import ValidationCaseError
@@ -177,7 +179,10 @@ class Validation:
                 "Host": upstream.host or urlsplit(upstream.url).netloc,
             }
             return _request(connection, _path(model), headers, model, body)
-        headers = dict(upstream.headers)
+        try:
+            headers = {name: read(one, os.environ) for name, one in upstream.headers.items()}
+        except MissingValueError as error:
+            return Answer(0, None, 0.0, f"not sent: {error}")
         if upstream.host:
             headers["Host"] = upstream.host
         path = urlsplit(upstream.url).path.rstrip("/") + _path(model)

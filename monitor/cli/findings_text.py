@@ -41,9 +41,13 @@ def table(found: Mapping[str, Any]) -> RenderableType:
 def not_tested(document: Mapping[str, Any]) -> list[Text]:
     """One line for each check that is declared and not tested, with the reason."""
     return [
-        Text(f"not tested ({one['model']}): {one['words']}", style="yellow")
+        Text(f"not tested{_of(one['model'])}: {one['words']}", style="yellow")
         for one in document.get("not_tested", ())
     ]
+
+
+def _of(model: str) -> str:
+    return f" ({model})" if model else ""
 
 
 def incident_table(incidents: Sequence[Mapping[str, Any]]) -> RenderableType:

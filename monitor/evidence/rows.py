@@ -10,6 +10,7 @@ from understudy.common.arrays import distinct
 from understudy.monitor.codecs import Reason
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.block_columns import (
+    ROWS_DIFFER,
     BlockColumns,
     Indices,
     Mask,
@@ -35,20 +36,22 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
     primary = (block.role == ROLE_PRIMARY) & block.finished
     answered = block.outcome == OK
     here = np.flatnonzero(primary | (answered & block.finished))
+    both = (request.grid >= 0) & (response.grid >= 0)
+    even = np.ones(block.count, np.bool_)
+    if request.many is not None or response.many is not None:
+        one = np.ones(1, np.int64)
+        even = (one if request.many is None else request.many) == (
+            one if response.many is None else response.many
+        )
     if here.size:
         # A mirrored request is the champion's.
         asked = np.where(primary[here], block.codes(request, here), np.nan)
         told = np.where(answered[here], block.codes(response, here), np.nan)
+        told[(primary & answered & both & ~even)[here]] = ROWS_DIFFER
         arms: Column = [block.names.arm(arm) for arm in block.arm[here].tolist()]
         cells: list[Column] = [asked, told, arms]
         yield block.batch((REQUESTS, *block.key), ("request", "answer", "arm"), here, cells)
-    whole = primary & answered & (block.arm == block.champion)
-    whole &= (request.grid >= 0) & (response.grid >= 0)
-    if request.many is not None or response.many is not None:
-        one = np.ones(1, np.int64)
-        whole &= (one if request.many is None else request.many) == (
-            one if response.many is None else response.many
-        )
+    whole = primary & answered & (block.arm == block.champion) & both & even
     for first, second in distinct_pairs(request.grid[whole], response.grid[whole]):
         records = np.flatnonzero(whole & (request.grid == first) & (response.grid == second))
         names = request.grids[first].names

@@ -53,6 +53,11 @@ _WORDS = {
     ),
     Reason.UNKNOWN_PROTOCOL: ("in an unknown format", _FORMAT),
     Reason.ERROR_RESPONSE: ("errors", "Look at the log of the model server."),
+    Reason.ROWS_DIFFER: (
+        "another number of rows than their requests",
+        "Have the model answer one row for each row of a request: rows cannot be matched to "
+        "predictions or labels otherwise.",
+    ),
     Reason.INTERNAL: ("not decoded because of an internal error", "Look at the log of Understudy."),
 }
 """By reason: what they are, and what to do."""
@@ -122,7 +127,10 @@ class Unreadable:
         """How many cannot be read, and why."""
         of_arm = f" of {self.arm!r}" if self.arm else ""
         what = _WORDS[self.reason][0]
-        return f"{self.count} of the last {self.last} {self.part}s{of_arm} cannot be read ({what})"
+        used = "used" if self.reason is Reason.ROWS_DIFFER else "read"
+        return (
+            f"{self.count} of the last {self.last} {self.part}s{of_arm} cannot be {used} ({what})"
+        )
 
     def signal(self, model: str, version: str) -> Signal:
         """As a finding. That of requests has the key of the rule about their rate."""

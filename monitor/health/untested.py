@@ -7,7 +7,8 @@ from typing import Any
 
 REASONS = (
     "no_labels", "reference", "checking", "selective", "coverage", "learning", "baseline",
-    "calibration", "detector", "segment", "disabled", "floor", "unreadable",
+    "calibration", "detector", "segment", "disabled", "floor", "unreadable", "no_rows",
+    "no_predictions", "no_feature", "no_output", "unmatched",
 )  # fmt: skip
 """Why something is not tested: a closed list, for metrics."""
 

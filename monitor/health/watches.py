@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.config.model import Config
+from understudy.monitor.config.model import Config, Model
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.evidence.batch import ColumnBatch
@@ -19,6 +19,7 @@ from understudy.monitor.evidence.columns import listed
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import REQUESTS, ROWS, STARTED, parts_of
 from understudy.monitor.findings.finding import Signal
+from understudy.monitor.health.arrivals import Arrivals, unmatched_labels
 from understudy.monitor.health.drift.signals import signals_of
 from understudy.monitor.health.drift.summary import summary_of
 from understudy.monitor.health.drift.watch import ModelWatch
@@ -50,7 +51,10 @@ class Watches:
         """By model: why it cannot be watched."""
         self.performance: dict[ModelKey, PerformanceWatch] = {}
         self.readability: dict[ModelKey, Readability] = {}
-        """Of all models whose payloads are to be read."""
+        """Of all models whose payloads are to be read; the same of ``arrivals``."""
+        self.arrivals: dict[ModelKey, Arrivals] = {}
+        self.labels: Callable[[], Mapping[str, Any]] | None = None
+        """Figures of the feedback store; None where there is none in this process."""
         self._settings: dict[ModelKey, Performance] = {}
         self._learn = 0
         self._horizon = 0.0
@@ -93,13 +97,17 @@ class Watches:
             baselines = {}
         first = config.models[0].name if config.models else ""
         opaque = {one.model or first for one in config.experiments if one.opaque_answers}
-        readability = {}
+        readability, arrivals = {}, {}
         for model in config.models if monitoring.enabled else ():
             if model.read:
                 key = model.name, model.version
                 known = readability[key] = self.readability.get(key) or Readability()
                 known.answers = model.name not in opaque
-        self.readability = readability
+                came = arrivals[key] = self.arrivals.get(key) or Arrivals()
+                features, outputs = _declared(model)
+                features = (*features, *self.options.segments)
+                came.configure(self.champion, features, outputs, known.answers)
+        self.readability, self.arrivals = readability, arrivals
         for gone in [key for key in (*self.watches, *self.performance) if key not in baselines]:
             self._drop(gone)
         self.learning = {key: b for key, b in self.learning.items() if key in baselines}
@@ -189,9 +197,12 @@ class Watches:
             if batch.kind[0] == REQUESTS:
                 if key in self.readability:
                     self.readability[key].add(batch)
+                    self.arrivals[key].take_requests(batch)
                 if key in self.watches:
                     self.watches[key].requests(batch.floats("request"), batch.at)
             elif batch.kind[0] == ROWS:
+                if key in self.arrivals:
+                    self.arrivals[key].take_rows(batch)
                 self._evaluate_rows(key, batch)
                 done = self._learn_rows(key, batch)
                 if done < len(batch) and key in self.watches:
@@ -319,11 +330,29 @@ class Watches:
                 yield key, one
 
     def warnings(self) -> list[str]:
-        """The same in words, for the status."""
+        """What cannot be read or does not come, in words, for the status."""
+        found = [(key, one.words) for key, one in self.unreadable()]
+        missing = [(key, one.words) for key, one in self._missing()]
         return [
-            f"model {model!r} is not monitored in full: {one.words}"
-            for (model, _), one in self.unreadable()
+            *(f"model {key[0]!r} is not monitored in full: {words}" for key, words in found),
+            *(
+                f"model {key[0]!r} is not monitored in full: {words}" if key[0] else words
+                for key, words in missing
+            ),
         ]
+
+    def _missing(self) -> Iterator[tuple[ModelKey, Untested]]:
+        """What is declared and does not come."""
+        unread = {(key, one.part, one.arm) for key, one in self.unreadable()}
+        for key, arrivals in self.arrivals.items():
+            for one in arrivals.untested():
+                # What cannot be read is listed already, with the reason.
+                of = ("request", "") if one.check == "inputs" else ("answer", self.champion)
+                if (key, *of) not in unread:
+                    yield key, one
+        if self.labels is not None:
+            for one in unmatched_labels(self.labels()):
+                yield ("", ""), one
 
     def summary(self) -> list[dict[str, Any]]:
         """The state of every model that should be watched, as JSON."""
@@ -354,13 +383,18 @@ class Watches:
         untested: list[tuple[ModelKey, Untested]] = [
             (key, one.untested()) for key, one in self.unreadable()
         ]
+        untested += self._missing()
         for key, error in self.errors.items():
             words = f"everything: the baseline cannot be used: {error}"
             untested.append((key, Untested("all", "baseline", words)))
         for key, builder in self.learning.items():
             have, need = builder.rows, self._learn
             words = f"drift and quality: {have:,} of {need:,} rows for the baseline"
-            untested.append((key, Untested("drift", "learning", words, have, need)))
+            starved = key in self.arrivals and self.arrivals[key].starved
+            if starved:
+                words += ", and none came with the last requests"
+            reason = "no_rows" if starved else "learning"
+            untested.append((key, Untested("drift", reason, words, have, need)))
         for key, watch in self.watches.items():
             untested += [(key, Untested("detector", "detector", e)) for e in watch.errors]
         for key in self._settings:
@@ -445,6 +479,15 @@ class Watches:
                 )
                 self._performance_sources.pop(key)
                 self._start_performance(key, performance.baseline)
+
+
+def _declared(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of features and outputs that the configuration of a model gives."""
+    mapping = model.json_
+    features = mapping.features if mapping is not None else model.features
+    outputs = mapping.predictions if mapping is not None else model.predictions
+    judged = (model.performance.prediction,) if model.performance is not None else ()
+    return tuple(features), tuple(dict.fromkeys((*outputs, *judged)))
 
 
 def _dumped(watches: Mapping[ModelKey, Stateful], sources: Mapping[ModelKey, str]) -> list[Any]:

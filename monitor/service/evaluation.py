@@ -90,6 +90,8 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> EvaluationPlane:
     if feedback is not None:
         figures = feedback.summary
         plane.families.append(lambda: feedback_families({(): figures()}))
+        if pipeline.findings_loop is not None:
+            pipeline.findings_loop.watches.labels = figures
     plane.mark_run()
     return plane
 

@@ -50,8 +50,8 @@ function findings(found) {
     put(made, put(node('p'), node('span', f.severity + ' ', bad),
       node('span', f.title + ' \u00b7 '), link));
   }
-  for (const one of found.not_tested || []) put(made, node('p', 'not tested (' + one.model + '): '
-    + one.words, 'warn'));
+  for (const one of found.not_tested || []) put(made, node('p',
+    'not tested' + (one.model ? ' (' + one.model + ')' : '') + ': ' + one.words, 'warn'));
   return made;
 }
 function running(found) {

@@ -90,8 +90,8 @@ function draw(s) {
   }
   parts.push(...findings(s.findings));
   if (s.not_tested.length) parts.push(section('Not tested', put(node('ul', undefined, 'warn'),
-    ...s.not_tested.map(one => node('li', (one.model + ' ' + one.version).trim() + ': '
-      + one.words)))));
+    ...s.not_tested.map(one => node('li', (one.model ? (one.model + ' ' + one.version).trim() + ': '
+      : '') + one.words)))));
   parts.push(service(s.arms));
   parts.push(...s.arms.map(arm));
   if (s.watched.length) parts.push(section('Against the baseline', ...s.watched.map(watched)));

@@ -277,3 +277,21 @@ async def test_upgrades_that_are_ignored(raw: bytes) -> None:
         assert (await side.ask(raw)).status == 200
         assert upstream.seen[0].header("upgrade") is None
         assert upstream.seen[0].header("connection") is None
+
+
+@pytest.mark.anyio
+async def test_ids_of_clients_can_be_replaced() -> None:
+    own = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: of-model\r\n\r\nok"
+    upstream = await Server(own).start()
+    plan = replace(plan_for(upstream.port), client_request_ids=False)
+    async with sidecar(plan) as side:
+        answers = [await side.ask(post(b"{}", b"X-Request-Id: mine")) for _ in range(3)]
+        ids = {message.header("x-request-id") for message in answers}
+        assert len(ids) == 3
+        assert all(len(one or b"") == 32 for one in ids)
+        assert {seen.header("x-request-id") for seen in upstream.seen} == ids
+        # From the reload on, they are used again.
+        side.worker.reload(replace(plan, generation=2, client_request_ids=True))
+        answer = await side.ask(post(b"{}", b"X-Request-Id: mine"))
+        assert upstream.seen[-1].header("x-request-id") == b"mine"
+        assert answer.header("x-request-id") == b"of-model"

@@ -160,3 +160,22 @@ def test_the_words_for_breakers_are_in_the_order_of_their_numbers() -> None:
     known: dict[int, Any] = {breaker.CLOSED: "closed", breaker.OPEN: "open"}
     known[breaker.HALF_OPEN] = "half_open"
     assert [known[number] for number in range(3)] == list(BREAKER_STATES)
+
+
+def test_a_challenger_that_refuses_requests_without_credentials_is_a_warning() -> None:
+    def warned(refused: int, ok: int, removed: int) -> tuple[str, ...]:
+        mirror = {
+            labelled(arm="first", outcome="client_error"): refused,
+            labelled(arm="first", outcome="ok"): ok,
+        }
+        gone = {labelled(arm="first"): removed, labelled(arm="second"): 1}
+        seen = Observed(mirror=mirror, credentials_removed=gone)
+        return service_of(plan(), seen).warnings
+
+    (warning,) = warned(refused=10, ok=10, removed=12)
+    assert warning.startswith("'first' answers most requests with a client error (4xx), and cre")
+    assert "12 of them" in warning
+    assert "`credentials: forward`" in warning
+    assert warned(refused=9, ok=0, removed=9) == (), "too few"
+    assert warned(refused=10, ok=11, removed=10) == ()
+    assert warned(refused=20, ok=0, removed=0) == (), "clients had no credentials"

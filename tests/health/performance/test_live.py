@@ -92,6 +92,21 @@ def test_sampled_labels_count_once_each_and_only_in_time() -> None:
     assert (sampled.settled, sampled.labelled) == (100, 2)
 
 
+def test_a_client_that_repeats_its_id_holds_up_no_other_predictions() -> None:
+    watch = PerformanceWatch(
+        judged(label_share=0.5, label_wait=10.0), baseline(np.random.default_rng(2)), 1e5
+    )
+    for number in range(100):
+        watch.take([0.9], [float(number)], None, "always-the-same")
+        watch.take([0.9], [float(number)], None, f"r-{number}")
+    watch.flush()
+    sampled = watch.realised.sampled
+    assert sampled is not None
+    # The repeated id waits for a label from its first request on, like any other.
+    assert sampled.settled >= 90 + 90 // 11
+    assert sampled.lost == 0
+
+
 def test_the_probability_of_any_false_alarm_is_bounded() -> None:
     rng = np.random.default_rng(3)
     known = baseline(rng, 50_000)

@@ -41,7 +41,7 @@ def problems(text: str, base: Path = Path("/nowhere")) -> dict[str, str]:
 BAD = [
     # keys
     (GOOD + "limitz: {}\n", "limitz", "did you mean 'limits'"),
-    (challenger("sockets: 3"), "challengers[0].sockets", "known: headers, host"),
+    (challenger("sockets: 3"), "challengers[0].sockets", "known: credentials, headers, host"),
     (GOOD + "unheard: 1\n", "unheard", "known: capture, challengers, champion"),
     (challenger("mirror: {braker: {}}"), "challengers[0].mirror.braker", "mean 'breaker'"),
     (challenger("mirror: {queue: {byte: 1}}"), "challengers[0].mirror.queue.byte", "mean 'bytes'"),
@@ -104,7 +104,7 @@ BAD = [
         "challengers[0].headers.a",
         "not a valid header value",
     ),
-    (challenger("headers: {a: 5}"), "challengers[0].headers.a", "write it in quotes"),
+    (challenger("headers: {a: 5}"), "challengers[0].headers.a", "must be text, or a mapping"),
     (challenger("headers: {Content-Length: '5'}"), "challengers[0]", "content-length is set by"),
     (challenger(r'host: "a\nb"'), "challengers[0].host", "not a valid header value"),
     (GOOD + "capture: {headers: ['a:b']}\n", "capture.headers[0]", "not a valid header name"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.proxy import Message, Server, post, sidecar
-from tests.support.proxy_split import divided
+from tests.support.proxy_split import BY_REQUEST, divided
 from understudy.monitor.config.compile import compile_plan
 from understudy.monitor.config.headers import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
 from understudy.monitor.config.load import parse
@@ -147,7 +147,7 @@ async def test_a_challenger_that_serves_clients_gets_no_credential_either() -> N
 @pytest.mark.parametrize("name", [b"Authorization", b"Proxy-Authorization", b"Cookie"])
 async def test_credentials_are_not_smuggled_in_trailers(name: bytes) -> None:
     serving = {"credential_headers": CREDENTIAL_HEADERS}
-    async with divided(serving=serving, weights=(0.0, 1.0)) as bench:
+    async with divided(serving=serving, weights=(0.0, 1.0), **BY_REQUEST) as bench:
         body = b"2\r\n{}\r\n0\r\n" + name + b": hunter2\r\n\r\n"
         message = await bench.side.ask(post(body, framing=b"Transfer-Encoding: chunked"))
         assert message.status == 400

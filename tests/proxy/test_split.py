@@ -12,7 +12,7 @@ from tests.support.proxy import (
     post,
     read_message,
 )
-from tests.support.proxy_split import NAMES, SALT, arm_of, asks_by, divided, unit_of
+from tests.support.proxy_split import BY_REQUEST, NAMES, SALT, arm_of, asks_by, divided, unit_of
 from understudy.shadow.assignment import OUT, point, threshold
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -42,7 +42,7 @@ async def test_a_unit_stays_with_its_arm_and_the_record_tells_which(by: str) -> 
 
 @pytest.mark.anyio
 async def test_single_requests_are_split_by_ids_that_clients_cannot_choose() -> None:
-    async with divided(unit="request", unit_name="") as bench:
+    async with divided(**BY_REQUEST) as bench:
         reader, writer = await bench.side.connect()
         for _ in range(200):
             writer.write(post(b"{}", b"x-request-id: mine", b"traceparent: " + TRACE))
@@ -105,8 +105,7 @@ async def test_listed_units_go_where_the_list_says_and_do_not_count() -> None:
 @pytest.mark.anyio
 async def test_excluded_requests_take_no_part() -> None:
     exclude = (("x-kind", "test"), ("x-bot", "1"))
-    by_request = {"unit": "request", "unit_name": ""}
-    options = {"exclude": exclude, "override_header": "x-arm", **by_request}
+    options = {"exclude": exclude, "override_header": "x-arm", **BY_REQUEST}
     async with divided(weights=(0.0, 1.0), **options) as bench:
         for line in (b"X-Kind: test", b"x-bot:1"):
             message, record = await bench.record(post(b"{}", line, b"X-Arm: candidate"))

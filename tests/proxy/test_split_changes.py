@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.proxy import Message, Server, post, read_message, reopen
-from tests.support.proxy_split import NAMES, arm_of, asks_by, divided, says, unit_of
+from tests.support.proxy_split import BY_REQUEST, NAMES, arm_of, asks_by, divided, says, unit_of
 from understudy.monitor.proxy.breaker import CLOSED, HALF_OPEN, OPEN
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Breaker, Plan
@@ -97,7 +97,7 @@ async def test_a_failing_challenger_is_diverted_and_recovers(how: str) -> None:
 @pytest.mark.anyio
 async def test_a_clients_own_faults_do_not_open_the_breaker() -> None:
     other = Server(b"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\n\r\n")
-    async with divided(other=other, breaker=BREAKER, weights=(0.0, 1.0)) as bench:
+    async with divided(other=other, breaker=BREAKER, weights=(0.0, 1.0), **BY_REQUEST) as bench:
         for _ in range(5):
             assert (await bench.side.ask(post())).status == 400
         for _ in range(5):

@@ -9,7 +9,7 @@ from hashlib import blake2b
 import pytest
 
 from tests.support.proxy import INFER, Server, get, post, read_message, reopen
-from tests.support.proxy_split import NAMES, arm_of, divided, says, unit_of
+from tests.support.proxy_split import BY_REQUEST, NAMES, arm_of, divided, says, unit_of
 from understudy.monitor.codecs.pointer import follow, steps
 from understudy.monitor.proxy.breaker import CLOSED
 from understudy.monitor.proxy.split import pointed
@@ -57,7 +57,7 @@ async def test_a_tunnel_goes_to_its_arm_and_does_not_hold_up_the_breaker() -> No
 
     breaker = Breaker(failures=1, open_seconds=60.0, probes=1)
     other = Server(handler=script)
-    async with divided(other=other, breaker=breaker, **EVERYONE) as bench:
+    async with divided(other=other, breaker=breaker, **BY_REQUEST, **EVERYONE) as bench:
         state = bench.side.worker.runtime.serving[1].breaker
         assert (await bench.side.ask(post())).status == 500
         failing = False
@@ -80,7 +80,7 @@ async def test_a_tunnel_goes_to_its_arm_and_does_not_hold_up_the_breaker() -> No
 async def test_a_client_that_does_not_read_is_not_the_challengers_fault() -> None:
     other = Server(says(bytes(40_000_000)))
     options = {"breaker": Breaker(failures=1), "serving": {"total_timeout": 60.0}}
-    async with divided(other=other, **options, **EVERYONE) as bench:
+    async with divided(other=other, **options, **BY_REQUEST, **EVERYONE) as bench:
         _, writer = await bench.side.connect()
         writer.write(post())
         await bench.side.until(bench.side.choked)

@@ -18,6 +18,8 @@ SALT = "salt"
 
 
 NAMES = (b"champion", b"candidate")
+BY_REQUEST = {"unit": "request", "unit_name": ""}
+"""As an experiment without a unit has it; tests that need to know the arm split by a header."""
 
 
 def says(name: bytes) -> bytes:

@@ -311,29 +311,31 @@ def test_the_reports_are_bounded_and_a_damaged_file_is_set_aside(tmp_path: Path)
 
 def score_of(world: World, number: str) -> float:
     tensor = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}
-    headers = {"x-request-id": number}
+    headers = {"x-user": number}
     found = httpx.post(world.service.url + PATH, json={"inputs": [tensor]}, headers=headers)
     return float(found.json()["outputs"][0]["data"][0])
 
 
 def test_experiments_share_a_model_and_leave_their_reports(tmp_path: Path) -> None:
-    first = one("first", weights={"other0": 1.0}, slice=[0, 0.5])
-    experiments = [first, shadow("mirrored")]
+    first = one("first", weights={"other0": 1.0}, slice=[0, 0.5], **BY_USER)
+    experiments = [first, shadow("mirrored", **BY_USER)]
     with World(tmp_path, Model("second"), experiments=experiments) as world:
         url = ("--url", world.service.control)
 
         def challengers() -> set[str]:
-            """Request ids that the challenger serves."""
+            """Users whom the challenger serves."""
             return {str(n) for n in range(60) if score_of(world, str(n)) == 0.7}
 
         served = eventually(challengers)
         assert 5 < len(served) < 55, "half of the units, whatever the shadow experiment does"
         file = tmp_path / "second.json"
-        file.write_text(json.dumps(one("second")))
+        file.write_text(json.dumps(one("second", **BY_USER)))
         refused = run("experiment", "start", file, *url)
         assert refused.exit_code == 2
         assert "'first' (slice [0, 0.5]) and 'second' (slice [0, 1])" in refused.output
-        file.write_text(json.dumps(one("second", weights={"other0": 1.0}, slice=[0.5, 1])))
+        file.write_text(
+            json.dumps(one("second", weights={"other0": 1.0}, slice=[0.5, 1], **BY_USER))
+        )
         assert run("experiment", "start", file, *url).exit_code == 0
         eventually(lambda: len(challengers()) == 60)
 
@@ -343,7 +345,7 @@ def test_experiments_share_a_model_and_leave_their_reports(tmp_path: Path) -> No
         assert "split the same requests of 'm'" in forced.output
 
         # A reload that would end an experiment of the API is refused, by check and service alike.
-        world.service.write(experiments=[one("first"), shadow("mirrored")])
+        world.service.write(experiments=[one("first", **BY_USER), shadow("mirrored", **BY_USER)])
         checked = run("config", "check", world.service.file)
         assert checked.exit_code == 2
         assert "'second', which was started over the API, does not fit: slice: 'first'" in " ".join(

@@ -103,8 +103,7 @@ def test_a_client_that_repeats_its_id_holds_up_no_other_predictions() -> None:
     sampled = watch.realised.sampled
     assert sampled is not None
     # The repeated id waits for a label from its first request on, like any other.
-    assert sampled.settled >= 90 + 90 // 11
-    assert sampled.lost == 0
+    assert (sampled.settled, sampled.lost) == (90 + 1, 0)
 
 
 def test_the_probability_of_any_false_alarm_is_bounded() -> None:

@@ -173,6 +173,8 @@ class Member(Membership):
             consumer = self.consumers[number] = self._consumer(tp, begin, state)
             if number == EXPERIMENTS:
                 self._claim(consumer)
+            else:
+                consumer.findings_loop.watches.labels = self.label_figures
         elif tp.topic == self.topics.records:
             self.inputs[number] = self._partition(tp, begin, state, committed)
 
@@ -187,6 +189,16 @@ class Member(Membership):
         except SnapshotError as error:
             self._set_aside(tp, error)
             return EvidenceConsumer(config, inputs, begin=begin, files=files_of(state))
+
+    def label_figures(self) -> dict[str, dict[str, int]]:
+        """How many of the last labels match a prediction, over the partitions of this process."""
+        figures = [one for each in self.inputs.values() if (one := each.feedback()) is not None]
+        return {
+            "unmatched": {
+                name: sum(one["unmatched"][name] for one in figures)
+                for name in ("last", "orphan", "late")
+            }
+        }
 
     def _claim(self, consumer: EvidenceConsumer) -> None:
         """Become the controller of the routes, and fence off the previous one."""

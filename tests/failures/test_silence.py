@@ -61,7 +61,8 @@ def test_a_model_that_answers_one_row_for_a_batch_and_labels_for_nothing(tmp_pat
                 in (text)
             )
         # A terminal shows the same.
-        command = [sys.executable, "-m", "understudy", "top", "--once", world.service.control]
+        command = [sys.executable, "-m", "understudy", "top", "--once"]
+        command += ["--url", world.service.control]
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         flat = " ".join(shown.stdout.split())
         assert "degraded" in flat

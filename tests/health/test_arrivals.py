@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.health.test_readable import GOOD, Service
 from understudy.monitor.config.model import Config
+from understudy.monitor.evidence.blocks import Head, LabelBlock
+from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.health.arrivals import FEWEST, MANY
 from understudy.monitor.health.untested import REASONS
 from understudy.monitor.labels.label import Label
@@ -225,6 +228,24 @@ def test_a_few_unknown_labels_are_no_problem(tmp_path: Path) -> None:
     store.add_labels([Label(f"x-{n}", 0, 1) for n in range(9)], 1.0)
     assert missing(service) == {}
     store.close()
+
+
+def test_an_evaluator_reports_labels_that_match_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("kafka", reason="kafka-python is an extra")
+    from understudy.monitor.kafka.member import Member
+
+    service = watching(tmp_path, performance={"prediction": "p", "threshold": 0.5})
+    partitions = [Partition(service.config, f"records/{number}") for number in range(2)]
+    for number, partition in enumerate(partitions):
+        labels = tuple((1.0, Label(f"order-{n}", 0, 1)) for n in range(8))
+        head = Head("pod", "run", number, 1, 1.0)
+        partition.take(LabelBlock(head, labels), 0, of_labels=True)
+        partition.drain()
+    member: Any = SimpleNamespace(inputs=dict(enumerate(partitions)))
+    service.loop.watches.labels = lambda: Member.label_figures(member)
+    assert "16 of the last 16" in missing(service)["labels", "unmatched"]
+    for partition in partitions:
+        partition.close()
 
 
 # Requests with the same id ------------------------------------------------------------------------

@@ -479,6 +479,78 @@ PAGES = (
              (f"{_SECRETS}::test_static_files_are_those_of_their_folder_alone",)),
 )  # fmt: skip
 
+_CREDENTIALS = "tests/proxy/test_credentials.py"
+_CLIENT_IDS = "tests/experiments/test_client_ids.py"
+
+TRUST = (
+    Mutation(
+        "monitor/proxy/outgoing.py",
+        "return _CREDENTIAL if self._is_credential(name) else _KEPT",
+        "return _KEPT",
+        (f"{_CREDENTIALS}::test_a_challenger_gets_no_credential_of_a_client",),
+    ),
+    Mutation(
+        "monitor/proxy/outgoing.py",
+        "if not self._is_secret(_name(pair))",
+        "if True",
+        (f"{_CREDENTIALS}::test_a_challenger_gets_no_credential_of_a_client",),
+    ),
+    Mutation(
+        "monitor/proxy/outgoing.py",
+        'unquote_to_bytes(pair.partition(b"=")[0])',
+        'pair.partition(b"=")[0]',
+        (f"{_CREDENTIALS}::test_a_challenger_gets_no_credential_of_a_client",),
+    ),
+    Mutation(
+        "monitor/routing/names.py",
+        '.replace(b"_", b"-")',
+        "",
+        (f"{_CREDENTIALS}::test_headers_are_set_and_removed_in_every_spelling",),
+    ),
+    Mutation(
+        "monitor/config/model.py",
+        'credentials: CredentialsTo = "remove"',
+        'credentials: CredentialsTo = "forward"',
+        (f"{_CREDENTIALS}::test_a_challenger_gets_no_credential_of_a_client",),
+    ),
+    Mutation(
+        "monitor/proxy/framing.py",
+        "(?:proxy-)?authorization|cookie|",
+        "authorization|",
+        (f"{_CREDENTIALS}::test_credentials_are_not_smuggled_in_trailers",),
+    ),
+    Mutation(
+        "monitor/config/header_values.py",
+        "or not is_header_value(found)",
+        "",
+        (
+            "tests/config/test_headers.py::"
+            "test_a_file_without_a_value_is_an_error_that_names_the_key",
+        ),
+    ),
+    Mutation(
+        "monitor/proxy/mirror.py",
+        'exchange.proxy_id.to_bytes(8, "little")',
+        "exchange.request_id",
+        ("tests/proxy/test_mirror.py::test_the_sample_is_by_ids_that_clients_cannot_choose",),
+    ),
+    Mutation(
+        "monitor/evidence/mirrored.py",
+        "key = block.keys[record]",
+        "key = block.ids[record]",
+        (f"{_CLIENT_IDS}::test_answers_are_paired_by_ids_of_the_proxy",),
+    ),
+    Mutation(
+        "monitor/health/performance/sampled.py",
+        "self._waiting.setdefault((request_id, row), (score, started))",
+        "self._waiting[request_id, row] = (score, started)",
+        (
+            "tests/health/performance/test_live.py::"
+            "test_a_client_that_repeats_its_id_holds_up_no_other_predictions",
+        ),
+    ),
+)
+
 MUTATIONS = (
     *REDACTION,
     *TOKENS,
@@ -491,6 +563,7 @@ MUTATIONS = (
     *STATE,
     *PROXIES,
     *PAGES,
+    *TRUST,
 )
 
 

@@ -1,9 +1,9 @@
 """Evidence between the two stages of the evaluation: rows in columns, in a fixed order.
 
 The first stage (decode, join by id) produces batches of rows; the second stage (statistics,
-findings, rollouts) consumes them. Every row has a time, an id of the request and a side. The second stage
-sees rows sorted by these three, never in order of arrival, so its result does not depend on how
-many processes the first stage was spread over.
+findings, rollouts) consumes them. Every row has a time, an id of the request and a side. The second
+stage sees rows sorted by these three, never in order of arrival, so its result does not depend on
+how many processes the first stage was spread over.
 """
 
 from __future__ import annotations

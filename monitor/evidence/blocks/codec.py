@@ -44,8 +44,8 @@ from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
 SCHEMA = 3
-"""2 added the outcome ``open``; 3 those after it, and the ids of the proxy, by which mirrored requests
-are sampled."""
+"""2 added the outcome ``open``; 3 those after it, and the ids of the proxy, by which mirrored
+requests are sampled."""
 """Increased only when older readers must not read a block; additions keep it."""
 _NEEDED = ("started",)
 _WIDTHS: Mapping[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}

@@ -30,8 +30,7 @@ _LONGEST_UNIT = 256
 NO_UNIT = "no_unit"
 NOT_JSON = "not_json"
 BODY_TOO_LARGE = "body_too_large"
-"""Why a request could not be assigned. The last applies to requests that expect a 100: the body is
-sent when a model server asks for it, so the arm has to be chosen before."""
+"""Why a request could not be assigned."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 

@@ -116,14 +116,16 @@ _RECORDS = Row(
         third(
             "Trouble",
             "Per point of the picture: records lost in a crash, connections of workers closed for a "
-            "protocol error, state that could not be saved, findings that could not be written; and "
-            "series of workers that are counted as other, for want of room or since their arm is gone.",
+            "protocol error, state that could not be saved, findings that could not be written, "
+            "connections without a file descriptor; and series of workers that are counted as other, "
+            "for want of room or since their arm is gone.",
             "none",
             Query(increase("records_lost_total"), "records lost"),
             Query(increase("handoff_errors_total"), "protocol errors"),
             Query(increase("state_write_failures_total"), "state not saved"),
             Query(increase("findings_write_failures_total"), "findings not written"),
             Query(increase("feedback_failures_total"), "label store failed"),
+            Query(increase("descriptors_exhausted_total"), "no descriptor left"),
             Query(increase("statistics_overflowed_total"), "series without room"),
             Query(increase("statistics_reclaimed_total"), "series removed"),
             empty="none",
@@ -186,10 +188,12 @@ _CONNECTIONS = Row(
     (
         third(
             "Client connections",
-            "Open now, and accepted per second.",
+            "Open now and at most, accepted per second, and closed per second while idle to make room.",
             "none",
             Query(f"sum({named('connections_open')})", "open"),
+            Query(f"sum({named('connections_limit')})", "limit"),
             Query(rate("connections_accepted_total"), "accepted per second"),
+            Query(rate("connections_reclaimed_total"), "closed to make room"),
             empty="no clients",
         ),
         third(

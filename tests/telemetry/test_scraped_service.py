@@ -66,8 +66,10 @@ def test_every_metric_is_found_by_query(prometheus: tuple[World, str]) -> None:
     eventually(
         lambda: {"champion", "other0"} <= {r["metric"]["arm"] for r in query(url, expression)}
     )
-    quantiles = query(url, 'understudy_request_duration_quantile_seconds{arm="champion"}')
-    assert {r["metric"]["quantile"] for r in quantiles} >= {"0.5", "0.99", "0.999"}
+    name = 'understudy_request_duration_quantile_seconds{arm="champion"}'
+    eventually(
+        lambda: {r["metric"]["quantile"] for r in query(url, name)} >= {"0.5", "0.99", "0.999"}
+    )
     seen = load.stop()
     assert set(seen) == {"200"}
     world.settled()

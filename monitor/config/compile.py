@@ -13,9 +13,12 @@ from urllib.parse import urlsplit
 
 from understudy.monitor.config import model
 from understudy.monitor.config.experiment import Experiment
-from understudy.monitor.config.headers import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
+from understudy.monitor.records.credentials import (
+    CREDENTIAL_HEADERS,
+    CREDENTIAL_QUERY,
+    matcher,
+)
 from understudy.monitor.routing import plan
-from understudy.monitor.routing.names import matcher
 from understudy.monitor.routing.routes import Assignment, Routes
 from understudy.shadow.assignment import OUT, Allocation, threshold
 

@@ -10,18 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from understudy.monitor.config.fields import NOT_SHOWN, File, HeaderName, Variable
 from understudy.monitor.config.section import Section
-
-CREDENTIAL_HEADERS = (
-    "authorization", "*-authorization", "cookie", "*api-key*", "*apikey*", "*-access-key",
-    "*-token", "*-secret", "*-password", "*-jwt*", "*subscription-key", "*functions-key",
-    "x-amzn-oidc-*", "x-ms-client-principal*", "x-forwarded-client-cert",
-)  # fmt: skip
-"""Headers that carry credentials of clients; * stands for any text."""
-CREDENTIAL_QUERY = (
-    "*token", "*api-key", "*apikey", "*access-key", "key", "auth", "authorization", "*password",
-    "*passwd", "*secret", "sig", "*signature", "jwt", "x-amz-*", "x-goog-*",
-)  # fmt: skip
-"""The same of query parameters."""
+from understudy.monitor.records.credentials import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
 
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _PATTERN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -57,8 +46,9 @@ def _listed(patterns: tuple[str, ...]) -> str:
 
 
 class Credentials(Section):
-    """What counts as a client's credential. It is not sent to model servers with `credentials:
-    remove`, the default of challengers. Upper and lower case, and - and _, are treated alike."""
+    """What counts as a client's credential. It is never shown, and not sent to model servers with
+    `credentials: remove`, the default of challengers. Upper and lower case, and - and _, are
+    treated alike."""
 
     headers: list[Pattern] = Field(
         default=[],

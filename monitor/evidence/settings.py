@@ -50,6 +50,9 @@ class Settings:
     max_classes: int = MAX_CLASSES
     save_seconds: float = 2.0
     control_hosts: tuple[str, ...] = ()
+    credential_headers: tuple[str, ...] = ()
+    credential_query: tuple[str, ...] = ()
+    """Patterns of names, besides the usual ones."""
     document: Mapping[str, Any] = field(default_factory=dict)
     """The whole configuration as plain data."""
 
@@ -80,6 +83,7 @@ class Settings:
         evaluation = data.get("evaluation") or {}
         if not isinstance(evaluation, dict):
             evaluation = {}
+        credentials = data.get("credentials") or {}
         return cls(
             models=tuple(_model(model) for model in data.get("models") or []),
             arms=(
@@ -94,6 +98,8 @@ class Settings:
             redact=tuple(str(rule) for rule in records.get("redact") or ()),
             prediction_buckets=tuple(evaluation.get("prediction_buckets") or DEFAULT_BUCKETS),
             control_hosts=_hosts(data),
+            credential_headers=tuple(credentials.get("headers") or ()),
+            credential_query=tuple(credentials.get("query") or ()),
             document=data,
         )
 

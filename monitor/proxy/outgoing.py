@@ -6,10 +6,9 @@ Only model servers that have such settings use this; the head of other requests 
 from __future__ import annotations
 
 from typing import TypeVar
-from urllib.parse import unquote_to_bytes
 
 from understudy.monitor.proxy.fields import CACHE_LINE_BYTES, CACHE_LINES
-from understudy.monitor.routing.names import matcher, normal
+from understudy.monitor.records.credentials import matcher, names_in, normal
 from understudy.monitor.routing.plan import Upstream
 
 T = TypeVar("T")
@@ -85,7 +84,7 @@ class RequestFilter:
     def _without(self, part: bytes) -> bytes | None:
         """A part of the query; None if nothing is left of it. Some servers take ; for &."""
         pairs = part.split(b";")
-        kept = [pair for pair in pairs if not self._is_secret(_name(pair))]
+        kept = [pair for pair in pairs if not any(map(self._is_secret, names_in(pair)))]
         return b";".join(kept) if kept else None
 
 
@@ -94,8 +93,3 @@ def _remember(known: dict[bytes, T], key: bytes, value: T) -> None:
         if len(known) >= CACHE_LINES:
             known.clear()
         known[key] = value
-
-
-def _name(pair: bytes) -> bytes:
-    """The name of a parameter, such as ``key`` of ``key[0]=1``."""
-    return unquote_to_bytes(pair.partition(b"=")[0]).partition(b"[")[0].strip()

@@ -20,6 +20,13 @@ from urllib.parse import unquote_plus
 
 import orjson
 
+from understudy.monitor.records.credentials import (
+    CREDENTIAL_HEADERS,
+    CREDENTIAL_QUERY,
+    matcher,
+    names_in,
+)
+
 REDACTED = "[redacted]"
 _MAX_DEPTH = 64
 _MAX_NAME = 256
@@ -27,13 +34,6 @@ _BETWEEN = re.compile(r"([&;,\s]+)")
 """Between the pairs of a text."""
 _IN_TARGET = re.compile(r"([/?&;])")
 _INDEX = re.compile(r"\[([^\[\]]*)\]")
-CREDENTIALS = frozenset(
-    (
-        *("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"),
-        *("x-auth-token", "x-amz-security-token", "x-goog-api-key", "x-csrf-token"),
-    )
-)
-"""Headers that are never shown, without any rule."""
 
 
 def _folded(name: str) -> str:
@@ -67,11 +67,16 @@ class Shown:
 
 
 class Redaction:
-    """Compiled rules. Without rules nothing is hidden. ``paths`` are the dotted paths of fields by
-    the name of their column: a rule that hides one of the paths hides the name."""
+    """Compiled rules. Without rules only credentials are hidden: the usual headers and query
+    parameters, and those that match the patterns given here. ``paths`` are the dotted paths of
+    fields by the name of their column: a rule that hides one of the paths hides the name."""
 
     def __init__(
-        self, rules: Iterable[str], paths: Mapping[str, Iterable[str]] | None = None
+        self,
+        rules: Iterable[str],
+        paths: Mapping[str, Iterable[str]] | None = None,
+        credential_headers: Iterable[str] = (),
+        credential_query: Iterable[str] = (),
     ) -> None:
         self.rules = tuple(rules)
         self._paths = {name: tuple(of_name) for name, of_name in (paths or {}).items()}
@@ -82,6 +87,8 @@ class Redaction:
             else None
         )
         self._known: dict[str, bool] = {}
+        self._is_credential = matcher((*CREDENTIAL_HEADERS, *credential_headers))
+        self._is_secret = matcher((*CREDENTIAL_QUERY, *credential_query))
 
     def columns(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
         """Redacted columns; of a single row its cells."""
@@ -120,19 +127,22 @@ class Redaction:
 
     def target(self, target: str) -> str:
         """A request target with parameters hidden by name, and segments after a hidden name."""
-        if self._matches is None:
+        if self._matches is None and "?" not in target:
             return target
         parts = _IN_TARGET.split(target)
-        hide_next = False
+        hide_next = in_query = False
         for place, part in enumerate(parts):
             if place % 2:  # what is between
                 hide_next = hide_next and part == "/"
+                in_query = in_query or part == "?"
                 continue
             name, equals, value = part.partition("=")
             hidden = self._hides_encoded(name)
             if hide_next and part:
                 parts[place] = REDACTED
-            elif equals and (hidden or self._holds_hidden(value)):
+            elif equals and (
+                hidden or self._holds_hidden(value) or (in_query and self._names_secret(name))
+            ):
                 parts[place] = f"{name}={REDACTED}"
             hide_next = hidden and not equals
         return "".join(parts)
@@ -141,7 +151,7 @@ class Redaction:
         """The value of a header: hidden by its name, with or without ``x-``, or in part."""
         name = name.lower()
         names = (name, name.removeprefix("x-"), f"headers.{name}")
-        if name in CREDENTIALS or any(map(self.hides, names)):
+        if self._is_credential(name.encode("utf-8", "replace")) or any(map(self.hides, names)):
             return REDACTED
         return self.text(value)
 
@@ -173,6 +183,11 @@ class Redaction:
         if not 0 < len(name) < _MAX_NAME:
             return False
         return any(self.hides(_INDEX.sub(r".\1", one).strip(".")) for one in _decoded(name))
+
+    def _names_secret(self, name: str) -> bool:
+        """Whether a parameter of this name carries a credential."""
+        encoded = (one.encode("utf-8", "replace") for one in _decoded(name))
+        return any(self._is_secret(key) for one in encoded for key in names_in(one))
 
     def _holds_hidden(self, value: str) -> bool:
         """Whether a parameter's value holds hidden fields itself."""

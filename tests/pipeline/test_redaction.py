@@ -225,3 +225,40 @@ def test_a_text_of_pairs_hides_the_value_of_a_hidden_name(
     text: str, between: str, mark: str
 ) -> None:
     assert SECRET not in Redaction(["ssn"]).text(f"{text}{between}ssn{mark}{SECRET}")
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/score?a=1&api_key=s3cret&b=2", "/score?a=1&api_key=[redacted]&b=2"),
+        (
+            "/score?KEY=s3cret;X-Amz-Signature=s3cret",
+            "/score?KEY=[redacted];X-Amz-Signature=[redacted]",
+        ),
+        (
+            "/score?k%65y=s3cret&a[access_token]=s3cret",
+            "/score?k%65y=[redacted]&a[access_token]=[redacted]",
+        ),
+        ("/score?tenant=s3cret", "/score?tenant=[redacted]"),
+        # Names that only look alike, and what is not in the query.
+        (
+            "/score?keys=1&monkey=2&max_tokens=3&=4&sig",
+            "/score?keys=1&monkey=2&max_tokens=3&=4&sig",
+        ),
+        ("/key=1/token/x", "/key=1/token/x"),
+        ("/score?", "/score?"),
+    ],
+)
+@pytest.mark.parametrize("rules", [[], ["ssn"]])
+def test_credentials_in_queries_are_hidden_without_a_rule(
+    rules: list[str], target: str, shown: str
+) -> None:
+    assert Redaction(rules, credential_query=["tenant"]).target(target) == shown
+
+
+def test_credentials_in_headers_are_those_that_challengers_do_not_get() -> None:
+    redaction = Redaction([], credential_headers=["x-tenant*"])
+    for name in ("Cookie", "x_api_key", "X-Goog-Api-Key", "private-token", "X-Tenant-Key"):
+        assert redaction.header(name, "s3cret") == REDACTED
+    for name in ("x-user", "x-max-tokens", "content-type"):
+        assert redaction.header(name, "plain") == "plain"

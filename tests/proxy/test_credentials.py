@@ -14,9 +14,9 @@ import pytest
 from tests.support.proxy import Message, Server, post, sidecar
 from tests.support.proxy_split import BY_REQUEST, divided
 from understudy.monitor.config.compile import compile_plan
-from understudy.monitor.config.headers import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
 from understudy.monitor.config.load import parse
 from understudy.monitor.proxy.outgoing import RequestFilter
+from understudy.monitor.records.credentials import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
 from understudy.monitor.routing.plan import Plan, Upstream
 
 SECRET = b"hunter2"
@@ -42,7 +42,7 @@ CREDENTIALS = [
 OTHERS = [b"Accept: */*", b"X-User: u-1", b"X-Custom_Name: hunter", b"X-Max-Tokens: 12"]
 QUERY = (
     "?a=1&api_key=hunter2&KEY=hunter2&k%65y=hunter2&access_token=hunter2;b=2&sig=hunter2"
-    "&X-Amz-Signature=hunter2&client_secret=hunter2&token[0]=hunter2&tenant=hunter2&&c=monkey"
+    "&X-Amz-Signature=hunter2&client_secret=hunter2&token[0]=hunter2&a[api%5Fkey]=hunter2&tenant=hunter2&&c=monkey"
 )
 TARGET = "/v2/models/m/infer"
 

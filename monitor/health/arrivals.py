@@ -33,7 +33,8 @@ _MOST_NAMES = 5
 class Arrivals:
     """What has come with the last requests of one model.
 
-    ``features`` and ``outputs`` are names that the configuration declares. Only counts are kept,
+    ``features`` and ``outputs`` are names that the configuration declares for the model, and
+    ``segments`` are features that it declares for all models together. Only counts are kept,
     and not saved: after a restart, another :data:`FEWEST` requests show what is missing.
     """
 
@@ -46,6 +47,7 @@ class Arrivals:
         self._arms: Counter[str] = Counter()
         """Arms that answered since then."""
         self._answers = True
+        self._segments: tuple[str, ...] = ()
         self._features: dict[str, int] = {}
         self._outputs: dict[str, int] = {}
         """By name, requests with rows since one with a value."""
@@ -53,7 +55,12 @@ class Arrivals:
         """Features ("inputs") and outputs ("predictions") that have had a value."""
 
     def configure(
-        self, champion: str, features: Iterable[str], outputs: Iterable[str], answers: bool
+        self,
+        champion: str,
+        features: Iterable[str],
+        segments: Iterable[str],
+        outputs: Iterable[str],
+        answers: bool,
     ) -> None:
         """Apply another configuration; what is declared as before keeps its count. ``answers`` is
         whether answers are to be read."""
@@ -62,7 +69,9 @@ class Arrivals:
             self.unanswered = 0
             self._arms.clear()
         self.champion = champion
-        self._features = {name: self._features.get(name, 0) for name in features}
+        own = tuple(features)
+        self._segments = tuple(name for name in segments if name not in own)
+        self._features = {name: self._features.get(name, 0) for name in (*own, *self._segments)}
         self._outputs = {name: self._outputs.get(name, 0) for name in outputs}
         declared = {("inputs", name) for name in self._features}
         self._came &= declared | {("predictions", name) for name in self._outputs}
@@ -102,8 +111,13 @@ class Arrivals:
         others = bool(self._arms) and self.champion not in self._arms
         return self._answers and self.unanswered >= (_UNSERVED if others else FEWEST)
 
-    def untested(self) -> Iterator[Untested]:
-        """What has not come."""
+    def has(self, segment: str) -> bool:
+        """Whether a segment's feature has come."""
+        return ("inputs", segment) in self._came
+
+    def untested(self, others: Sequence[Arrivals] = ()) -> Iterator[Untested]:
+        """What has not come. ``others`` are those of all models: a segment that comes to one of
+        them is not missing."""
         if self._unpredicted:
             words = f"predictions: none for the last {self.unanswered:,} requests, {self._why()}"
             yield Untested("predictions", "no_predictions", words)
@@ -115,6 +129,7 @@ class Arrivals:
                 name
                 for name, requests in counts.items()
                 if requests >= (MANY if (check, name) in self._came else FEWEST)
+                and not (name in self._segments and any(one.has(name) for one in others))
             ]
             if gone:
                 requests = min(counts[name] for name in gone)

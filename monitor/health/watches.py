@@ -105,8 +105,8 @@ class Watches:
                 known.answers = model.name not in opaque
                 came = arrivals[key] = self.arrivals.get(key) or Arrivals()
                 features, outputs = _declared(model)
-                features = (*features, *self.options.segments)
-                came.configure(self.champion, features, outputs, known.answers)
+                segments = self.options.segments
+                came.configure(self.champion, features, segments, outputs, known.answers)
         self.readability, self.arrivals = readability, arrivals
         for gone in [key for key in (*self.watches, *self.performance) if key not in baselines]:
             self._drop(gone)
@@ -344,8 +344,9 @@ class Watches:
     def _missing(self) -> Iterator[tuple[ModelKey, Untested]]:
         """What is declared and does not come."""
         unread = {(key, one.part, one.arm) for key, one in self.unreadable()}
+        others = tuple(self.arrivals.values()) if len(self.arrivals) > 1 else ()
         for key, arrivals in self.arrivals.items():
-            for one in arrivals.untested():
+            for one in arrivals.untested(others):
                 # What cannot be read is listed already, with the reason.
                 of = ("request", "") if one.check == "inputs" else ("answer", self.champion)
                 if (key, *of) not in unread:

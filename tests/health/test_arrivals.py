@@ -154,6 +154,22 @@ def test_segments_and_the_judged_output_that_never_come(tmp_path: Path) -> None:
     assert "'score'" in found["predictions", "no_output"]
 
 
+def test_a_segment_of_another_model_is_not_missed(tmp_path: Path) -> None:
+    segments = {"segments": ["a", "carrier"]}
+    model = {"name": "other", "paths": ["/other"]}
+    service = watching(tmp_path, {"monitoring": segments})
+    models = [service.config.models[0].model_dump(by_alias=True), model]
+    document = service.config.model_dump(mode="json", by_alias=True) | {"models": models}
+    service.loop.configure(Config.model_validate(document))
+    other = service.loop.watches.arrivals["other", ""]
+    service.send(FEWEST, *GOOD)
+    found = missing(service)
+    assert found["inputs", "no_feature"] == "inputs: no value of 'carrier' in the last 100 requests"
+    # The other model has no "a", and the first one no "carrier".
+    other._came.add(("inputs", "carrier"))
+    assert missing(service) == {}
+
+
 @pytest.mark.parametrize("off", [{"read": False}, {"monitoring": {"enabled": False}}])
 def test_what_is_not_to_be_monitored_is_not_missed(tmp_path: Path, off: dict[str, Any]) -> None:
     more = {name: value for name, value in off.items() if name == "monitoring"}

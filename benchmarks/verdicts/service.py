@@ -209,7 +209,6 @@ class SimulatedService:
         timeouts = self.config.champion.timeouts
         self._limit = LONGEST_SECONDS if timeouts.total is None else timeouts.total
         self._first_byte = timeouts.first_byte
-        self._capture = self.config.capture.max_body
         self._names = self._new_names(START)
         self._numbers = itertools.count()
         self._due: list[tuple[float, int, bytes]] = []
@@ -309,9 +308,6 @@ class SimulatedService:
         self._write(request, request_id, unit, arm, 0, outcome, ends, assigned, wrong, readable)
 
     def _mirror(self, request: Request, request_id: bytes, weakness: float, readable: bool) -> None:
-        if request.size > self._capture:
-            self._write(request, request_id, b"", 1, 1, record.BODY_TOO_LARGE, 0.0, 0, None, True)
-            return
         seconds, wrong = self._servers[1].serve(request, request.at, weakness)
         ends, outcome = min(seconds, self._limit_of(seconds)), record.OK
         if ends < seconds:

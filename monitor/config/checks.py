@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from understudy.monitor.config.compile import arm_names, default_paths
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.fields import split_address
-from understudy.monitor.config.model import Config, ListenTls, Timeouts
+from understudy.monitor.config.model import Config, ListenTls, Model, Timeouts
 
 Problem = tuple[str, str]
 """Dotted path and message."""
@@ -108,11 +108,16 @@ def _limit(value: float | None, unit: str) -> str:
     return "not set" if value is None else f"{value:g}{unit}"
 
 
-def _limit_of_hanging(timeouts: Timeouts) -> tuple[str, float]:
-    """Key of the limit that ends a request without a response, and its seconds."""
-    if timeouts.total is None:
-        return "timeouts.first_byte", timeouts.first_byte
-    return "timeouts.total", timeouts.total
+def _limit_of_hanging(path: str, timeouts: Timeouts, model: tuple[int, Model]) -> tuple[str, float]:
+    """Key of the limit that ends a request without a response, and its seconds. ``path`` is that of
+    the model server; the limits of the experiment's ``model``, with its index, come first."""
+    number, own = model
+    for name in ("total", "first_byte"):
+        for key, limits in ((f"models[{number}]", own), (f"{path}.timeouts", timeouts)):
+            seconds: float | None = getattr(limits, name)
+            if seconds is not None:
+                return f"{key}.{name}", seconds
+    raise AssertionError("there is always a limit for the first byte")
 
 
 def _early_decisions(config: Config) -> Iterator[Problem]:
@@ -122,15 +127,17 @@ def _early_decisions(config: Config) -> Iterator[Problem]:
     }
     for index, experiment in enumerate(config.experiments):
         limits: dict[str, float] = {}
+        name = experiment.model or config.models[0].name
+        model = next((i, m) for i, m in enumerate(config.models) if m.name == name)
         for path, challenger in (by_name[name] for name in experiment.challengers):
             if experiment.routes:
-                key, seconds = _limit_of_hanging(challenger.timeouts)
-                limits[f"{path}.{key}"] = seconds
+                key, seconds = _limit_of_hanging(path, challenger.timeouts, model)
+                limits[key] = seconds
             if experiment.mode != "split" and challenger.mirror.timeout is not None:
                 limits[f"{path}.mirror.timeout"] = challenger.mirror.timeout
             elif experiment.mode != "split":
-                key, seconds = _limit_of_hanging(config.champion.timeouts)
-                limits[f"champion.{key}"] = seconds
+                key, seconds = _limit_of_hanging("champion", config.champion.timeouts, model)
+                limits[key] = seconds
         key = max(limits, key=lambda name: limits[name])
         if experiment.minimum_duration < limits[key]:
             yield (

@@ -279,9 +279,9 @@ class Mirror(Section):
     max_connections."""
     queue: Queue = Queue()
     """Limits of the queue."""
-    max_response: Bytes = 1024 * 1024
+    max_response: Bytes = 16 * 1024 * 1024
     """Maximum size of a response body on the wire, with its chunk framing and interim responses; a
-    longer response ends as too_large."""
+    longer response ends as too_large. It is read and not kept beyond capture.max_body."""
     breaker: Breaker = Breaker()
     """Circuit breaker."""
 

@@ -81,7 +81,7 @@ class Challenger:
     timeout: float | None = None
     queue_requests: int = 1024
     queue_bytes: int = 16 * 1024 * 1024
-    max_response_bytes: int = 1024 * 1024
+    max_response_bytes: int = 16 * 1024 * 1024
     breaker: Breaker = field(default_factory=Breaker)
     serving: Upstream | None = None
 

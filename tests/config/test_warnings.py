@@ -13,7 +13,7 @@ from understudy.monitor.cli.main import main
 BASE = """
 version: 1
 listen: 127.0.0.1:8080
-models: [{name: m}]
+models: [{name: m}, {name: slow, first_byte: 15m}]
 champion: {url: "http://127.0.0.1:9001"}
 challengers: [{name: other, url: "http://127.0.0.1:9002"%s}]
 """
@@ -55,6 +55,7 @@ def test_unequal_limits_are_warnings(tmp_path: Path, more: str, key: str, other:
             "challengers[0].timeouts.total is 600 s",
         ),
         (", mirror: {timeout: 30s}", "minimum_duration: 1m", ""),
+        ("", "model: slow", "models[1].first_byte is 900 s"),
         ("", "mode: canary", ""),
     ],
 )
@@ -62,7 +63,8 @@ def test_a_decision_before_the_time_limit_is_a_warning(
     tmp_path: Path, more: str, experiment: str, key: str
 ) -> None:
     file = tmp_path / "understudy.yaml"
-    declared = f"experiments: [{{name: x, challengers: [other], {experiment}}}]\n"
+    named = "" if "model:" in experiment else "model: m, "
+    declared = f"experiments: [{{name: x, challengers: [other], {named}{experiment}}}]\n"
     file.write_text(BASE % more + declared)
     result = CliRunner().invoke(main, ["config", "check", str(file), "--json"])
     assert result.exit_code == 0, result.output

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.world import PATH, World
+import httpx
+
+from tests.support.patience import patient
+from tests.support.world import PATH, Model, World
 
 SIZE = 1 << 30
 BLOCK = bytes(1 << 18)
@@ -70,3 +75,34 @@ def test_a_gibibyte_passes_both_ways_with_flat_memory(tmp_path: Path) -> None:
         assert found["arms"][0]["response_bytes"] == SIZE
         upstream.join(30)
     listener.close()
+
+
+def test_a_stopped_challenger_neither_holds_up_an_upload_nor_takes_memory(tmp_path: Path) -> None:
+    """It is sent what its kernel takes; it runs again only after the client has its answer."""
+    size = 64 << 20
+    mirror = {"queue": {"bytes": "4MiB"}}
+    with World(tmp_path, Model(), workers=1, mirror=mirror) as world:
+        url, (other,) = world.service.url + PATH, world.challengers
+        assert httpx.post(url, content=b"{}", timeout=patient(30)).status_code == 200
+        world.settled()
+        worker = world.pid("understudy.monitor.proxy.worker")
+        before = memory_mib(worker)
+        other.signal(signal.SIGSTOP)
+        peak = before
+
+        def body() -> Iterator[bytes]:
+            nonlocal peak
+            for number in range(size // len(BLOCK)):
+                yield BLOCK
+                if number % 16 == 0:
+                    peak = max(peak, memory_mib(worker))
+
+        headers = {"content-length": str(size), "x-echo": "size"}
+        answer = httpx.post(url, content=body(), headers=headers, timeout=patient(60))
+        assert answer.status_code == 200
+        assert answer.json()["size"] == size
+        other.signal(signal.SIGCONT)
+        world.settled()
+        assert world.total("understudy_mirror_total", outcome="fell_behind") == 1
+        assert world.total("understudy_mirror_total", outcome="ok") == 1
+        assert peak - before < 32

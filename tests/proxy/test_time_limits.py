@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tests.support.proxy import (
 from tests.support.proxy_mirror import challenger, outcomes
 from understudy.monitor.config.compile import compile_plan
 from understudy.monitor.config.load import parse
+from understudy.monitor.errors import ConfigError
 from understudy.monitor.evidence.arms import arms_of
 from understudy.monitor.routing.plan import Plan, Upstream
 
@@ -125,6 +127,36 @@ async def test_a_model_has_its_own_time_for_the_first_byte() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("mirrored", [False, True])
+async def test_a_model_has_its_own_limits_of_pauses_and_of_the_whole(mirrored: bool) -> None:
+    """A model that thinks within its response, and one whose responses must not be long."""
+    server = await stream(0.7, 3).start()
+    plan = plan_for(server.port)
+    if mirrored:
+        champion = await Server(OK).start()
+        plan = plan_for(champion.port, challenger(server.port))
+    quick = replace(plan.models[0], name="quick", paths=("/quick",), total_timeout=0.2)
+    slow = replace(plan.models[0], name="slow", paths=("/slow",), between_bytes_timeout=30.0)
+    plan = replace(plan, models=(quick, slow))
+    if mirrored:
+        (one,) = plan.challengers
+        upstream = replace(one.upstream, between_bytes_timeout=0.3, total_timeout=None)
+        plan = replace(plan, challengers=(replace(one, upstream=upstream),))
+    else:
+        plan = limited(plan, between_bytes_timeout=0.3, total_timeout=None)
+    async with sidecar(plan) as side:
+        role = "mirror" if mirrored else "primary"
+        for path, outcome in (("/slow", "ok"), ("/quick", "timeout")):
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await side.ask(post(path=path))
+
+            def ends(name: str = path[1:], outcome: str = outcome) -> bool:
+                return bool(side.counter("requests", model=name, role=role, outcome=outcome))
+
+            await side.until(ends)
+
+
+@pytest.mark.anyio
 async def test_a_pause_of_the_worker_makes_no_one_late() -> None:
     """What arrived while the worker could not run is read before its limits are checked: an answer,
     and the rest of an upload."""
@@ -190,3 +222,16 @@ def test_no_default_cuts_a_response_that_flows() -> None:
     assert [model.first_byte_timeout for model in plan.models] == [600.0, None]
     limits = arms_of(config, config.experiments[0]).limits_of("candidate")
     assert (limits.first_byte, limits.total) == (600.0, 300.0)
+
+
+def test_limits_and_overload_of_a_model_reach_the_plan() -> None:
+    own = "between_bytes: 5m, total: 1h, overload: [429, 503]"
+    config = parse(TEXT.replace("first_byte: 10m", own), "f.yaml", Path("/"))
+    slow, quick = compile_plan(config, 1).models
+    assert (slow.between_bytes_timeout, slow.total_timeout) == (300.0, 3600.0)
+    assert (quick.between_bytes_timeout, quick.total_timeout) == (None, None)
+    assert (slow.overload, quick.overload) == ((429, 503), (429,))
+    limits = arms_of(config, config.experiments[0]).limits_of("candidate")
+    assert (limits.first_byte, limits.total) == (120.0, 3600.0)
+    with pytest.raises(ConfigError, match="overload"):
+        parse(TEXT.replace("first_byte: 10m", "overload: [200]"), "f.yaml", Path("/"))

@@ -69,6 +69,16 @@ _STORY = (
     f"{_W}test_redaction.py::test_no_route_shows_a_hidden_value",
     f"{_W}test_redaction.py::test_what_is_not_hidden_is_shown",
 )
+_SHAPES = tuple(
+    f"tests/pipeline/test_redaction.py::{name}"
+    for name in (
+        "test_a_hidden_value_in_a_target_is_not_shown",
+        "test_a_hidden_value_in_a_header_is_not_shown",
+        "test_names_that_look_alike_are_the_same",
+        "test_a_secret_is_shown_at_no_place_of_a_payload",
+    )
+)
+_STATE_FILES = (f"{_W}test_redaction.py::test_no_file_of_the_state_holds_a_hidden_text",)
 _PARTITION = (
     f"{_W}test_redaction.py::test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement",
 )
@@ -82,7 +92,14 @@ _ROUTES = (f"{_W}test_tokens.py::test_every_route_is_open_on_purpose_or_needs_th
 _TABLE = (
     f"{_W}test_tokens.py::test_every_route_has_a_class_and_every_class_is_the_one_that_was_meant",
 )
-_GUARD = ("tests/api/test_guard.py",)
+_GUARD = tuple(
+    f"tests/api/test_guard.py::{name}"
+    for name in (
+        "test_foreign_names_are_refused_whatever_is_asked_and_addresses_are_not",
+        "test_a_client_that_sends_too_much_sees_why",
+        "test_bodies_are_bounded_over_all_requests_in_number_and_in_bytes",
+    )
+)
 _FORWARDED = (f"{_W}test_tokens.py::test_who_forwards_lets_the_judge_check_the_token",)
 _ALPHA = (
     f"{_W}test_budgets.py::test_hypotheses_share_the_alpha_of_their_experiment",
@@ -140,7 +157,8 @@ REDACTION = (
              _STORY),
     Mutation("monitor/api/records.py", "redaction.target(_text(record.target))",
              "_text(record.target)", _STORY),
-    Mutation("monitor/api/records.py", "REDACTED if hidden else _text", "_text", _STORY),
+    Mutation("monitor/api/records.py", "redaction.header(key, _text(value).strip())",
+             "_text(value).strip()", _STORY),
     Mutation("monitor/api/records.py", "REDACTED if is_hidden else rules.value(name, value)",
              "value", _STORY),
     Mutation("monitor/api/records.py", "return table, shown.data if shown is not None",
@@ -156,6 +174,17 @@ REDACTION = (
              _STORY),
     Mutation("monitor/api/experiments.py", "if not any(redaction.touches(entry[part])",
              "if not any(False", _RELOAD),
+    Mutation("monitor/records/redaction.py", "        data = _json(value)\n        if data is not None:",
+             "        data = None\n        if data is not None:", _SHAPES),
+    Mutation("monitor/records/redaction.py", "self.hides(_INDEX.sub", "self.hides(_BETWEEN.sub",
+             _SHAPES),
+    Mutation("monitor/records/redaction.py", "if name in CREDENTIALS or", "if", _SHAPES),
+    Mutation("monitor/records/redaction.py", 'name = unicodedata.normalize("NFKC", name)', "pass",
+             _SHAPES),
+    Mutation("monitor/records/redaction.py", "hide_next = hidden and not equals", "pass", _SHAPES),
+    Mutation("monitor/evidence/prediction_stats.py", "0 if self._hides(name) else", "", _STATE_FILES),
+    Mutation("monitor/evidence/pending.py", "name in names or not redaction.hides(name)", "True",
+             _STATE_FILES),
     Mutation("monitor/pipeline/plane.py", "self.redaction = redaction_of_settings(settings)",
              "pass", _RELOAD),
     Mutation("monitor/archive/export.py", "redaction_of(config).hides", "lambda name: False",
@@ -325,8 +354,13 @@ BOUNDS = (
              (f"{_BOUNDS}::test_silences_are_bounded",)),
     Mutation("monitor/health/drift/watch.py", " and len(self._rows) >= _MOST_LAYOUTS",
              " and False", (f"{_BOUNDS}::test_rows_that_wait_for_others_are_bounded",)),
-    Mutation("monitor/api/ingest.py", "if len(body) > MOST_BYTES:", "if False:",
+    Mutation("monitor/ingest/service.py", "if index >= MOST_ITEMS:", "if False:",
              (f"{_BOUNDS}::test_posted_records_are_bounded_in_bytes_and_items",)),
+    Mutation("monitor/ingest/service.py", "if self._bytes > MAX_POST_BYTES:", "if False:",
+             (f"{_BOUNDS}::test_payloads_of_a_post_are_bounded_also_where_they_repeat_names",)),
+    Mutation("monitor/ingest/records.py", "if sum(map(len, features)) * rows > MAX_NAME_BYTES:",
+             "if False:",
+             (f"{_BOUNDS}::test_payloads_of_a_post_are_bounded_also_where_they_repeat_names",)),
     Mutation("monitor/pipeline/recent.py", "len(self._records) > self.keep or", "False or",
              ("tests/pipeline/test_pipeline.py::test_recent_records_are_bounded_by_count_and_by_bytes",)),
     Mutation("monitor/pipeline/exemplars.py", "if len(self._last) >= _MAX_SERIES:", "if False:",

@@ -32,6 +32,10 @@ ANSWER_SECONDS = 60.0
 MAX_BODIES = 32
 MAX_BODIES_BYTES = 32 * 1024 * 1024
 """Bodies that are being read or processed, of all requests together."""
+MAX_ANSWERS_BYTES = 64 * 1024 * 1024
+"""Answers that clients have not read yet, of all requests together."""
+PIECE_BYTES = 64 * 1024
+"""An answer is sent in such pieces, each after the client has made room for it."""
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 2 * access.BULK_BODY
 """What is still read, and dropped, of the body of a refused request: a client that is still sending
@@ -52,15 +56,18 @@ class Limits:
     linger_seconds: float = LINGER_SECONDS
     bodies: int = MAX_BODIES
     bodies_bytes: int = MAX_BODIES_BYTES
+    answers_bytes: int = MAX_ANSWERS_BYTES
 
 
 @dataclass(slots=True)
 class _Bodies:
-    """The bodies that are in memory now."""
+    """The bodies of requests and answers that are in memory now."""
 
     limits: Limits
     count: int = 0
     size: int = 0
+    answers: int = 0
+    """Bytes of answers that are being sent."""
 
     def refuse(self) -> Refused | None:
         """The refusal of another body when there are too many."""
@@ -176,7 +183,7 @@ class Guard:
         body.complete = not (
             "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         )
-        answer = _Answer(send, body)
+        answer = _Answer(send, body, self.bodies)
         try:
             body.route = route = self._admit(scope, headers)
             with self._counted(body):
@@ -188,6 +195,8 @@ class Guard:
                 await refusal(refused.code, refused.message, refused.headers)(scope, body, answer)
         except ClientDisconnect:
             pass
+        finally:
+            answer.end()
 
     async def _serve(self, route: Route, body: _Body, scope: Scope, answer: _Answer) -> None:
         if body.complete or not route.bulk:
@@ -258,25 +267,60 @@ class _Answer:
     of the body is dropped before it is closed.
     """
 
-    def __init__(self, send: Send, body: _Body) -> None:
+    def __init__(self, send: Send, body: _Body, bodies: _Bodies) -> None:
         self.started = False
         self._send = send
         self._body = body
+        self._bodies = bodies
+        self._start: Message | None = None
+        """Kept until it is known whether there is room for the body."""
         self._closes = False
+        self._size = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
-            self._closes = self._body.unread
-            given = list(message.get("headers", ()))
-            names = {name.lower() for name, _ in given}
-            given += (pair for pair in _HEADERS if pair[0] not in names)
-            if self._closes:
-                given.append((b"connection", b"close"))
-            await self._send({**message, "headers": given})
-        elif self._closes and not message.get("more_body", False):
-            await self._send({**message, "more_body": True})
+            self._start = message
+            return
+        body = message.get("body", b"")
+        self._count(len(body))
+        if self._start is not None:
+            await self._begin(self._start)
+        more = message.get("more_body", False)
+        # Not all at once: what a client does not read would be copied for the transport.
+        for place in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
+            await self._piece(body[place : place + PIECE_BYTES], True)
+        last = body[-(len(body) % PIECE_BYTES or PIECE_BYTES) :] if body else b""
+        await self._piece(last, more or self._closes)
+        if self._closes and not more:
             await self._body.drop()
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            await self._send(message)
+            await self._piece(b"", False)
+
+    def end(self) -> None:
+        """The answer is sent, or given up."""
+        self._bodies.answers -= self._size
+        self._size = 0
+
+    def _count(self, size: int) -> None:
+        """Raises _BodyRefused when there is no room for the answer, which has not begun."""
+        bodies = self._bodies
+        full = bodies.answers + size > bodies.limits.answers_bytes
+        if self._start is not None and size > PIECE_BYTES and full:
+            self._start = None
+            text = "too many large answers that clients do not read: try again"
+            raise _BodyRefused(Refused(503, text, {"Retry-After": "1"}))
+        bodies.answers += size
+        self._size += size
+
+    async def _begin(self, start: Message) -> None:
+        self._start = None
+        self.started = True
+        self._closes = self._body.unread
+        given = list(start.get("headers", ()))
+        names = {name.lower() for name, _ in given}
+        given += (pair for pair in _HEADERS if pair[0] not in names)
+        if self._closes:
+            given.append((b"connection", b"close"))
+        await self._send({**start, "headers": given})
+
+    async def _piece(self, body: bytes, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})

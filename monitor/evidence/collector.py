@@ -61,6 +61,12 @@ class EvidenceCollector:
         self._label_pairs: dict[str, list[tuple[Any, ...]]] = {}
         self._ready: list[ColumnBatch] = []
 
+    @property
+    def label_outputs(self) -> tuple[str, ...]:
+        """The outputs that labels are compared with."""
+        how = self.declared.label
+        return (how.prediction, how.score) if how is not None else ()
+
     # In -----------------------------------------------------------------------------------------
 
     def take(self, block: BlockColumns, shares: SplitShares | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from understudy.monitor.evidence.mirrored import columns_of
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.labels.store import Prediction
 from understudy.monitor.records.record import OK, ROLE_PRIMARY
+from understudy.monitor.records.redaction import Redaction
 
 PREFIX = "@"
 """Prefix of a feature's name among the outputs of a pending prediction: the feedback store keeps
@@ -49,13 +50,23 @@ class PendingPredictions:
                 or performance.prediction not in answer.names
             ):
                 continue
-            columns = columns_of(answer)
+            columns = kept_outputs(columns_of(answer), (performance.prediction,), self._redaction)
             wanted = inputs.names if performance.slices else self._segments
             visible = tuple(name for name in wanted if not self._redaction.hides(name))
             columns |= segment_columns(visible, inputs.names, inputs.values)
             request_id = block.ids[record].decode("latin-1")
             started = float(block.started[record])
             offer(Prediction(request_id, self.champion, False, block.key[0], 0.0, started, columns))
+
+
+def kept_outputs(
+    outputs: dict[str, list[object]], needed: Iterable[str], redaction: Redaction
+) -> dict[str, list[object]]:
+    """The outputs that wait for a label; of hidden ones only those ``needed`` to compare it."""
+    names = frozenset(needed)
+    return {
+        name: cells for name, cells in outputs.items() if name in names or not redaction.hides(name)
+    }
 
 
 def segment_columns(

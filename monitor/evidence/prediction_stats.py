@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.monitor.evidence.columns import Column, Moments, floats_of, numbers
-from understudy.shadow.state import Converter, Count, FieldError, Saved, Setting, Stateful
+from understudy.shadow.state import (
+    Converter,
+    Count,
+    FieldError,
+    Saved,
+    Setting,
+    Stateful,
+    Transient,
+)
 
 DEFAULT_BUCKETS = (
     *(-1e6, -1e5, -1e4, -1e3, -100.0, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, -0.1, 0.0),
@@ -139,6 +147,8 @@ class PredictionStats(Stateful):
             np.add.at(buckets, places, self.buckets)
             self.edges, self.buckets = edges, buckets
         self.max_classes = max_classes
+        if not max_classes and self.classes:
+            self.classes = {OTHER: sum(self.classes.values())}
 
     def _restored(self) -> None:
         if len(self.buckets) != len(self.edges) + 1:
@@ -147,9 +157,15 @@ class PredictionStats(Stateful):
             raise FieldError("moments", "must be those of one column")
 
 
-class Predictions(Stateful):
-    """All outputs of one model version on one arm."""
+def _shown(_: str) -> bool:
+    return False
 
+
+class Predictions(Stateful):
+    """All outputs of one model version on one arm. Of those whose name ``hides`` is true for, no
+    classes are kept: they are values of single rows."""
+
+    _hides: Transient[Callable[[str], bool]]
     _edges: Setting[_Edges]
     _max_classes: Setting[Count]
     rows: Saved[Count]
@@ -157,7 +173,9 @@ class Predictions(Stateful):
     by_name: Saved[dict[str, PredictionStats]]
 
     def __init__(
-        self, edges: Sequence[float] = DEFAULT_BUCKETS, max_classes: int = MAX_CLASSES
+        self,
+        edges: Sequence[float] = DEFAULT_BUCKETS,
+        max_classes: int = MAX_CLASSES,
     ) -> None:
         self.rows = 0
         self.overflow = 0
@@ -179,15 +197,24 @@ class Predictions(Stateful):
     def _named(self, name: str) -> PredictionStats | None:
         stats = self.by_name.get(name)
         if stats is None and len(self.by_name) < MAX_PREDICTIONS:
-            stats = self.by_name[name] = PredictionStats(self._edges, self._max_classes)
+            stats = self.by_name[name] = PredictionStats(self._edges, self._classes_of(name))
         return stats
 
-    def configure(self, edges: Sequence[float], max_classes: int) -> None:
-        """Go on with other edges."""
+    def _classes_of(self, name: str) -> int:
+        return 0 if self._hides(name) else self._max_classes
+
+    def configure(
+        self,
+        edges: Sequence[float],
+        max_classes: int,
+        hides: Callable[[str], bool] = _shown,
+    ) -> None:
+        """Go on with other edges and other rules."""
         self._edges = np.array(sorted(edges), np.float64)
         self._max_classes = max_classes
-        for stats in self.by_name.values():
-            stats.configure(self._edges, max_classes)
+        self._hides = hides
+        for name, stats in self.by_name.items():
+            stats.configure(self._edges, self._classes_of(name))
 
     def _restored(self) -> None:
         if len(self.by_name) > MAX_PREDICTIONS:

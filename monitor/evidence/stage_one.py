@@ -21,7 +21,7 @@ from understudy.monitor.evidence.blocks import RecordBlock
 from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.columns import Column, column_of, listed
 from understudy.monitor.evidence.mirrored import columns_of
-from understudy.monitor.evidence.pending import PendingPredictions
+from understudy.monitor.evidence.pending import PendingPredictions, kept_outputs
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import rows_of
 from understudy.monitor.labels.store import Joined, Prediction
@@ -157,6 +157,7 @@ class StageOne:
                     strict=True,
                 ):
                     outputs = columns_of(answer) if answer is not None else {}
+                    outputs = kept_outputs(outputs, collector.label_outputs, self._redaction)
                     offer(
                         Prediction(
                             block.ids[record].decode("latin-1"),

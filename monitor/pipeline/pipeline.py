@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 from understudy.monitor.archive.recorder import Recorder
@@ -20,6 +20,7 @@ from understudy.monitor.evidence.columns import Column
 from understudy.monitor.evidence.decoding import Decoder
 from understudy.monitor.evidence.feature_stats import FeatureStats
 from understudy.monitor.evidence.prediction_stats import Predictions
+from understudy.monitor.evidence.redaction import redaction_of_settings
 from understudy.monitor.evidence.rows import ANSWERS, REQUESTS, ROWS, UNDECODABLE, parts_of
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.evidence.stage_one import JOINED, StageOne, joined_of
@@ -106,6 +107,7 @@ class Pipeline(Stateful):
         self.stage_one.champion = settings.arms[0]
         self.decoder = Decoder(settings)
         self.recent.resize(settings.keep)
+        self._configure_predictions()
         for model in settings.models:
             known = self.features.get((model.name, model.version))
             if known is not None:
@@ -263,9 +265,8 @@ class Pipeline(Stateful):
     def _predictions_for(self, key: ArmKey) -> Predictions | None:
         known = self.predictions.get(key)
         if known is None and len(self.predictions) < _MAX_MODELS:
-            known = self.predictions[key] = Predictions(
-                self.settings.prediction_buckets, self.settings.max_classes
-            )
+            known = self.predictions[key] = Predictions()
+            known.configure(*self._prediction_settings())
         return known
 
     @property
@@ -291,8 +292,15 @@ class Pipeline(Stateful):
                 raise ValueError(f"{len(kept)} models, at most {_MAX_MODELS} are kept")
         for key, stats in self.features.items():
             stats.expect(self.decoder.expected(key))
+        self._configure_predictions()
+
+    def _configure_predictions(self) -> None:
         for of_arm in self.predictions.values():
-            of_arm.configure(self.settings.prediction_buckets, self.settings.max_classes)
+            of_arm.configure(*self._prediction_settings())
+
+    def _prediction_settings(self) -> tuple[Sequence[float], int, Callable[[str], bool]]:
+        hides = redaction_of_settings(self.settings).hides
+        return self.settings.prediction_buckets, self.settings.max_classes, hides
 
 
 def _readable_records(data: bytes) -> Iterator[Record]:

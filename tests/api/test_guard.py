@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.support.control_api import TOKEN, VARIABLE, config, settings_of
@@ -25,7 +25,7 @@ from tests.support.ports import free_port
 from understudy.monitor.api.access import BULK_BODY, SMALL_BODY, Access
 from understudy.monitor.api.app import prepare
 from understudy.monitor.api.findings import NewSilence
-from understudy.monitor.api.guard import MAX_HEADERS, Guard, Limits
+from understudy.monitor.api.guard import MAX_HEADERS, PIECE_BYTES, Guard, Limits
 from understudy.monitor.api.security import refuse
 from understudy.monitor.api.server import ApiServer, SeldomFilter
 from understudy.monitor.evidence.settings import Settings
@@ -136,6 +136,12 @@ async def serving(guard: Guard) -> AsyncIterator[int]:
     finally:
         server.stop()
         await task
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(patient(30)):
+        while not check():
+            await asyncio.sleep(0.01)
 
 
 class Client:
@@ -305,6 +311,66 @@ def test_bodies_are_bounded_over_all_requests_in_number_and_in_bytes(settings: S
         assert (guard.bodies.count, guard.bodies.size) == (0, 0)
 
 
+class Large:
+    """Answers with many bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._body = bytes(range(256)) * (size // 256)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(self._body)(scope, receive, send)
+
+
+@pytest.mark.parametrize("size", [0, 256, PIECE_BYTES, PIECE_BYTES + 256, 4 * PIECE_BYTES])
+def test_an_answer_in_pieces_is_the_whole_answer(settings: Settings, size: int) -> None:
+    guard = Guard(Large(size), settings)
+
+    async def talk(client: Client) -> bytes:
+        await client.send("GET /metrics", "connection: close")
+        async with asyncio.timeout(patient(30)):
+            return (await client._reader.read()).partition(b"\r\n\r\n")[2]
+
+    assert run(guard, talk) == bytes(range(256)) * (size // 256)
+    assert guard.bodies.answers == 0
+
+
+def test_answers_that_are_not_read_are_bounded(settings: Settings) -> None:
+    size = 16 * 1024 * 1024
+    guard = Guard(Large(size), settings, Limits(answers_bytes=3 * size))
+
+    async def talk() -> list[int]:
+        found = []
+        async with serving(guard) as port:
+            clients = [Client(port) for _ in range(4)]
+            for number, client in enumerate(clients):
+                await client.__aenter__()
+                await client.send("GET /metrics")
+                await until(lambda number=number: guard.bodies.answers == min(number + 1, 3) * size)
+            found.append((await clients[3].answer())[0])
+            clients[0]._writer.transport.abort()
+            await until(lambda: guard.bodies.answers == 2 * size)
+            async with Client(port) as other:
+                await other.send("GET /metrics")
+                await until(lambda: guard.bodies.answers == 3 * size)
+                found.append(int((await other._reader.readline()).split()[1]))
+            for client in clients:
+                client._writer.transport.abort()
+        return found
+
+    assert asyncio.run(talk()) == [503, 200]
+
+
+def test_an_answer_that_is_not_read_is_given_up(settings: Settings) -> None:
+    guard = Guard(Large(16 * 1024 * 1024), settings, Limits(answer_seconds=0.2))
+
+    async def talk(client: Client) -> int:
+        await client.send("GET /metrics")
+        await until(lambda: guard.refused == {503: 1})
+        return guard.bodies.answers
+
+    assert run(guard, talk) == 0
+
+
 def test_a_client_that_leaves_is_no_error(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -358,6 +424,36 @@ def test_heads_have_limits(
     assert found[1]["cross-origin-resource-policy"] == "same-origin"
     if status == 405:
         assert found[1]["allow"] == ("get" if "healthz" in line else "post")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("//v1/status", "/v1//status", "/./v1/status", "/healthz/../v1/status", "/V1/status"),
+        *(
+            "/v1/status%00",
+            "/v1%2fstatus",
+            "/v1/stat%75s",
+            "/v1/status;x=1",
+            "/v1/status?x=/healthz",
+        ),
+        *("/static/..%2f..%2fv1%2fstatus", "/healthz%3f/../v1/status", "/metrics/%2e%2e/v1/status"),
+        *("http://evil.example/v1/status", "http://127.0.0.1/v1/status", "*"),
+    ],
+)
+def test_no_way_of_writing_a_path_goes_around_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, TOKEN)
+    application = Application()
+
+    async def talk(client: Client) -> int:
+        await client.send(f"GET {target}")
+        async with asyncio.timeout(patient(30)):
+            return int((await client._reader.readline()).split()[1])
+
+    status = run(Guard(application, settings_of(config(tmp_path))), talk)
+    assert (status in (400, 401, 404), application.calls) == (True, 0)
 
 
 def test_two_hosts_are_refused_by_the_parser_and_by_the_guard(settings: Settings) -> None:

@@ -434,6 +434,17 @@ def test_rules_that_are_added_hold_from_the_reload_on(tmp_path: Path, mapped: bo
     assert "[redacted]" in shown(plane)["/v1/experiments/shadowed/disagreements"]
 
 
+def test_no_file_of_the_state_holds_a_hidden_text(story: dict[str, Any]) -> None:
+    """Numbers are in it: sums and extremes, from which the statistics go on."""
+    plane = story["plane"]
+    asyncio.run(plane.saver.save())
+    state = story["folder"] / "state"
+    files = {str(f.relative_to(state)): f.read_bytes() for f in state.rglob("*") if f.is_file()}
+    assert b"country" in files["evaluation.json"]
+    assert any(b"country" in data for name, data in files.items() if name.startswith("feedback"))
+    assert [name for name, data in files.items() if SECRET.encode() in data] == []
+
+
 def test_no_command_prints_a_hidden_value(story: dict[str, Any], tmp_path: Path) -> None:
     plane = story["plane"]
     line: Any = SimpleNamespace()

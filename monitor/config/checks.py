@@ -10,8 +10,18 @@ from collections.abc import Collection, Iterator, Mapping
 
 from understudy.monitor.config.compile import arm_names, default_paths
 from understudy.monitor.config.experiment import Experiment
-from understudy.monitor.config.fields import split_address
-from understudy.monitor.config.model import Config, ListenTls, Model, Timeouts
+from understudy.monitor.config.fields import server_address, split_address
+from understudy.monitor.config.model import (
+    Config,
+    ListenTls,
+    Model,
+    Timeouts,
+    Upstream,
+    UpstreamTls,
+)
+
+_LONGEST_SOCKET = 107
+"""Bytes of the path of a Unix socket on Linux."""
 
 Problem = tuple[str, str]
 """Dotted path and message."""
@@ -389,6 +399,13 @@ def _rules(experiment: Experiment, unread: str) -> Iterator[Problem]:
 
 
 def _addresses(config: Config) -> Iterator[Problem]:
+    for path, upstream in _upstreams(config).items():
+        socket = server_address(upstream.url).socket
+        if socket is not None and len(os.fsencode(socket)) > _LONGEST_SOCKET:
+            yield (
+                f"{path}.url",
+                f"the path of a Unix socket has at most {_LONGEST_SOCKET} bytes: {socket!r}",
+            )
     control = config.control
     if not control.loopback and control.token_env is None:
         yield (
@@ -403,22 +420,44 @@ def _addresses(config: Config) -> Iterator[Problem]:
 def _certificates(config: Config) -> Iterator[Problem]:
     tls = config.listen.tls
     if tls is not None:
-        missing = list(_unreadable("listen.tls", {"certificate": tls.certificate, "key": tls.key}))
-        yield from missing or _unusable(tls)
-    arms = {"champion": config.champion} | {
-        f"challengers[{index}]": challenger for index, challenger in enumerate(config.challengers)
-    }
-    for path, upstream in arms.items():
-        if upstream.tls is None or upstream.tls.ca is None:
+        files = _given(tls, "certificate", "key", "client_ca")
+        missing = list(_unreadable("listen.tls", files))
+        yield from missing or (
+            *_unusable("listen.tls", tls.certificate, tls.key),
+            *_not_authorities("listen.tls.client_ca", tls.client_ca),
+        )
+    for path, upstream in _upstreams(config).items():
+        own = upstream.tls
+        if own is None:
             continue
-        missing = list(_unreadable(f"{path}.tls", {"ca": upstream.tls.ca}))
+        missing = list(_unreadable(f"{path}.tls", _given(own, "ca", "certificate", "key")))
         if missing:
             yield from missing
             continue
-        try:
-            ssl.create_default_context(cafile=upstream.tls.ca)
-        except (OSError, ssl.SSLError):
-            yield f"{path}.tls.ca", f"{upstream.tls.ca!r} does not contain a PEM certificate"
+        yield from _not_authorities(f"{path}.tls.ca", own.ca)
+        if own.certificate is not None and own.key is not None:
+            yield from _unusable(f"{path}.tls", own.certificate, own.key)
+
+
+def _upstreams(config: Config) -> dict[str, Upstream]:
+    """The model servers by path."""
+    return {"champion": config.champion} | {
+        f"challengers[{index}]": challenger for index, challenger in enumerate(config.challengers)
+    }
+
+
+def _given(section: ListenTls | UpstreamTls, *keys: str) -> dict[str, str]:
+    """The file names that are given."""
+    return {key: name for key in keys if (name := getattr(section, key)) is not None}
+
+
+def _not_authorities(path: str, name: str | None) -> Iterator[Problem]:
+    if name is None:
+        return
+    try:
+        ssl.create_default_context(cafile=name)
+    except (OSError, ssl.SSLError):
+        yield path, f"{name!r} does not contain a PEM certificate"
 
 
 def _baselines(config: Config) -> Iterator[Problem]:
@@ -458,16 +497,14 @@ def _unreadable(path: str, files: Mapping[str, str]) -> Iterator[Problem]:
             yield f"{path}.{key}", f"{name!r} cannot be read: {error.strerror}"
 
 
-def _unusable(tls: ListenTls) -> Iterator[Problem]:
+def _unusable(path: str, certificate: str, key: str) -> Iterator[Problem]:
     try:
         # Without a password argument OpenSSL would prompt for one.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            tls.certificate, tls.key, password=""
-        )
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (OSError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or str(error)
         yield (
-            "listen.tls",
-            f"{tls.certificate!r} and {tls.key!r} are not a PEM certificate and its key "
+            path,
+            f"{certificate!r} and {key!r} are not a PEM certificate and its key "
             f"without a password ({reason.lower().replace('_', ' ')})",
         )

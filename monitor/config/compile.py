@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from understudy.monitor.config import model
 from understudy.monitor.config.experiment import Experiment
+from understudy.monitor.config.fields import server_address
 from understudy.monitor.records.credentials import (
     CREDENTIAL_HEADERS,
     CREDENTIAL_QUERY,
@@ -62,6 +62,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
                 m.between_bytes,
                 m.total,
                 tuple(m.overload),
+                m.retry,
             )
             for m in config.models
         ),
@@ -81,7 +82,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         ),
         capture=plan.Capture(config.capture.max_body, tuple(config.capture.headers)),
         handoff=plan.HandOff(max_bytes=config.handoff.max_bytes),
-        tls=plan.ListenTls(tls.certificate, tls.key) if tls is not None else None,
+        tls=plan.ListenTls(tls.certificate, tls.key, tls.client_ca) if tls is not None else None,
         client_request_ids=config.listen.client_request_ids,
         faults=tuple(plan.Fault(arms.index(f.arm), f.share, f.status) for f in config.faults),
     )
@@ -256,7 +257,7 @@ def _challenger(
     timeouts = challenger.timeouts
     serving = replace(
         _upstream(config, challenger),
-        host_header=challenger.host or urlsplit(challenger.url).netloc,
+        host_header=challenger.host or server_address(challenger.url).authority,
         connect_timeout=timeouts.connect,
         first_byte_timeout=timeouts.first_byte,
         between_bytes_timeout=timeouts.between_bytes,
@@ -310,15 +311,14 @@ def _copied(
 def _upstream(config: model.Config, upstream: model.Champion | model.Challenger) -> plan.Upstream:
     """The settings that champion and challengers share."""
     removes = upstream.credentials == "remove"
-    parts = urlsplit(upstream.url)
-    secure = parts.scheme == "https"
-    tls = upstream.tls or model.UpstreamTls()
+    address = server_address(upstream.url)
     return plan.Upstream(
         name=upstream.name,
-        host=parts.hostname or "",
-        port=parts.port or (443 if secure else 80),
-        tls=plan.Tls(tls.verify, tls.ca, tls.server_name) if secure else None,
-        path_prefix=parts.path.rstrip("/"),
+        host=address.host,
+        port=address.port,
+        socket=address.socket,
+        tls=_tls(upstream.tls or model.UpstreamTls()) if address.secure else None,
+        path_prefix=address.path,
         host_header=upstream.host,
         headers=tuple(
             (name, header.value)
@@ -329,6 +329,12 @@ def _upstream(config: model.Config, upstream: model.Champion | model.Challenger)
         credential_headers=(*CREDENTIAL_HEADERS, *config.credentials.headers) if removes else (),
         credential_query=(*CREDENTIAL_QUERY, *config.credentials.query) if removes else (),
         idle_timeout=upstream.idle,
+        max_age=upstream.max_age,
+        resolve_every=upstream.resolve,
         max_header_lines=config.limits.header_lines,
         max_interim=config.limits.interim,
     )
+
+
+def _tls(tls: model.UpstreamTls) -> plan.Tls:
+    return plan.Tls(tls.verify, tls.ca, tls.server_name, tls.certificate, tls.key)

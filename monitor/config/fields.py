@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -19,6 +21,8 @@ _URL = re.compile(
     r"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?",
     re.IGNORECASE,
 )
+_PATH = re.compile(r"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?")
+_SOCKET = re.compile(r"unix:(?P<socket>[^:\0]+)(?::(?P<path>/[^:]*))?")
 _SEGMENT = re.compile(r"\*(?::[A-Za-z]+)?|[^*]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -29,6 +33,40 @@ def split_address(value: str) -> tuple[str, int]:
     if match is None or int(match[2]) > 65535:
         raise ValueError(f"not a valid address: {value!r} (examples: 127.0.0.1:8080, [::1]:8080)")
     return match[1].strip("[]"), int(match[2])
+
+
+class ServerAddress(NamedTuple):
+    """The parts of a model server's URL. ``socket`` is the path of a Unix socket, else None and
+    ``host`` and ``port`` hold; ``authority`` is what a Host header says, ``path`` is a prefix of
+    request targets without a slash at its end."""
+
+    secure: bool
+    host: str
+    port: int
+    authority: str
+    path: str
+    socket: str | None
+
+
+def server_address(url: str) -> ServerAddress:
+    """The parts of a :data:`ServerUrl`."""
+    match = _SOCKET.fullmatch(url)
+    if match is not None:
+        path = (match["path"] or "").rstrip("/")
+        return ServerAddress(False, "localhost", 80, "localhost", path, match["socket"])
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    path = parts.path.rstrip("/")
+    return ServerAddress(secure, parts.hostname or "", port, parts.netloc, path, None)
+
+
+def with_socket(url: str, absolute: Callable[[str], str]) -> str:
+    """``url`` with the path of its Unix socket made absolute, if it has one."""
+    match = _SOCKET.fullmatch(url)
+    if match is None:
+        return url
+    return f"unix:{absolute(match['socket'])}" + (f":{match['path']}" if match["path"] else "")
 
 
 def is_loopback(address: str) -> bool:
@@ -73,6 +111,18 @@ def _url(value: str) -> str:
         except ValueError as error:
             raise ValueError(f"{value!r}: not a valid IPv6 address: {error}") from error
     return match[1].lower() + value[len(match[1]) :]
+
+
+def _server_url(value: str) -> str:
+    if not value.startswith("unix:"):
+        return _url(value)
+    match = _SOCKET.fullmatch(value)
+    if match is None or not _PATH.fullmatch(match["path"] or ""):
+        raise ValueError(
+            f"not a valid Unix socket: {value!r} (write unix:/run/model.sock, or "
+            "unix:/run/model.sock:/path; the name of the socket has no colon)"
+        )
+    return value
 
 
 def _model_path(value: str) -> str:
@@ -148,6 +198,18 @@ Url = Annotated[
     AfterValidator(_url),
     Field(examples=["http://127.0.0.1:8081", "https://models.example/delays"]),
 ]
+ServerUrl = Annotated[
+    str,
+    AfterValidator(_server_url),
+    Field(
+        examples=[
+            "http://127.0.0.1:8081",
+            "https://models.example/delays",
+            "unix:/run/model.sock",
+        ]
+    ),
+]
+"""The URL of a model server; :func:`server_address` takes it apart."""
 ModelPath = Annotated[
     str, AfterValidator(_model_path), Field(examples=["/v2/models/delays/infer", "/score/*"])
 ]

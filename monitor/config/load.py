@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from understudy.monitor.config.checks import problems_of
+from understudy.monitor.config.fields import with_socket
 from understudy.monitor.config.kafka import resolved as resolved_kafka
 from understudy.monitor.config.messages import problem
 from understudy.monitor.config.model import Config
@@ -91,6 +92,12 @@ def document(text: str, source: str) -> object:
         raise ConfigError(source, [("", "is nested too deeply")]) from error
 
 
+def _absolute(section: Any, absolute: Callable[[str], str], *keys: str) -> dict[str, str]:
+    """The file names of a section that are given, made absolute."""
+    found = {key: getattr(section, key) for key in keys}
+    return {key: absolute(name) for key, name in found.items() if name is not None}
+
+
 def _resolved(config: Config, base: Path) -> Config:
     """The configuration with file names made absolute."""
 
@@ -100,7 +107,7 @@ def _resolved(config: Config, base: Path) -> Config:
     changes: dict[str, Any] = {"state_dir": absolute(config.state_dir)}
     tls = config.listen.tls
     if tls is not None:
-        files = {"certificate": absolute(tls.certificate), "key": absolute(tls.key)}
+        files = _absolute(tls, absolute, "certificate", "key", "client_ca")
         changes["listen"] = config.listen.model_copy(update={"tls": tls.model_copy(update=files)})
 
     log = config.records.log
@@ -129,11 +136,12 @@ def _resolved(config: Config, base: Path) -> Config:
             else header
             for name, header in upstream.headers.items()
         }
-        changes: dict[str, Any] = {"headers": headers}
-        if upstream.tls is not None and upstream.tls.ca is not None:
-            ca = {"ca": absolute(upstream.tls.ca)}
-            changes["tls"] = upstream.tls.model_copy(update=ca)
-        return upstream.model_copy(update=changes)
+        found: dict[str, Any] = {"url": with_socket(upstream.url, absolute)}
+        found["headers"] = headers
+        if upstream.tls is not None:
+            files = _absolute(upstream.tls, absolute, "ca", "certificate", "key")
+            found["tls"] = upstream.tls.model_copy(update=files)
+        return upstream.model_copy(update=found)
 
     changes["champion"] = with_files(config.champion)
     changes["challengers"] = [with_files(challenger) for challenger in config.challengers]

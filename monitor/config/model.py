@@ -19,7 +19,7 @@ from understudy.monitor.config.fields import (
     ModelPath,
     Name,
     Pointer,
-    Url,
+    ServerUrl,
     Variable,
     Workers,
     is_loopback,
@@ -53,6 +53,8 @@ class ListenTls(Section):
     """PEM file with the certificate chain."""
     key: File
     """PEM file with the private key."""
+    client_ca: File | None = None
+    """PEM file with CAs. Clients must then show a certificate that one of them has signed."""
 
 
 class Listen(Section):
@@ -127,6 +129,10 @@ class Model(Section):
     overload: list[Annotated[int, Field(ge=400, le=599)]] = [429]
     """Statuses with which the model server says that it is overloaded: the outcome is
     model_overload, which counts as its error. With [], a 429 is the client's error."""
+    retry: bool = False
+    """Whether any request of this model is repeated once if its connection ends without a byte of
+    the response: for models that may get a request twice. GET and HEAD are always repeated if that
+    connection had been used before. The body must not be larger than `capture.max_body`."""
 
     performance: Performance | None = None
     """How accuracy is computed, with and without labels."""
@@ -151,7 +157,7 @@ class Model(Section):
 
 
 class UpstreamTls(Section):
-    """TLS verification of a model server."""
+    """TLS towards a model server. Files are read again when they change."""
 
     ca: File | None = None
     """PEM file with trusted CAs; default: the system's."""
@@ -159,13 +165,23 @@ class UpstreamTls(Section):
     """False accepts any certificate; for tests only."""
     server_name: str | None = None
     """Expected name in the certificate; default: the URL's host."""
+    certificate: File | None = None
+    """PEM file with the certificate chain to show to the model server (mutual TLS)."""
+    key: File | None = None
+    """PEM file with the private key of the certificate, without a password."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> UpstreamTls:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both, or neither")
+        return self
 
 
 class Timeouts(Section):
     """Timeouts of a model server."""
 
     connect: Seconds = 2.0
-    """To open a connection."""
+    """To open a connection, including the first look-up of the name."""
     first_byte: Seconds = 120.0
     """From the end of the request to the first byte of the response. A challenger that hangs shows
     only after this time: an experiment's minimum_duration should be longer."""
@@ -181,13 +197,14 @@ class Upstream(Section):
 
     name: Name
     """Label of the arm in metrics."""
-    url: Url
-    """URL of the model server; its path is prepended to each request's path."""
+    url: ServerUrl
+    """URL of the model server; its path is prepended to each request's path. `unix:/run/model.sock`
+    is a Unix socket, `unix:/run/model.sock:/path` one with a path."""
     tls: UpstreamTls | None = None
-    """TLS verification, for an https URL."""
+    """TLS verification, and client certificate, for an https URL."""
     host: HeaderValue | None = None
-    """Host header to send; default: the client's for the champion, the URL's host for a
-    challenger."""
+    """Host header to send; default: the client's for the champion, for a challenger the URL's host
+    (`localhost` for a Unix socket)."""
     headers: Headers = Field(default={}, examples=[{"x-env": "shadow"}])
     """Headers to add to each request; they replace the client's headers of the same name. A value
     is text, or `{env: NAME}` or `{file: PATH}` for a secret."""
@@ -196,6 +213,13 @@ class Upstream(Section):
     idle: Seconds = 4.0
     """Maximum idle time of a pooled connection. Keep it below the model server's own limit
     (uvicorn: 5 s)."""
+    max_age: Seconds = 300.0
+    """Maximum age of a pooled connection, shortened at random by up to a fifth. An older one gets
+    no new request, so that the pods behind a Service of Kubernetes share the load again; an
+    exchange in flight is never cut."""
+    resolve: Seconds = 10.0
+    """Time between two look-ups of the URL's host. Requests are spread over all its addresses. When
+    a look-up fails, the addresses before stay in use."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Upstream:

@@ -277,7 +277,7 @@ class EvaluationPlane:
 
     def _unreachable(self, arm: str) -> bool:
         failures = self.windows.counters("upstream_connect_failures", _RECENT_SECONDS)
-        if not failures.get((("arm", arm),)):
+        if not any(grown for have, grown in failures.items() if dict(have).get("arm") == arm):
             return False
         return not any(
             grown > 0

@@ -39,13 +39,14 @@ class Owner(Host, Protocol):
 class Acceptor:
     """Accepts connections of a listening socket until it is closed.
 
-    ``tls`` is the context of the listener's certificate, or None without TLS.
+    ``tls`` is the context of the listener's certificate, or None without TLS; it may be replaced by
+    another one.
     """
 
     def __init__(self, owner: Owner, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         self._owner = owner
         self._listener = listener
-        self._tls = tls
+        self.tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._open = False
@@ -91,7 +92,7 @@ class Acceptor:
                 self._retry = owner.loop.call_later(PAUSE_SECONDS, self._resume)
                 return
             client = ClientConnection(owner)
-            if not owner.arrived(client, self._tls is not None):
+            if not owner.arrived(client, self.tls is not None):
                 connection.close()
                 continue
             task = owner.loop.create_task(self._serve(client, connection))
@@ -101,10 +102,10 @@ class Acceptor:
     async def _serve(self, client: ClientConnection, connection: socket.socket) -> None:
         """Give the connection to the event loop, with its TLS handshake if there is one."""
         owner = self._owner
-        timeout = owner.runtime.plan.limits.header_timeout if self._tls is not None else None
+        timeout = owner.runtime.plan.limits.header_timeout if self.tls is not None else None
         try:
             await owner.loop.connect_accepted_socket(
-                lambda: client, connection, ssl=self._tls, ssl_handshake_timeout=timeout
+                lambda: client, connection, ssl=self.tls, ssl_handshake_timeout=timeout
             )
         except OSError:
             connection.close()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
 from understudy.monitor.proxy.outgoing import RequestFilter
 from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.proxy.resolver import Resolver
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Upstream
 from understudy.monitor.stats.shared import SharedStats
+
+log = logging.getLogger(__name__)
+
+_GAUGES = ("pool_idle", "pool_busy", "pool_waiting", "addresses_ready", "addresses_aside")
 
 
 class Arm:
@@ -24,18 +30,11 @@ class Arm:
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
         turns: Turns,
+        resolver: Resolver,
     ) -> None:
         self.index = index
         self.upstream = upstream
-        self.pool = Pool(
-            upstream,
-            loop,
-            turns,
-            self._on_connect,
-            self._on_retry,
-            self._on_exhausted,
-            self._refused,
-        )
+        self.pool = Pool(upstream, loop, turns, resolver, self)
         self.words = stats.words
         self._stats = stats
         self._label = label = {"arm": upstream.name}
@@ -44,7 +43,7 @@ class Arm:
         for name in ("upstream_connects", "upstream_connect_failures", "retries", "cold_starts"):
             stats.counter(name, label)  # so that it is zero until then
         pool = {**label, "role": role}
-        self._gauges = [stats.gauge(f"pool_{what}", pool) for what in ("idle", "busy", "waiting")]
+        self._gauges = [stats.gauge(name, pool) for name in _GAUGES]
         stats.hold(self)
         self._away_since: float | None = None
         self._prefix = upstream.path_prefix.encode()
@@ -101,9 +100,12 @@ class Arm:
     def publish(self) -> None:
         """Update the gauges."""
         pool = self.pool
-        for gauge, value in zip(
-            self._gauges, (len(pool.idle), pool.busy, len(pool.waiting)), strict=True
-        ):
+        aside = pool.endpoints.aside
+        values = (
+            *(pool.idle, pool.busy, len(pool.waiting)),
+            *(len(pool.endpoints.all) - aside, aside),
+        )
+        for gauge, value in zip(self._gauges, values, strict=True):
             self.words[gauge] = value
 
     def retire(self) -> None:
@@ -123,30 +125,48 @@ class Arm:
             self._cold_start_us = sink
         self._gauges = [sink if gauge == index else gauge for gauge in self._gauges]
 
-    def _count(self, name: str) -> None:
+    def _count(self, name: str, **labels: str) -> None:
         # Looked up each time: this is rare, and the entry of a removed arm may be freed.
-        self.words[self._stats.counter(name, self._label)] += 1
+        self.words[self._stats.counter(name, {**self._label, **labels})] += 1
 
-    def _on_connect(self, ok: bool) -> None:
-        if ok:
+    # See Events of the pool ---------------------------------------------------------------------
+
+    def connected(self, failure: str) -> None:
+        """An attempt to connect ended."""
+        if not failure:
             self._count("upstream_connects")
             return
-        self._count("upstream_connect_failures")
+        self._count("upstream_connect_failures", reason=failure)
         if self._away_since is None:
             self._away_since = monotonic()
 
-    def _on_retry(self) -> None:
-        self._count("retries")
+    def retried(self, reason: str) -> None:
+        """A request gets another attempt."""
+        self._count("retries", reason=reason)
 
-    def _on_exhausted(self) -> None:
+    def exhausted(self) -> None:
+        """There was no descriptor for a connection."""
         self.words[self._stats.counter("descriptors_exhausted", {"where": "connect"})] += 1
 
-    def _refused(self, reason: str) -> None:
-        labels = {"arm": self.upstream.name, "reason": reason}
-        self.words[self._stats.counter("responses_refused", labels)] += 1
+    def refused(self, reason: str) -> None:
+        """A response broke a rule of HTTP or a limit."""
+        self._count("responses_refused", reason=reason)
+
+    def looked_up(self, found: bool) -> None:
+        """The server's name was looked up."""
+        self._count("upstream_lookups", outcome="ok" if found else "failed")
+
+    def certificates_changed(self, error: str) -> None:
+        """The server's TLS files have changed."""
+        self._count("certificate_changes", outcome="failed" if error else "ok")
+        if error:
+            name = self.upstream.name
+            log.warning("the TLS files of %s cannot be used, the ones before stay: %s", name, error)
 
 
 def _authority(upstream: Upstream) -> bytes:
+    if upstream.socket is not None:
+        return b"localhost"
     host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
     default = 443 if upstream.tls is not None else 80
     return (host if upstream.port == default else f"{host}:{upstream.port}").encode()

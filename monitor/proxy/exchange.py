@@ -298,7 +298,7 @@ class Exchange(Incoming):
     # The upstream's side: see Sink --------------------------------------------------------------
 
     def on_ready(self, connection: UpstreamConnection) -> None:
-        if self.queue_ns:
+        if self.queue_ns < 0:
             self.queue_ns = max(1, self.queue_ns + monotonic_ns())
         if self.head.expect is None:
             self._unblock()
@@ -369,8 +369,11 @@ class Exchange(Incoming):
         self.client.tunnel()
 
     def on_lost(self, reason: str) -> None:
-        self._connection = None
-        self._fail(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
+        connection, self._connection = self._connection, None
+        if connection is not None and self._is_repeatable(reason):
+            self._repeat(connection)
+        else:
+            self._fail(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
 
     def on_writable(self, writable: bool) -> None:
         if writable:
@@ -391,6 +394,26 @@ class Exchange(Incoming):
             self.runtime.capture_limit if self.route.model >= 0 else 0,
             self.head.minor == 0,
         )
+
+    def _is_repeatable(self, reason: str) -> bool:
+        """Whether the request may be sent once more after that loss, and is still whole."""
+        head = self.head
+        return (
+            self.route.may_repeat(reason, head.method)
+            and not self._repeated
+            and self.request_complete
+            and (self._captured is not None or not self.request_size)
+            and head.upgrade is None
+        )
+
+    def _repeat(self, lost: UpstreamConnection) -> None:
+        """Send the request on another connection: the server had closed the one before."""
+        self._repeated = True
+        head = self.head
+        body = b"".join(self._captured or ())
+        framing = b"Content-Length: %d" % len(body) if head.framing_line is not None else b""
+        self._unsent = [self.arm.request(head, self.extra, framing) + body]
+        self.arm.pool.repeat(self, lost)
 
     def _complete(self) -> None:
         assert self._answered is not None

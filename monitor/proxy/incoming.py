@@ -50,6 +50,7 @@ class Incoming:
         "_open_ns",
         "_progress",
         "_progress_ns",
+        "_repeated",
         "_started_at",
         "_unsent",
         "arm",
@@ -94,6 +95,7 @@ class Incoming:
         self._progress_ns = 0
         self._open_ns = 0
         self._started_at = 0.0
+        self._repeated = False
         self._gathers = False
         """Waits for the whole body before it takes a connection."""
         self._blocked_ns = 0

@@ -18,6 +18,7 @@ from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker, success_of
 from understudy.monitor.proxy.head import ResponseHead
 from understudy.monitor.proxy.protocols import MirrorRuntime, MirrorSource
+from understudy.monitor.proxy.resolver import Resolver
 from understudy.monitor.proxy.turns import Turns, merge
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.records import record
@@ -37,9 +38,10 @@ class Mirror:
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
         turns: Turns,
+        resolver: Resolver,
     ) -> None:
         self.challenger = challenger
-        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop, turns)
+        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop, turns, resolver)
         self.words = stats.words
         self.breaker = Breaker(challenger.breaker)
         name = challenger.upstream.name
@@ -191,18 +193,19 @@ class MirroredRequest:
         "_finished",
         "_first_byte_ns",
         "_held",
+        "_method",
         "_mirror",
         "_progress",
         "_progress_ns",
         "_proxy_id",
         "_queue_ns",
+        "_repeatable",
         "_request_id",
         "_route",
         "_runtime",
         "_since_ns",
         "_started_ns",
         "_target",
-        "_to_head",
         "_trace_id",
         "_unsent",
         "complete",
@@ -232,9 +235,11 @@ class MirroredRequest:
         self._proxy_id = exchange.proxy_id
         self._trace_id = exchange.trace_id
         self._target = exchange.head.target
-        self._to_head = exchange.head.method == b"HEAD"
         self._route = exchange.route
         self._started_ns = self._since_ns = started_ns
+        self._method = exchange.head.method
+        # Under the same rule as the client's request, lest the two arms be judged differently.
+        self._repeatable = exchange.route.may_repeat("stale", self._method)
         self._queue_ns = 0
         self._first_byte_ns = 0
         self._progress = -1
@@ -332,7 +337,7 @@ class MirroredRequest:
     # See Sink -----------------------------------------------------------------------------------
 
     def on_ready(self, connection: UpstreamConnection) -> None:
-        if self._queue_ns:
+        if self._queue_ns < 0:
             now = monotonic_ns()
             self._queue_ns = self._queued(now)
             self._since_ns = now
@@ -374,7 +379,11 @@ class MirroredRequest:
         self._finish(record.GARBAGE)
 
     def on_lost(self, reason: str) -> None:
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None and self._unsent and self._route.may_repeat(reason, self._method):
+            self._repeatable = False
+            self._mirror.arm.pool.repeat(self, connection)
+            return
         self._finish(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
 
     def on_writable(self, writable: bool) -> None:
@@ -385,8 +394,8 @@ class MirroredRequest:
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
         message = b"".join(self._unsent)
-        self._unsent.clear()
-        connection.begin(self, message, self._to_head, self._runtime.capture_limit, False)
+        self._unsent = [message] if self._repeatable and not self.streams else []
+        connection.begin(self, message, self._method == b"HEAD", self._runtime.capture_limit, False)
         self._look()
 
     def _queued(self, now_ns: int) -> int:

@@ -1,30 +1,81 @@
 """The pool of keep-alive connections to one model server.
 
-The most recently used connection is taken first, so that the others become idle and are closed.
-When all are busy, requests wait in a bounded first-in, first-out queue.
+Requests are spread over the addresses of the server's name. Of the connections to an address the
+most recently used one is taken first, so that the others become idle and are closed. When all are
+busy, requests wait in a bounded first-in, first-out queue.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
+from random import Random
 from time import monotonic
+from typing import Protocol
 
 from understudy.monitor.proxy.descriptors import none_left
+from understudy.monitor.proxy.endpoints import Endpoint, Endpoints
+from understudy.monitor.proxy.resolver import Address, Addresses, Resolver
+from understudy.monitor.proxy.tls import LOOK_SECONDS, client_tls
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.proxy.upstream import Sink, UpstreamConnection
 from understudy.monitor.routing.plan import Upstream
+
+STAGGER_SECONDS = 0.25
+"""When an address has not answered by then, the next one is tried beside it (RFC 8305, 5)."""
+MOST_TRIED = 8
+"""Addresses that are tried for one connection."""
+_RETRY_SECONDS = 1.0
+"""Shortest time between two look-ups of a name, after a failed one or a failed connection."""
+_YOUNGEST = 0.8
+"""The maximum age of a connection is shortened at random, at most to this share of it, so that
+connections made together do not end together."""
+_REASONS: tuple[tuple[type[OSError], str], ...] = (
+    (ssl.SSLError, "tls"),
+    (TimeoutError, "timeout"),
+    (ConnectionRefusedError, "refused"),
+    (FileNotFoundError, "refused"),  # a Unix socket
+    (ConnectionError, "reset"),
+)
+
+
+class _ExhaustedError(Exception):
+    """There is no descriptor for a connection."""
+
+
+class Events(Protocol):
+    """What the owner of a pool is told."""
+
+    def connected(self, failure: str) -> None:
+        """An attempt to connect ended: "" or why it failed, as ``refused``, ``timeout``, ``reset``,
+        ``unreachable``, ``tls``, or ``resolve`` (the name has no address)."""
+
+    def exhausted(self) -> None:
+        """There was no descriptor for a connection."""
+
+    def retried(self, reason: str) -> None:
+        """A request gets another attempt: to ``connect``, or since its connection was ``stale``, or
+        lost ``unanswered``."""
+
+    def refused(self, reason: str) -> None:
+        """A response broke a rule of HTTP or a limit."""
+
+    def looked_up(self, found: bool) -> None:
+        """The server's name was looked up."""
+
+    def certificates_changed(self, error: str) -> None:
+        """The TLS files have changed: "" or why the new ones cannot be used."""
 
 
 class Pool:
     """A pool of connections to one model server.
 
-    ``turns`` is the budget of work that its connections share. ``on_connect(ok)`` is called after
-    each attempt to connect, ``on_retry()`` for each retry, ``on_exhausted()`` when there was no
-    descriptor for a connection, ``refused(reason)`` for each response that breaks a rule of HTTP or
-    a limit.
+    ``turns`` is the budget of work that its connections share. Raises OSError or ssl.SSLError when
+    the server's TLS files cannot be used.
     """
 
     def __init__(
@@ -32,38 +83,73 @@ class Pool:
         upstream: Upstream,
         loop: asyncio.AbstractEventLoop,
         turns: Turns,
-        on_connect: Callable[[bool], None],
-        on_retry: Callable[[], None],
-        on_exhausted: Callable[[], None],
-        refused: Callable[[str], None],
+        resolver: Resolver,
+        events: Events,
     ) -> None:
         self.upstream = upstream
         self.turns = turns
-        self.refused = refused
-        self.idle: list[UpstreamConnection] = []
+        self.refused: Callable[[str], None] = events.refused
         self.open: set[UpstreamConnection] = set()
         self.waiting: deque[Sink] = deque()
+        self._repeats: deque[tuple[Sink, Endpoint]] = deque()
+        """Requests whose connection was lost, and its address: they wait for a new one."""
         self._loop = loop
-        self._on_connect = on_connect
-        self._on_retry = on_retry
-        self._on_exhausted = on_exhausted
-        self._connecting = 0
+        self._events = events
+        self._resolver = resolver
+        self._random = Random()  # noqa: S311  # spreads load
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting = 0
+        """Attempts for requests that wait."""
+        self._probing = 0
+        """Attempts for which no request waits."""
         self._closed = False
-        self._tls = _client_context(upstream)
+        self._tls = client_tls(upstream.tls) if upstream.tls is not None else None
+        self._looked_at = monotonic()
+        self.endpoints = Endpoints(self._random.random)
+        self._only: list[UpstreamConnection] | None = []
+        """The idle connections if there is just one address to use, else None."""
+        self._numeric = _numeric(upstream)
+        self._lookup: asyncio.Future[Addresses] | None = None
+        self._resolve_at = 0.0
+        known = (self._numeric,) if self._numeric is not None else resolver.known(upstream.host)
+        if known:
+            self._use(known)
+        elif self._numeric is None:
+            self._look_up(self._looked_at)
 
     def take(self) -> UpstreamConnection | None:
         """A usable idle connection, or None."""
-        idle = self.idle
+        idle = self._only
+        if idle is None:
+            return self._take_spread()
         while idle:
             connection = idle.pop()
             transport = connection.transport
             if transport is None or transport.is_closing():
                 continue
-            if monotonic() - connection.idle_since > connection.idle_seconds:
+            if monotonic() > connection.usable_until:
                 _discard(transport)
                 continue
             return connection
+        return None
+
+    def _take_spread(self) -> UpstreamConnection | None:
+        """The same if there are several addresses.
+
+        If the one whose turn it is has no idle connection, the request does not wait for one as
+        long as another has one: the next request will find it.
+        """
+        endpoint = self.endpoints.next()
+        connection = _usable(endpoint.idle)
+        if connection is not None:
+            return connection
+        for other in self.endpoints.others(endpoint):
+            connection = _usable(other.idle)
+            if connection is not None:
+                # One that is set aside is tried in time, and not once per request.
+                if not endpoint.opening and not endpoint.failures:
+                    self._probe(endpoint)
+                return connection
         return None
 
     def enqueue(self, sink: Sink) -> bool:
@@ -75,16 +161,34 @@ class Pool:
         if len(self.waiting) >= self.upstream.max_waiting:
             sink.on_unavailable("overload")
             return False
+        if self._room() <= 0 and not self.waiting:
+            # No more connections may be opened, and those to an address that is used no more would
+            # only be closed in some seconds.
+            for endpoint in self.endpoints.all.values():
+                connection = _usable(endpoint.idle)
+                if connection is not None:
+                    sink.on_ready(connection)
+                    return False
         self.waiting.append(sink)
         self._grow()
         return len(self.waiting) > self._connecting
+
+    def repeat(self, sink: Sink, lost: UpstreamConnection) -> None:
+        """The same for a request whose connection was lost before a byte of its response: it gets
+        a new one, to another address if there is one. Others that are open may be stale as well."""
+        self._events.retried("stale" if lost.reused else "unanswered")
+        self._repeats.append((sink, lost.endpoint))
+        self._grow()
 
     def withdraw(self, sink: Sink) -> None:
         """``sink`` no longer waits."""
         try:
             self.waiting.remove(sink)
         except ValueError:
-            pass
+            for repeat in self._repeats:
+                if repeat[0] is sink:
+                    self._repeats.remove(repeat)
+                    break
 
     def release(self, connection: UpstreamConnection, reusable: bool) -> None:
         """The exchange on ``connection`` is over."""
@@ -95,105 +199,375 @@ class Pool:
         if not reusable or connection.choked or transport.is_closing():
             _discard(transport)
             return
+        now = monotonic()
+        until = now + connection.idle_seconds
+        if until > connection.retire_at:
+            until = connection.retire_at
+            if now >= until:
+                _discard(transport)
+                return
         connection.resume()
+        connection.reused = True
         if self.waiting:
             self.waiting.popleft().on_ready(connection)
             return
         if self._closed:
             _discard(transport)
             return
-        connection.idle_since = monotonic()
-        self.idle.append(connection)
+        connection.usable_until = until
+        connection.endpoint.idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
         """``connection`` is closed."""
-        self.open.discard(connection)
-        try:
-            self.idle.remove(connection)
-        except ValueError:
-            pass
-        if self.waiting:
+        if connection in self.open:
+            self.open.discard(connection)
+            endpoint = connection.endpoint
+            endpoint.open -= 1
+            try:
+                endpoint.idle.remove(connection)
+            except ValueError:
+                pass
+        if self.waiting or self._repeats:
             self._grow()
 
     def sweep(self, now: float) -> None:
-        """Close connections that were idle for too long; ``now`` is monotonic time in seconds."""
-        for connection in list(self.idle):
-            if now - connection.idle_since > connection.idle_seconds:
-                self.idle.remove(connection)
-                if connection.transport is not None:
-                    _discard(connection.transport)
+        """Close connections that were idle for too long, look up the name, try addresses again that
+        were set aside; ``now`` is monotonic time in seconds."""
+        for endpoint in self.endpoints.all.values():
+            for connection in tuple(endpoint.idle):
+                if now > connection.usable_until:
+                    endpoint.idle.remove(connection)
+                    if connection.transport is not None:
+                        _discard(connection.transport)
+        if self._closed:
+            return
+        if self._numeric is None and now >= self._resolve_at:
+            self._look_up(now)
+        if self.open and len(self.endpoints.all) > 1:
+            for endpoint in self.endpoints.due(now):
+                self._probe(endpoint)
+        if self._tls is not None and now - self._looked_at >= LOOK_SECONDS:
+            self.look_at_certificates(now)
+
+    def look_at_certificates(self, now: float) -> None:
+        """Use the TLS files if they have changed, and close connections that were made with others
+        once they are idle."""
+        if self._tls is None:
+            return
+        self._looked_at = now
+        try:
+            if not self._tls.changed():
+                return
+        except (OSError, ssl.SSLError) as error:
+            self._events.certificates_changed(str(error))
+            return
+        self._events.certificates_changed("")
+        self._retire(self.open)
+
+    @property
+    def idle(self) -> int:
+        """Number of connections without an exchange."""
+        # Also those to addresses that are gone: the set is small.
+        return sum(len(endpoint.idle) for endpoint in self.endpoints.all.values())
 
     @property
     def busy(self) -> int:
         """Number of connections with an exchange in flight."""
-        return len(self.open) - len(self.idle)
+        return len(self.open) - self.idle
 
     def close(self) -> None:
         """Close idle connections; exchanges in flight or waiting continue."""
         self._closed = True
-        for connection in self.idle:
-            if connection.transport is not None:
-                _discard(connection.transport)
-        self.idle.clear()
+        for endpoint in self.endpoints.all.values():
+            _discard_all(endpoint.idle)
+
+    # Addresses ----------------------------------------------------------------------------------
+
+    def _use(self, addresses: Addresses) -> None:
+        """The name has these addresses now."""
+        gone = self.endpoints.update(addresses)
+        if gone:
+            self._retire({c for c in self.open if c.endpoint.gone})
+        self._choose()
+
+    def _choose(self) -> None:
+        used = self.endpoints.used
+        self._only = used[0].idle if len(used) == 1 else None if used else []
+
+    def _retire(self, connections: set[UpstreamConnection]) -> None:
+        """Close these as soon as they are idle."""
+        for connection in connections:
+            connection.retire_at = 0.0
+            idle = connection.endpoint.idle
+            if connection in idle:
+                idle.remove(connection)
+                if connection.transport is not None:
+                    _discard(connection.transport)
+
+    def _look_up(self, now: float) -> asyncio.Future[Addresses]:
+        self._resolve_at = now + self.upstream.resolve_every
+        future = self._resolver.resolve(self.upstream.host)
+        if future is not self._lookup:
+            self._lookup = future
+            future.add_done_callback(self._looked_up)
+        return future
+
+    def _looked_up(self, future: asyncio.Future[Addresses]) -> None:
+        found = not future.cancelled() and future.exception() is None
+        self._events.looked_up(found)
+        if found:
+            self._use(future.result())
+        elif not self.endpoints.all:
+            self._resolve_at = monotonic() + _RETRY_SECONDS
+
+    def _failed(self, endpoint: Endpoint, reason: str) -> None:
+        """No connection could be made to an address."""
+        self._events.connected(reason)
+        now = monotonic()
+        self.endpoints.failed(endpoint, now)
+        self._choose()
+        # Its pod may be gone, and the name have another address.
+        self._resolve_at = min(self._resolve_at, now + _RETRY_SECONDS)
+
+    # Connecting ---------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        return self.upstream.max_connections - len(self.open) - self._connecting - self._probing
 
     def _grow(self) -> None:
-        wanted = min(
-            len(self.waiting) - self._connecting,
-            self.upstream.max_connections - len(self.open) - self._connecting,
-        )
-        for _ in range(wanted):
+        wanted = len(self.waiting) + len(self._repeats) - self._connecting
+        for _ in range(min(wanted, self._room())):
             self._connecting += 1
-            task = self._loop.create_task(self._connect())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._connect())
+
+    def _probe(self, endpoint: Endpoint) -> None:
+        """Open a connection to ``endpoint`` for which no request waits."""
+        if self._room() > 0 and not self._closed:
+            self._probing += 1
+            self._start(self._open_one(endpoint))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> None:
         connection: UpstreamConnection | None = None
         reason = "connect"
         for attempt in (0, 1):
             try:
-                connection = await self._attempt()
+                connection = await self._race()
+            except _ExhaustedError:
+                # Not the server's fault, and trying again at once would not help.
+                reason = "overload"
                 break
-            except (OSError, TimeoutError, UnicodeError) as error:  # the last: invalid host name
-                if isinstance(error, OSError) and none_left(error):
-                    # Not the server's fault, and trying again at once would not help.
-                    self._on_exhausted()
-                    reason = "overload"
-                    break
-                self._on_connect(False)
-                # No byte of a request was sent, so a retry is safe.
-                if attempt == 0 and self.waiting:
-                    self._on_retry()
-                else:
-                    break
+            if connection is not None:
+                break
+            # No byte of a request was sent, so a retry is safe.
+            if attempt == 1 or not (self.waiting or self._repeats):
+                break
+            self._events.retried("connect")
         self._connecting -= 1
-        if connection is None or connection.transport is None:
-            if self.waiting:
-                self.waiting.popleft().on_unavailable(reason)
-                self._grow()
+        if connection is not None and connection.transport is not None:
+            self._opened(connection)
             return
-        self._on_connect(True)
+        sink = self._first()
+        if sink is not None:
+            sink.on_unavailable(reason)
+            self._grow()
+
+    async def _open_one(self, endpoint: Endpoint) -> None:
+        connection: UpstreamConnection | None = None
+        try:
+            async with asyncio.timeout(self.upstream.connect_timeout):
+                connection = await self._try(endpoint)
+        except _ExhaustedError:
+            pass
+        except TimeoutError:
+            self._failed(endpoint, "timeout")
+        self._probing -= 1
+        if connection is not None and connection.transport is not None:
+            self._opened(connection)
+        else:
+            self._grow()
+
+    def _opened(self, connection: UpstreamConnection) -> None:
+        """Use a new connection."""
         self.open.add(connection)
-        if self.waiting:
-            self.waiting.popleft().on_ready(connection)
+        connection.endpoint.open += 1
+        age = self.upstream.max_age
+        if connection.endpoint.gone:
+            age = 0.0
+        connection.retire_at = monotonic() + age * self._random.uniform(_YOUNGEST, 1.0)
+        sink = self._first()
+        if sink is not None:
+            sink.on_ready(connection)
         else:
             self.release(connection, True)
 
-    async def _attempt(self) -> UpstreamConnection:
-        upstream = self.upstream
-        async with asyncio.timeout(upstream.connect_timeout):
-            _, connection = await self._loop.create_connection(
-                lambda: UpstreamConnection(self),
-                upstream.host,
-                upstream.port,
-                ssl=self._tls,
-                server_hostname=(
-                    (upstream.tls.server_name or upstream.host)
-                    if upstream.tls is not None
-                    else None
-                ),
-            )
+    def _first(self) -> Sink | None:
+        """The request that gets the next new connection."""
+        if self._repeats:
+            return self._repeats.popleft()[0]
+        return self.waiting.popleft() if self.waiting else None
+
+    async def _race(self) -> UpstreamConnection | None:
+        """A connection to the first address that answers, or None.
+
+        The next address is tried when one fails, or has not answered for a while; the earlier ones
+        stay in the race. Raises _ExhaustedError when there is no descriptor.
+        """
+        running: dict[asyncio.Task[UpstreamConnection | None], tuple[Endpoint, float]] = {}
+        winner: UpstreamConnection | None = None
+        try:
+            async with asyncio.timeout(self.upstream.connect_timeout):
+                if not await self._resolved():
+                    return None
+                lost = [endpoint for _, endpoint in self._repeats]
+                found = self.endpoints.candidates(MOST_TRIED)
+                left = deque(sorted(found, key=lambda endpoint: endpoint in lost))
+                while left or running:
+                    if left:
+                        endpoint = left.popleft()
+                        task = self._loop.create_task(self._try(endpoint))
+                        running[task] = endpoint, monotonic()
+                    done, _ = await asyncio.wait(
+                        running,
+                        timeout=STAGGER_SECONDS if left else None,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    for task in done:
+                        connection = task.result()
+                        del running[task]
+                        if winner is None:
+                            winner = connection
+                        elif connection is not None:
+                            _abort(connection)
+                    if winner is not None:
+                        return winner
+        except TimeoutError:
+            if not self.endpoints.all:
+                self._events.connected("resolve")
+            for endpoint, _ in running.values():
+                self._failed(endpoint, "timeout")
+        finally:
+            now = monotonic()
+            for task, (endpoint, began) in running.items():
+                if winner is not None and now - began >= STAGGER_SECONDS:
+                    # Another one that was tried later has answered.
+                    self._failed(endpoint, "timeout")
+                task.add_done_callback(_drop)
+                task.cancel()
+        return None
+
+    async def _resolved(self) -> bool:
+        """Wait until there is an address; whether there is one."""
+        if self.endpoints.all:
+            return True
+        now = monotonic()
+        look_up = self._lookup
+        if look_up is None or (look_up.done() and now >= self._resolve_at):
+            look_up = self._look_up(now)
+        if not look_up.done():
+            await asyncio.wait((look_up,))  # unlike a bare await, this never cancels it
+        if not self.endpoints.all:
+            self._events.connected("resolve")
+            return False
+        return True
+
+    async def _try(self, endpoint: Endpoint) -> UpstreamConnection | None:
+        """One attempt to connect to one address. Raises _ExhaustedError."""
+        endpoint.opening += 1
+        try:
+            connection = await self._attempt(endpoint)
+        except (OSError, TimeoutError) as error:
+            if none_left(error):
+                self._events.exhausted()
+                raise _ExhaustedError from error
+            self._failed(endpoint, _reason(error))
+            return None
+        finally:
+            endpoint.opening -= 1
+        self._events.connected("")
+        if endpoint.failures:
+            self.endpoints.reached(endpoint)
+            self._choose()
         return connection
+
+    async def _attempt(self, endpoint: Endpoint) -> UpstreamConnection:
+        """Raises OSError."""
+        upstream = self.upstream
+        family, host = endpoint.address
+
+        def connection() -> UpstreamConnection:
+            return UpstreamConnection(self, endpoint)
+
+        if family == socket.AF_UNIX:
+            _, protocol = await self._loop.create_unix_connection(connection, host)
+        elif self._tls is None:
+            _, protocol = await self._loop.create_connection(connection, host, upstream.port)
+        else:
+            _, protocol = await self._loop.create_connection(
+                connection,
+                host,
+                upstream.port,
+                ssl=self._tls.context,
+                server_hostname=(upstream.tls and upstream.tls.server_name) or upstream.host,
+            )
+        return protocol
+
+
+def _numeric(upstream: Upstream) -> Address | None:
+    """The address if there is nothing to look up."""
+    if upstream.socket is not None:
+        return socket.AF_UNIX, upstream.socket
+    try:
+        version = ip_address(upstream.host).version
+    except ValueError:
+        return None
+    return (socket.AF_INET if version == 4 else socket.AF_INET6), upstream.host
+
+
+def _reason(error: OSError) -> str:
+    """Why an attempt to connect failed, as in :meth:`Events.connected`."""
+    for kind, reason in _REASONS:
+        if isinstance(error, kind):
+            return reason
+    return "unreachable"
+
+
+def _usable(idle: list[UpstreamConnection]) -> UpstreamConnection | None:
+    """The most recently used one of ``idle`` that can be used."""
+    while idle:
+        connection = idle.pop()
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            continue
+        if monotonic() > connection.usable_until:
+            _discard(transport)
+            continue
+        return connection
+    return None
+
+
+def _drop(task: asyncio.Task[UpstreamConnection | None]) -> None:
+    """Close what an attempt that lost the race has still opened."""
+    if not task.cancelled() and task.exception() is None:
+        connection = task.result()
+        if connection is not None:
+            _abort(connection)
+
+
+def _abort(connection: UpstreamConnection) -> None:
+    if connection.transport is not None:
+        connection.transport.abort()
+
+
+def _discard_all(idle: list[UpstreamConnection]) -> None:
+    for connection in idle:
+        if connection.transport is not None:
+            _discard(connection.transport)
+    idle.clear()
 
 
 def _discard(transport: asyncio.Transport) -> None:
@@ -202,14 +576,3 @@ def _discard(transport: asyncio.Transport) -> None:
         transport.abort()
     else:
         transport.close()
-
-
-def _client_context(upstream: Upstream) -> ssl.SSLContext | None:
-    if upstream.tls is None:
-        return None
-    context = ssl.create_default_context(cafile=upstream.tls.ca)
-    context.set_alpn_protocols(["http/1.1"])
-    if not upstream.tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

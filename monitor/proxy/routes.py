@@ -9,6 +9,8 @@ from understudy.monitor.records.record import ROLES
 from understudy.monitor.routing.plan import Model, Plan, Upstream
 from understudy.monitor.stats.shared import SharedStats
 
+_SAFE = frozenset((b"GET", b"HEAD"))
+"""Methods of requests that are repeated on another connection if theirs was stale, on any route."""
 _CACHED = 2048
 _CACHED_BYTES = 256
 _PROTOCOLS = (
@@ -23,8 +25,7 @@ class Route:
 
     ``model`` is the index in the plan, or -1 for a request that is not an inference request: it is
     forwarded and counted, but neither recorded nor mirrored. ``overload`` are the statuses with
-    which the model says that it is overloaded.
-    """
+    which the model says that it is overloaded."""
 
     __slots__ = ("_settings", "model", "overload", "rows")
 
@@ -33,6 +34,14 @@ class Route:
         self.rows = rows
         self.overload = settings.overload
         self._settings = settings
+
+    def may_repeat(self, reason: str, method: bytes) -> bool:
+        """Whether a request may be sent again after its connection was lost; see
+        :meth:`understudy.monitor.proxy.upstream.Sink.on_lost`."""
+        if self._settings.retry:
+            return reason in ("stale", "unanswered")
+        # What is lost on a new connection may have brought the server down.
+        return reason == "stale" and method in _SAFE
 
     def first_byte(self, upstream: Upstream) -> float:
         """Time limit for the first byte of a response of ``upstream``, in seconds."""

@@ -10,6 +10,7 @@ from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.mirror import Mirror
 from understudy.monitor.proxy.protocols import Timed
+from understudy.monitor.proxy.resolver import Resolver
 from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving, Traffic
 from understudy.monitor.proxy.turns import Turns
@@ -55,11 +56,12 @@ class Runtime:
         self.mirror_turns: Turns = (
             before.mirror_turns if before is not None else Turns(loop, _MIRROR_UNITS, _MIRROR_PAUSE)
         )
+        self.resolver: Resolver = before.resolver if before is not None else Resolver(loop)
         self.champion: Arm
         if before is not None and before.plan.champion == plan.champion:
             self.champion = before.champion
         else:
-            self.champion = Arm(0, plan.champion, "primary", stats, loop, self.turns)
+            self.champion = Arm(0, plan.champion, "primary", stats, loop, self.turns, self.resolver)
         mirrors = (
             {(m.challenger, m.arm.index): m for m in before.mirrors}
             if before is not None and before.plan.sample_salt == plan.sample_salt
@@ -68,7 +70,7 @@ class Runtime:
         salt = plan.sample_salt.encode()[:64]
         self.mirrors: list[Mirror] = [
             mirrors.get((challenger, index))
-            or Mirror(index, challenger, salt, stats, loop, self.mirror_turns)
+            or Mirror(index, challenger, salt, stats, loop, self.mirror_turns, self.resolver)
             for index, challenger in enumerate(plan.challengers, start=1)
         ]
         serving = before.serving if before is not None else {}
@@ -80,7 +82,7 @@ class Runtime:
                 continue
             old = serving.get(index)
             if old is None or (old.arm.upstream, old.settings) != (upstream, challenger.breaker):
-                arm = Arm(index, upstream, "primary", stats, loop, self.turns)
+                arm = Arm(index, upstream, "primary", stats, loop, self.turns, self.resolver)
                 old = Serving(arm, challenger.breaker, stats)
             self.serving[index] = old
         routers = [Router(split, plan.arms, stats) for split in plan.splits]
@@ -138,3 +140,11 @@ class Runtime:
         for serving in self.serving.values():
             serving.arm.pool.sweep(now)
             serving.publish()
+
+    def look_at_certificates(self, now: float) -> None:
+        """Use the TLS files of model servers if they have changed; ``now`` as above."""
+        self.champion.pool.look_at_certificates(now)
+        for mirror in self.mirrors:
+            mirror.arm.pool.look_at_certificates(now)
+        for serving in self.serving.values():
+            serving.arm.pool.look_at_certificates(now)

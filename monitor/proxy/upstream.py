@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.endpoints import Endpoint
 from understudy.monitor.proxy.framing import Chunked
 from understudy.monitor.proxy.head import (
     CHUNKED,
@@ -53,7 +54,9 @@ class Sink(Protocol):
         """101: from here on bytes flow both ways."""
 
     def on_lost(self, reason: str) -> None:
-        """The connection failed before the response was complete: ``reset`` or ``garbage``."""
+        """The connection failed before the response was complete: ``reset``, ``garbage``, or
+        without a byte of this response, ``stale`` if it had been used before, else ``unanswered``.
+        """
 
     def on_writable(self, writable: bool) -> None:
         """The connection's write buffer is below (or above) its mark."""
@@ -93,22 +96,30 @@ class UpstreamConnection(PacedConnection):
         "capture_limit",
         "choked",
         "decode",
+        "endpoint",
         "head",
         "idle_seconds",
-        "idle_since",
         "pool",
         "response_size",
+        "retire_at",
+        "reused",
         "sink",
         "tunnel",
+        "usable_until",
     )
 
-    def __init__(self, pool: Owner) -> None:
+    def __init__(self, pool: Owner, endpoint: Endpoint) -> None:
         super().__init__(pool.turns)
         self.pool = pool
+        self.endpoint = endpoint
         self.sink: Sink | None = None
         self.head: ResponseHead | None = None
-        self.idle_since = 0.0
         self.idle_seconds = pool.upstream.idle_timeout
+        self.reused = False
+        self.retire_at = 0.0
+        """Monotonic time in seconds after which it gets no further request."""
+        self.usable_until = 0.0
+        """While it is idle: until when it can be used, as monotonic time in seconds."""
         self.capture: list[bytes] | None = None
         self.capture_limit = 0
         self.response_size = 0
@@ -190,7 +201,13 @@ class UpstreamConnection(PacedConnection):
         if self.head is not None and self.head.length == UNTIL_CLOSE:
             sink.on_body(b"", True)
         else:
-            sink.on_lost("reset")
+            sink.on_lost(self._lost())
+
+    def _lost(self) -> str:
+        """How an exchange ended with the connection; see :meth:`Sink.on_lost`."""
+        if self.head is not None or self._buffer or self._interim:
+            return "reset"
+        return "stale" if self.reused else "unanswered"
 
     def connection_lost(self, exc: Exception | None) -> None:
         transport, self.transport = self.transport, None
@@ -206,7 +223,7 @@ class UpstreamConnection(PacedConnection):
             ):
                 sink.on_body(b"", True)
             else:
-                sink.on_lost("reset")
+                sink.on_lost(self._lost())
         self.pool.forget(self)
 
     def pause_writing(self) -> None:

@@ -35,6 +35,7 @@ from understudy.monitor.proxy.listening import has_pending_connection, stop_new_
 from understudy.monitor.proxy.probe import ProbeListener, socket_path
 from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.runtime import Runtime
+from understudy.monitor.proxy.tls import LOOK_SECONDS, TlsContext, server_tls
 from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.shared import SharedStats
 
@@ -95,7 +96,8 @@ class Worker:
         self._swept = 0.0
         self._due = inf
         self._postponed = False
-        self._tls: ssl.SSLContext | None = None
+        self._tls: TlsContext | None = None
+        self._looked_at = 0.0
         self._acceptor: Acceptor | None = None
         self._listener: socket.socket | None = None
         self._door = ProbeListener(self, socket_path(run_dir, slot))
@@ -104,13 +106,12 @@ class Worker:
         """Listen, connect to the evaluation plane, start checking limits."""
         plan = self.runtime.plan
         if plan.tls is not None:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._tls.set_alpn_protocols(["http/1.1"])
-            self._tls.load_cert_chain(plan.tls.certificate, plan.tls.key)
+            self._tls = server_tls(plan.tls)
         self._handoff.start()
         self._listener = listener
-        self._acceptor = Acceptor(self, listener, self._tls)
+        self._acceptor = Acceptor(
+            self, listener, self._tls.context if self._tls is not None else None
+        )
         self._acceptor.open()
         await self._door.open()
         self._tick()
@@ -118,12 +119,12 @@ class Worker:
     def reload(self, plan: Plan) -> None:
         """Go on with another plan. Raises OSError or ssl.SSLError when its certificate is bad."""
         if plan.tls is not None and self._tls is not None:
-            # The context is kept: connections that are made from now on get the new certificate.
-            self._tls.load_cert_chain(plan.tls.certificate, plan.tls.key)
+            self._use_tls(server_tls(plan.tls))
         configure(plan.capture.headers, plan.client_request_ids)
         self.runtime = Runtime(
             plan, self._stats, self._handoff, self.active, self._random, self.loop, self.runtime
         )
+        self.runtime.look_at_certificates(monotonic())
         self._set_limits()
 
     def _set_limits(self) -> None:
@@ -297,8 +298,30 @@ class Worker:
             self.runtime.sweep(now)
             self.runtime.tidy()
             self._watch_descriptors(now)
+            if self._tls is not None and now - self._looked_at >= LOOK_SECONDS:
+                self._look_at_certificate(self._tls, now)
             for client in tuple(self.clients):
                 client.expire(now, self.runtime)
+
+    def _use_tls(self, tls: TlsContext) -> None:
+        """Use it for connections that are accepted from now on."""
+        self._tls = tls
+        if self._acceptor is not None:
+            self._acceptor.tls = tls.context
+
+    def _look_at_certificate(self, tls: TlsContext, now: float) -> None:
+        """Use the listener's files if they have changed."""
+        self._looked_at = now
+        try:
+            if not tls.changed():
+                return
+            self._use_tls(tls)
+            outcome = "ok"
+        except (OSError, ssl.SSLError) as error:
+            outcome = "failed"
+            log.warning("listen.tls: the files cannot be used, the ones before stay: %s", error)
+        labels = {"outcome": outcome}
+        self._stats.words[self._stats.counter("certificate_changes", labels)] += 1
 
 
 class Control:

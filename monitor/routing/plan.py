@@ -17,11 +17,14 @@ from understudy.shadow.assignment import POINTS
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS towards an upstream: ``ca`` is a PEM path (None: the system's)."""
+    """TLS towards an upstream; PEM paths: ``ca`` (None: the system's), and the ``certificate`` that
+    is shown to it, with its ``key``."""
 
     verify: bool = True
     ca: str | None = None
     server_name: str | None = None
+    certificate: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,9 @@ class Upstream:
     it is set (None forwards the client's); ``headers`` are added, replacing the client's of the
     same name; those in ``removed_headers`` are not sent. ``credential_headers`` and
     ``credential_query`` are patterns for names of headers and query parameters with credentials of
-    clients that are not sent to it.
+    clients that are not sent to it. ``socket`` is the path of a Unix socket, instead of
+    host and port. The host is resolved again every ``resolve_every`` seconds; a connection gets no
+    new request once it is ``max_age`` seconds old.
     """
 
     name: str
@@ -53,6 +58,9 @@ class Upstream:
     max_connections: int = 256
     max_waiting: int = 1024
     idle_timeout: float = 4.0
+    max_age: float = 300.0
+    resolve_every: float = 10.0
+    socket: str | None = None
     max_header_lines: int = 128
     max_interim: int = 64
 
@@ -123,7 +131,8 @@ class Model:
 
     ``paths`` are exact paths in which ``*`` stands for one segment. Time limits in seconds replace
     those of the model servers. ``overload`` are the statuses that mean that the model server is
-    overloaded.
+    overloaded. ``retry``: any request may be repeated once if the model server had closed its
+    connection, not only GET and HEAD.
     """
 
     name: str
@@ -134,6 +143,7 @@ class Model:
     between_bytes_timeout: float | None = None
     total_timeout: float | None = None
     overload: tuple[int, ...] = (429,)
+    retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +196,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class ListenTls:
-    """PEM files of the listener."""
+    """PEM files of the listener. With ``client_ca``, clients have to show a certificate that one of
+    these authorities has signed."""
 
     certificate: str
     key: str
+    client_ca: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

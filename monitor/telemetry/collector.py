@@ -69,10 +69,27 @@ _COUNTED = (
     (
         "upstream_connect_failures",
         "upstream_connect_failures",
-        "Connections to model servers that failed.",
-        ("arm",),
+        "Attempts to connect to model servers that failed, by reason.",
+        ("arm", "reason"),
     ),
-    ("retries", "retries", "Requests retried on a new connection.", ("arm",)),
+    (
+        "upstream_lookups",
+        "upstream_lookups",
+        "Look-ups of model servers' names.",
+        ("arm", "outcome"),
+    ),
+    (
+        "certificate_changes",
+        "certificate_changes",
+        "TLS files that have changed, of a model server or (without arm) of the listener.",
+        ("arm", "outcome"),
+    ),
+    (
+        "retries",
+        "retries",
+        "Requests retried on another connection, by reason.",
+        ("arm", "reason"),
+    ),
     (
         "credentials_removed",
         "credentials_removed",
@@ -253,6 +270,17 @@ class PlaneCollector(Collector):
             ],
         )
         yield gauge(
+            "upstream_addresses",
+            "Addresses of model servers in use, or set aside after failed connections: the most of "
+            "any worker.",
+            ("arm", "state"),
+            [
+                ([arm, state], value)
+                for state, name in (("ready", "addresses_ready"), ("aside", "addresses_aside"))
+                for arm, value in _most(snapshot, name).items()
+            ],
+        )
+        yield gauge(
             "breaker_workers",
             "Workers whose circuit breaker for a challenger is in a state.",
             ("arm", "state"),
@@ -349,3 +377,12 @@ def _add_quantiles(
             continue
         quantiles = [*zip(QUANTILES, values, strict=True), (1.0, distribution.maximum)]
         family.add((*key, window), quantiles, distribution.count, distribution.sum_ns / 1e9)
+
+
+def _most(snapshot: Snapshot, name: str) -> dict[str, float]:
+    """By arm, the highest value of a gauge in any worker and role."""
+    found: dict[str, float] = {}
+    for have, by_slot in snapshot.gauges_named(name).items():
+        (arm,) = pick(have, ("arm",))
+        found[arm] = max([found.get(arm, 0.0), *by_slot.values()])
+    return found

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.certificates import self_signed
 from tests.support.specimen import SPECIMEN
 from understudy.monitor.config.compile import compile_plan, default_paths, plan_json, worker_count
 from understudy.monitor.config.load import parse
 from understudy.monitor.config.model import OWN_HEADERS, Config
-from understudy.monitor.routing.plan import Breaker, Plan
+from understudy.monitor.routing.plan import Breaker, ListenTls, Plan
 
 
 def plan(text: str, generation: int = 1) -> Plan:
@@ -76,6 +77,52 @@ def test_urls(url: str, host: str, port: int, secure: bool, prefix: str) -> None
     champion = plan(text).champion
     assert (champion.host, champion.port, champion.path_prefix) == (host, port, prefix)
     assert (champion.tls is not None) is secure
+
+
+@pytest.mark.parametrize(
+    ("url", "socket", "prefix"),
+    [
+        ("unix:/run/model.sock", "/run/model.sock", ""),
+        ("unix:/run/model.sock:/", "/run/model.sock", ""),
+        ("unix:/run/model.sock:/a/b/", "/run/model.sock", "/a/b"),
+        ("unix:model.sock", "/base/model.sock", ""),
+    ],
+)
+def test_urls_of_unix_sockets(url: str, socket: str, prefix: str) -> None:
+    server = f'{{name: n, url: "{url}"}}'
+    text = f'version: 1\nlisten: "a:1"\nmodels: [{{name: m}}]\nchampion: {server}\n'
+    compiled = plan(text + f"challengers: [{server.replace('n,', 'o,')}]\n")
+    champion = compiled.champion
+    assert (champion.socket, champion.path_prefix) == (socket, prefix)
+    assert (champion.tls, champion.host_header) == (None, None)
+    assert compiled.challengers[0].upstream.host_header == "localhost"
+
+
+def test_connections_names_and_certificates(tmp_path: Path) -> None:
+    self_signed(tmp_path, "a", "h")
+    own = "{certificate: a.pem, key: a.key}"
+    text = f"""
+version: 1
+listen: {{address: "a:1", tls: {{certificate: a.pem, key: a.key, client_ca: a.pem}}}}
+models: [{{name: m, retry: true}}, {{name: n}}]
+champion: {{url: "https://h", max_age: 1m, resolve: 2s, tls: {own}}}
+challengers: [{{name: c, url: "https://h", max_age: 30s, resolve: 3s, tls: {own}}}]
+"""
+    compiled = compile_plan(parse(text, "f.yaml", tmp_path), 1)
+    chain, key = str(tmp_path / "a.pem"), str(tmp_path / "a.key")
+    assert compiled.tls == ListenTls(chain, key, chain)
+    assert [model.retry for model in compiled.models] == [True, False]
+    serving = compiled.challengers[0].serving
+    assert serving is not None
+    for upstream, times in (
+        (compiled.champion, (60.0, 2.0)),
+        (serving, (30.0, 3.0)),
+        (compiled.challengers[0].upstream, (30.0, 3.0)),
+    ):
+        assert (upstream.max_age, upstream.resolve_every) == times
+        assert upstream.tls is not None
+        assert (upstream.tls.certificate, upstream.tls.key) == (chain, key)
+    assert Plan.from_json(json.loads(json.dumps(plan_json(compiled)))) == compiled
 
 
 def test_the_usual_paths_of_a_model() -> None:

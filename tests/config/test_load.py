@@ -58,7 +58,7 @@ BAD = [
     (models("{name: m, features: abc}"), "models[0].features", "must be a list (found 'abc')"),
     (models("{name: m, features: [a, a]}"), "models[0].features", "duplicate entry 'a'"),
     (models(""), "models", "at least one entry"),
-    (models("m"), "models[0]", "must be a mapping with baseline, features, first_byte, json, name"),
+    (models("m"), "models[0]", "must be a mapping with baseline, between_bytes, features"),
     # addresses
     (GOOD.replace('"127.0.0.1:8080"', "8080"), "listen", "must be host:port, or a mapping"),
     (GOOD.replace(":8080", ":80800"), "listen", "not a valid address: '127.0.0.1:80800'"),
@@ -97,6 +97,16 @@ BAD = [
     (champion("url: 'http://h/é'"), "champion.url", "in ASCII"),
     (champion(r'url: "http://h/a\r\nx: y"'), "champion.url", "not a valid URL"),
     (champion(r'url: "http://h\n"'), "champion.url", "not a valid URL"),
+    (champion("url: 'unix:'"), "champion.url", "not a valid Unix socket: 'unix:' (write unix:/run"),
+    (champion("url: 'unix:/a:b'"), "champion.url", "not a valid Unix socket"),
+    (champion("url: 'unix:/a:/b c'"), "champion.url", "not a valid Unix socket"),
+    (champion("url: 'unix:/a:/b?c'"), "champion.url", "not a valid Unix socket"),
+    (champion(f"url: 'unix:/{'a' * 107}'"), "champion.url", "at most 107 bytes"),
+    (champion("url: 'unix:/a', tls: {verify: false}"), "champion", "url is not https"),
+    (champion("url: 'https://h', tls: {key: k.pem}"), "champion.tls", "belong together"),
+    (champion("url: 'http://h', max_age: 0"), "champion.max_age", "must be"),
+    (champion("url: 'http://h', resolve: never"), "champion.resolve", "not a valid duration"),
+    (models("{name: m, retry: POST}"), "models[0].retry", "must be a valid boolean"),
     # headers and hosts
     (challenger("headers: {'a b': x}"), "challengers[0].headers.a b", "not a valid header name"),
     (
@@ -311,6 +321,40 @@ def test_certificate_and_key_must_fit(tmp_path: Path) -> None:
 def test_a_key_with_a_password_is_rejected_without_a_prompt(tmp_path: Path) -> None:
     self_signed(tmp_path, "a", "localhost", password=b"secret")
     assert "without a password" in problems(listening("a.pem", "a.key"), tmp_path)["listen.tls"]
+
+
+def test_the_certificate_for_a_model_server_must_fit_its_key(tmp_path: Path) -> None:
+    self_signed(tmp_path, "a", "h")
+    self_signed(tmp_path, "b", "h")
+    tls = "{certificate: a.pem, key: %s}"
+    text = GOOD + f'challengers: [{{name: a, url: "https://h", tls: {tls}}}]\n'
+    path = "challengers[0].tls"
+    assert "cannot be read" in problems(text % "c.key", tmp_path)[f"{path}.key"]
+    assert "not a PEM certificate and its key" in problems(text % "b.key", tmp_path)[path]
+    arm = parse(text % "a.key", "f.yaml", tmp_path).challengers[0]
+    assert arm.tls is not None
+    assert (arm.tls.certificate, arm.tls.key) == (str(tmp_path / "a.pem"), str(tmp_path / "a.key"))
+
+
+def test_authorities_of_clients_must_be_certificates(tmp_path: Path) -> None:
+    self_signed(tmp_path, "a", "h")
+    tls = "{certificate: a.pem, key: a.key, client_ca: %s}"
+    text = GOOD.replace('"127.0.0.1:8080"', f"{{address: '127.0.0.1:8080', tls: {tls}}}")
+    assert "cannot be read" in problems(text % "c.pem", tmp_path)["listen.tls.client_ca"]
+    message = problems(text % "a.key", tmp_path)["listen.tls.client_ca"]
+    assert "does not contain a PEM certificate" in message
+    listen = parse(text % "a.pem", "f.yaml", tmp_path).listen
+    assert listen.tls is not None
+    assert listen.tls.client_ca == str(tmp_path / "a.pem")
+
+
+def test_the_path_of_a_unix_socket_is_relative_to_the_file() -> None:
+    def url(text: str) -> str:
+        return parse(champion(f"url: '{text}'"), "f.yaml", Path("/base")).champion.url
+
+    assert url("unix:run/model.sock") == "unix:/base/run/model.sock"
+    assert url("unix:model.sock:/v2/") == "unix:/base/model.sock:/v2/"
+    assert url("unix:/run/model.sock") == "unix:/run/model.sock"
 
 
 def test_authorities_must_be_certificates(tmp_path: Path) -> None:

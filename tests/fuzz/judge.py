@@ -11,6 +11,7 @@ import httptools
 
 from tests.fuzz.oracles import Answer, AnswerOracle, Failure, RequestOracle, Wire
 from understudy.monitor.proxy.client import ClientConnection
+from understudy.monitor.proxy.endpoints import Endpoint
 from understudy.monitor.proxy.exchange import CONTINUE, Exchange
 from understudy.monitor.proxy.head import NO_BODY, UNTIL_CLOSE
 from understudy.monitor.proxy.pool import Pool
@@ -47,8 +48,8 @@ class Client:
 class Server:
     """An upstream's end of one connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
-        self.connection = UpstreamConnection(pool)
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool, endpoint: Endpoint) -> None:
+        self.connection = UpstreamConnection(pool, endpoint)
         self.wire = Wire(loop, self.connection)
         self.oracle = RequestOracle()
         self.parts: deque[bytes] = deque()

@@ -45,6 +45,7 @@ from tests.fuzz.oracles import Failure
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy import incoming, upstream
 from understudy.monitor.proxy.client import ClientConnection
+from understudy.monitor.proxy.endpoints import Endpoint
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY
 from understudy.monitor.proxy.mirror import MirroredRequest
@@ -123,10 +124,10 @@ class Bench:
     def _listen_in(self) -> None:
         bench = self
 
-        async def attempt(pool: Pool) -> UpstreamConnection:
+        async def attempt(pool: Pool, endpoint: Endpoint) -> UpstreamConnection:
             if bench.wild and bench.random.random() < 0.1:
                 raise ConnectionRefusedError
-            server = Server(bench.loop, pool)
+            server = Server(bench.loop, pool, endpoint)
             bench.servers.append(server)
             return server.connection
 

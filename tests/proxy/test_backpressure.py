@@ -20,6 +20,7 @@ from tests.support.proxy import (
     sidecar,
     worker_process,
 )
+from understudy.monitor.proxy.endpoints import Endpoint
 from understudy.monitor.proxy.upstream import UpstreamConnection
 
 
@@ -75,8 +76,8 @@ def small_kernel_buffers(side: Sidecar, size: int = 4096) -> None:
     pool = side.worker.runtime.champion.pool
     attempt = pool._attempt
 
-    async def shrunk() -> UpstreamConnection:
-        connection = await attempt()
+    async def shrunk(endpoint: Endpoint) -> UpstreamConnection:
+        connection = await attempt(endpoint)
         assert connection.transport is not None
         shrink(connection.transport.get_extra_info("socket"), size)
         return connection

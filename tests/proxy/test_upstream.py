@@ -138,8 +138,8 @@ async def test_connections_are_reused_and_old_ones_are_not() -> None:
         for _ in range(5):
             assert (await side.ask(get())).status == 200
         assert upstream.connections == 1
-        (idle,) = side.worker.runtime.champion.pool.idle
-        idle.idle_since -= side.plan.champion.idle_timeout
+        (idle,) = side.worker.runtime.champion.pool.open
+        idle.usable_until -= side.plan.champion.idle_timeout
         assert (await side.ask(get())).status == 200
         assert upstream.connections == 2
 

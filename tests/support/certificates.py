@@ -52,6 +52,26 @@ def tls_secret(folder: Path, host: str) -> None:
     assert key == folder / "tls.key"
 
 
+class Authority:
+    """An authority that signs certificates; ``ca`` is the path of its own."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self._folder = folder
+        self._name = name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.ca = folder / f"{name}.pem"
+        self.ca.write_bytes(_signed(name, self._key, name, self._key, authority=True))
+
+    def issue(self, name: str, host: str = "localhost") -> tuple[Path, Path]:
+        """Write ``name``.pem, a certificate for ``host`` and 127.0.0.1, and ``name``.key; returns
+        their paths."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        chain, private = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        chain.write_bytes(_signed(name, key, self._name, self._key, hosts=(host,)))
+        private.write_bytes(_pem(key))
+        return chain, private
+
+
 def kafka_certificates(folder: Path) -> KafkaCertificates:
     """Write an authority and what it signed for a broker and a client into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)

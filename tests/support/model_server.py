@@ -1,7 +1,9 @@
 """A model server that can misbehave, as a separate process, so that it can be killed and stopped.
 
-``model_server.py PORT [MODE]`` answers V2 requests with the request's ``id``, so that every answer
-can be checked. Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,
+``model_server.py PORT [MODE [HOST]]`` answers V2 requests with the request's ``id``, so that every
+answer can be checked, and HOST as the model's version. SIGTERM ends it as servers
+end: it accepts no more connections, closes those that are idle, and the others behind their answer.
+Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,
 ``big``, ``drop`` (reads and closes), ``picky`` (fails on bodies above 300 bytes), ``text`` (answers
 with something that is no prediction), and those of :data:`tests.support.hostile.ANSWERS`. A request
 to ``/hostile/MODE`` gets an answer of that mode. A chunked body is read until the connection ends.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 
 from tests.support.hostile import ANSWERS, send, yield_to_others
@@ -19,10 +22,19 @@ PADDING = b" " * 2_000_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode: str) -> None:
+ending = asyncio.Event()
+idle: set[asyncio.StreamWriter] = set()
+"""Connections without a request."""
+
+
+async def serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode: str, host: str
+) -> None:
     try:
         while True:
+            idle.add(writer)
             head = await reader.readuntil(b"\r\n\r\n")
+            idle.discard(writer)
             if b"transfer-encoding: chunked" in head.lower():
                 while await reader.read(1 << 16):
                     pass
@@ -50,6 +62,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode
             score = 0.7 if mode == "second" else 0.5
             output = {"name": "p", "shape": [1], "datatype": "FP64", "data": [score]}
             answer: dict[str, object] = {"model_name": "m", "id": number, "outputs": [output]}
+            answer["model_version"] = host
             if b"x-echo: size" in head.lower():
                 answer["size"] = len(body)
             data = json.dumps(answer).encode() + (PADDING if mode == "big" else b"")
@@ -58,24 +71,36 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode
             head_line = HEAD % len(data)
             if mode == "picky" and length > 300:
                 head_line = head_line.replace(b"200 OK", b"500 No")
+            if ending.is_set():
+                head_line = head_line.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
             writer.write(head_line + data)
             await writer.drain()
+            if ending.is_set():
+                break
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:
+        idle.discard(writer)
         writer.close()
 
 
-async def main(port: int, mode: str) -> None:
+async def main(port: int, mode: str, host: str) -> None:
     server = await asyncio.start_server(
-        lambda r, w: serve(r, w, mode), "127.0.0.1", port, limit=1 << 20, backlog=1024
+        lambda r, w: serve(r, w, mode, host), host, port, limit=1 << 20, backlog=1024
     )
-    async with server:
-        await server.serve_forever()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
+    await ending.wait()
+    server.close()
+    for writer in tuple(idle):
+        writer.close()
+    while len(asyncio.all_tasks()) > 1:
+        await asyncio.sleep(0.01)
 
 
 if __name__ == "__main__":
     if "--idle" in sys.argv:
         sys.argv.remove("--idle")
         yield_to_others()
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "right"))
+    given = sys.argv[1:]
+    port, mode, host = given + ["", "right", "127.0.0.1"][len(given) :]
+    asyncio.run(main(int(port), mode, host))

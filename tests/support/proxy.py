@@ -107,12 +107,14 @@ class Server:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def start(self, port: int = 0, tls: Any = None, kernel_buffer: int = 0) -> Server:
+    async def start(
+        self, port: int = 0, tls: Any = None, kernel_buffer: int = 0, host: str = "127.0.0.1"
+    ) -> Server:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if kernel_buffer:
             shrink(listener, kernel_buffer)
-        listener.bind(("127.0.0.1", port))
+        listener.bind((host, port))
         self._server = await asyncio.start_server(
             self._serve, sock=listener, ssl=tls, limit=1 << 20
         )

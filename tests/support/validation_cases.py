@@ -6,6 +6,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseServer, ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 from understudy.monitor.health.validation.rehearsal import MARK
@@ -24,10 +25,17 @@ CASES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-class Model:
-    """Answers a tenth of ``a``; ``factor`` makes it wrong, ``careless`` makes it take anything."""
+class _UnixServer(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
 
-    def __init__(self) -> None:
+
+class Model:
+    """Answers a tenth of ``a``; ``factor`` makes it wrong, ``careless`` makes it take anything.
+
+    ``path`` is that of a Unix socket to listen on.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
         self.factor = 0.1
         self.careless = False
         self.marked = 0
@@ -57,8 +65,13 @@ class Model:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.server: BaseServer
+        if path is not None:
+            self.server = _UnixServer(str(path), Handler)
+            self.url = f"unix:{path}"
+        else:
+            server = self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            self.url = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 

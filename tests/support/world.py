@@ -29,25 +29,27 @@ PATH = "/v2/models/m/infer"
 class Model:
     """A model server as a process with its own port; see ``model_server.py``."""
 
-    def __init__(self, mode: str = "right") -> None:
+    def __init__(self, mode: str = "right", host: str = "127.0.0.1", port: int = 0) -> None:
         self.mode = mode
-        self.port = free_port()
+        self.host = host
+        self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.support.model_server", str(self.port), self.mode]
+        arguments = (str(self.port), self.mode, self.host)
+        command = [sys.executable, "-m", "tests.support.model_server", *arguments]
         self.process = subprocess.Popen(command, cwd=ROOT)
         eventually(self._answers)
 
     def _answers(self) -> bool:
         import socket
 
-        socket.create_connection(("127.0.0.1", self.port), 1).close()
+        socket.create_connection((self.host, self.port), 1).close()
         return True
 
     def signal(self, number: int) -> None:

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.monitor.config.fields import server_address
 from understudy.monitor.config.header_values import MissingValueError, read
 from understudy.monitor.config.model import Config, Upstream
 from understudy.monitor.config.model import Model as ModelConfig
@@ -169,14 +169,14 @@ class Validation:
         self._turn += 1
         for index in range(len(probes)):
             probe = probes[(self._turn + index) % len(probes)]
-            connection = _ProbeConnection(probe, timeout)
+            connection = _UnixConnection(str(probe), timeout)
             try:
                 connection.connect()
             except OSError:
                 continue
             headers = {
                 ARM.decode(): upstream.name,
-                "Host": upstream.host or urlsplit(upstream.url).netloc,
+                "Host": upstream.host or server_address(upstream.url).authority,
             }
             return _request(connection, _path(model), headers, model, body)
         try:
@@ -185,7 +185,7 @@ class Validation:
             return Answer(0, None, 0.0, f"not sent: {error}")
         if upstream.host:
             headers["Host"] = upstream.host
-        path = urlsplit(upstream.url).path.rstrip("/") + _path(model)
+        path = server_address(upstream.url).path + _path(model)
         return _request(_direct_connection(upstream, timeout), path, headers, model, body)
 
     def signals(self) -> list[Signal]:
@@ -241,19 +241,19 @@ class Validation:
         }
 
 
-class _ProbeConnection(http.client.HTTPConnection):
-    """A connection to a worker's probe socket."""
+class _UnixConnection(http.client.HTTPConnection):
+    """A connection to a Unix socket: a worker's probe socket, or a model server."""
 
-    def __init__(self, probe: Path, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._probe = probe
+        self._path = path
 
     def connect(self) -> None:
         """Over the Unix socket. Raises OSError."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         try:
-            self.sock.connect(str(self._probe))
+            self.sock.connect(self._path)
         except OSError:
             self.sock.close()
             raise
@@ -261,16 +261,19 @@ class _ProbeConnection(http.client.HTTPConnection):
 
 def _direct_connection(upstream: Upstream, timeout: float) -> http.client.HTTPConnection:
     """A connection to the model server itself."""
-    url = urlsplit(upstream.url)
-    if url.scheme != "https":
-        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
-    context = ssl.create_default_context(cafile=upstream.tls.ca if upstream.tls else None)
-    if upstream.tls is not None and not upstream.tls.verify:
+    address = server_address(upstream.url)
+    if address.socket is not None:
+        return _UnixConnection(address.socket, timeout)
+    if not address.secure:
+        return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+    tls = upstream.tls
+    context = ssl.create_default_context(cafile=tls.ca if tls else None)
+    if tls is not None and not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return http.client.HTTPSConnection(
-        url.hostname or "", url.port, timeout=timeout, context=context
-    )
+    if tls is not None and tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    return http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=context)
 
 
 def _request(

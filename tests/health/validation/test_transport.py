@@ -115,12 +115,43 @@ def test_unknown_arms_are_rejected_and_dead_workers_skipped(tmp_path: Path) -> N
         model.server.shutdown()
 
 
+def test_model_servers_on_unix_sockets(tmp_path: Path) -> None:
+    """Named in the configuration relative to it, asked by clients and by the validation."""
+    champion, challenger = Model(tmp_path / "one.sock"), Model(tmp_path / "two.sock")
+    service = Service(
+        tmp_path,
+        REAL,
+        models=[{"name": "m", "protocol": "kserve-v1"}],
+        champion={"url": "unix:one.sock"},
+        challengers=[{"name": "next", "url": f"{challenger.url}:/prefix/"}],
+        validation={
+            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": 0.3, "max_rate": 1000,
+        },
+    ).start()  # fmt: skip
+    try:
+        answer = httpx.post(service.url + PATH, json={"instances": [{"a": 3.0}]})
+        assert answer.json() == {"predictions": [{"p": 3.0 * 0.1}]}
+        eventually(lambda: total(service, "understudy_mirror_total", outcome="ok") == 1)
+        eventually(lambda: validation(service)["rounds"] >= 1)
+        found = validation(service)
+        assert found["way"] == "workers"
+        assert {g["arm"] for g in found["groups"]} == {"champion", "next"}
+        assert all(g["failed"] == 0 for g in found["groups"]), found
+    finally:
+        service.stop()
+        champion.server.shutdown()
+        challenger.server.shutdown()
+
+
+@pytest.mark.parametrize("unix", [True, False])
 @pytest.mark.parametrize("direct", [True, False])
-def test_cases_go_directly_without_workers_or_on_request(tmp_path: Path, direct: bool) -> None:
+def test_cases_go_directly_without_workers_or_on_request(
+    tmp_path: Path, direct: bool, unix: bool
+) -> None:
     from understudy.monitor.config.load import load
     from understudy.monitor.health.validation.rehearsal import Validation
 
-    model = Model()
+    model = Model(tmp_path / "model.sock" if unix else None)
     cases = write(tmp_path / "cases.jsonl", CASES)
     path = tmp_path / "understudy.yaml"
     document = {

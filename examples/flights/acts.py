@@ -175,16 +175,19 @@ class Act:
 
 def get(url: str) -> Any:
     """JSON at an address of the control API."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return json.loads(answer.read())
+    return _ask(urllib.request.Request(url))
 
 
 def post(url: str, data: Any) -> Any:
-    """Post JSON; the answer. The variable UNDERSTUDY_TOKEN holds the token, if one is needed."""
-    body = json.dumps(data).encode()
+    """Post JSON; the answer."""
     headers = {"Content-Type": "application/json"}
+    return _ask(urllib.request.Request(url, json.dumps(data).encode(), headers))
+
+
+def _ask(request: urllib.request.Request) -> Any:
+    """The JSON that the control API answers. The variable UNDERSTUDY_TOKEN holds the token, if one
+    is needed."""
     if token := os.environ.get("UNDERSTUDY_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(url, body, headers)
+        request.add_header("Authorization", f"Bearer {token}")
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())

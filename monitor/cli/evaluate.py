@@ -95,7 +95,7 @@ def evaluate(
     from understudy.monitor.kafka.options import Options, kafka_of
     from understudy.monitor.logs import set_up
     from understudy.monitor.proxy.descriptors import raise_limit
-    from understudy.monitor.service.evaluator_api import Api
+    from understudy.monitor.service.evaluator_api import guarded_api
 
     set_up(log_level, "json" if as_json else "text")
     silence_kafka_log()
@@ -121,7 +121,7 @@ def evaluate(
         f"evaluator {name} of the group {options.group} is starting; "
         f"http://{settings.control_host}:{settings.control_port}/v1/evaluator"
     )
-    api = Api(evaluator, settings)
+    api = guarded_api(evaluator, settings)
     asyncio.run(_run(evaluator, api, settings))
 
 
@@ -136,13 +136,12 @@ def url_of(host: str, port: int) -> str:
 async def _run(evaluator, api, settings) -> None:  # type: ignore[no-untyped-def]
     import asyncio
 
-    from understudy.monitor.api.guard import Guard
     from understudy.monitor.api.server import ApiServer
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, evaluator.stop)
-    server = ApiServer(Guard(api, settings), settings.control_host, settings.control_port)
+    server = ApiServer(api, settings.control_host, settings.control_port)
     serving = loop.create_task(server.serve())
     threads = [threading.Thread(target=evaluator.run, name="evaluator")]
     if evaluator.importing is not None:

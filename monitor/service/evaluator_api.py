@@ -24,6 +24,7 @@ from understudy.monitor.api.app import prepare
 from understudy.monitor.api.baseline import add_baseline
 from understudy.monitor.api.experiments import add_experiments
 from understudy.monitor.api.findings import add_findings
+from understudy.monitor.api.guard import Guard
 from understudy.monitor.api.pages import add_pages
 from understudy.monitor.errors import BlockError, LostError
 from understudy.monitor.evidence.redaction import redaction_of_settings
@@ -294,6 +295,11 @@ class Api:
             result += drift_families(health.findings_loop)
             result += finding_families(health.findings_loop.service)
         return result
+
+
+def guarded_api(evaluator: Evaluator, settings: Settings) -> Guard:
+    """The application that an evaluator serves."""
+    return Guard(Api(evaluator, settings), settings)
 
 
 async def _body(receive: Receive) -> bytes:

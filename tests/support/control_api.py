@@ -19,7 +19,7 @@ from understudy.monitor.kafka.commands import CommandQueue
 from understudy.monitor.kafka.consumer import EvidenceConsumer
 from understudy.monitor.kafka.evaluator import Evaluator
 from understudy.monitor.kafka.options import Options, kafka_of
-from understudy.monitor.service.evaluator_api import Api
+from understudy.monitor.service.evaluator_api import guarded_api
 
 T = TypeVar("T")
 TOKEN = "correct horse"
@@ -103,5 +103,4 @@ def evaluator_api(folder: Path, url: str = "", **members: Any) -> Guard:
         owner=lambda _: url or None,
     )
     evaluator.member = group
-    settings = settings_of(declared)
-    return Guard(Api(evaluator, settings), settings)
+    return guarded_api(evaluator, settings_of(declared))

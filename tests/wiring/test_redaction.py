@@ -52,10 +52,10 @@ from understudy.monitor.telemetry.exposition import encode
 SECRET, NUMBER = "s3cret-", "98765432"
 """Beginnings of every hidden text and number."""
 FEATURES = ("amount", "country", "ssn", "income")
-ANSWERS = ("p", "note")
+ANSWERS = ("p", "note", "limit")
 ARMS = ("champion", "candidate", "other")
-BY_NAME = ["ssn", "income", "note", "x-account"]
-BY_PATH = ["customer.*", "remark", "x-account"]
+BY_NAME = ["ssn", "income", "note", "limit", "x-account"]
+BY_PATH = ["customer.*", "remark", "ceiling", "x-account"]
 EXPERIMENT = {
     "name": "shadowed",
     "model": "delays",
@@ -84,12 +84,13 @@ class People:
 
     def answer(self) -> dict[str, Any]:
         p = round(self._chance.betavariate(2.0, 5.0), 4)
-        return {"p": p, "note": f"{SECRET}{self._chance.choice('xyz')}"}
+        note = f"{SECRET}{self._chance.choice('xyz')}"
+        return {"p": p, "note": note, "limit": 987_654_320.0 + self._chance.random()}
 
 
 def baseline(rows: int = 3000) -> Baseline:
     people = People(1)
-    roles: Any = {"p": "prediction", "note": "prediction", "y": "target"}
+    roles: Any = {**dict.fromkeys(ANSWERS, "prediction"), "y": "target"}
     builder = Builder(model="delays", roles=roles, source="test")
     every = [
         {**people.row(), **people.answer(), "y": float(number % 3 == 0)} for number in range(rows)
@@ -110,7 +111,7 @@ def world(folder: Path, mapped: bool, **changes: Any) -> Config:
     if mapped:
         asked = {"amount": "/amount", "country": "/country"}
         asked |= {"ssn": "/customer/ssn", "income": "/customer/income"}
-        said = {"p": "/p", "note": "/remark"}
+        said = {"p": "/p", "note": "/remark", "limit": "/ceiling"}
         model |= {"protocol": "json", "paths": ["/v2/models/delays/infer"]}
         model |= {"json": {"features": asked, "predictions": said}}
     return config_of(
@@ -162,7 +163,8 @@ class Traffic:
     def said(self, answer: dict[str, Any]) -> Any:
         if not self.mapped:
             return {name: [cell] for name, cell in answer.items()}
-        return json.dumps({"p": answer["p"], "remark": answer["note"]}).encode()
+        renamed = {"remark": answer["note"], "ceiling": answer["limit"]}
+        return json.dumps({"p": answer["p"], **renamed}).encode()
 
 
 def sent(plane: EvaluationPlane, traffic: Traffic, count: int, changed: bool = False) -> None:

@@ -252,8 +252,6 @@ class Guard:
             return
         self.bodies.count += 1
         try:
-            if (refused := self.bodies.refuse()) is not None:
-                raise refused
             yield
         finally:
             self.bodies.count -= 1

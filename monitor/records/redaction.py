@@ -216,17 +216,13 @@ class Redaction:
         if isinstance(value, list):
             return [self._inside(item, path, hits, depth + 1) for item in value]
         if isinstance(value, str):
-            return self._string(value, path, hits, depth)
+            return self._string(value, path, hits)
         return value
 
-    def _string(self, value: str, path: str, hits: list[tuple[str, str]], depth: int) -> Any:
+    def _string(self, value: str, path: str, hits: list[tuple[str, str]]) -> Any:
         if len(value) < _MAX_NAME and self.hides(value):
             hits.append((value, ""))
             return REDACTED
-        data = _json(value)
-        if data is not None:
-            shown = self._inside(data[0], path, hits, depth + 1)
-            return value if shown == data[0] else _dumped(shown)
         shown = self.text(value)
         if shown != value:
             hits.append((path, path.rpartition(".")[2]))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from understudy.monitor.records.record import OPEN, OUTCOMES
+from understudy.monitor.routing.serving import NOT_ERRORS
+
 WHERE = 'job=~"$job", instance=~"$instance"'
 OF_MODEL = f'{WHERE}, model=~"$model", version=~"$version"'
 OF_ARM = f'{OF_MODEL}, arm=~"$arm"'
 LIVE = f'{OF_ARM}, role="primary"'
 """Requests of clients; copies for challengers have the role ``mirror``."""
-FAILED = 'outcome!~"ok|client_error|cancelled"'
-"""What a client would call a failure of ours: neither its own fault, nor its own hanging up."""
+FAILED = f'outcome!~"{"|".join(sorted(NOT_ERRORS - {OUTCOMES[OPEN]}))}"'
+"""What a client would call a failure of the service: nothing that it caused itself."""
 
 
 def named(family: str, /, where: str = WHERE, **more: str) -> str:

@@ -38,7 +38,9 @@ BOUNDS = {"estimate": BLUE, "labels": GREEN, "without labels": BLUE}
 OUTCOMES = {
     "ok": GREEN, "client_error": YELLOW, "server_error": RED, "timeout": "dark-red",
     "cancelled": GREY, "upstream_connect": "purple", "upstream_reset": "dark-purple",
-    "overload": ORANGE,
+    "overload": ORANGE, "garbage": "super-light-purple", "model_overload": "light-red",
+    "shutdown": "light-orange", "rejected": "light-yellow", "incomplete": "light-blue",
+    "client_stalled": "super-light-blue",
 }  # fmt: skip
 
 

@@ -13,9 +13,11 @@ from tests.support.patience import patient
 from tests.support.ports import free_port
 
 _SERVER = """
-import asyncio, json, random, signal, sys
+import asyncio, itertools, os, random, sys
 port, slots, seconds, kind = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+last = int(sys.argv[5])
 chance = random.Random(1)
+number = itertools.count(1)
 async def main():
     free = asyncio.Semaphore(slots)
     async def serve(reader, writer):
@@ -27,6 +29,8 @@ async def main():
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
                 body = await reader.readexactly(length)
+                if next(number) == last:
+                    os._exit(1)
                 path = head.split(b" ")[1]
                 async with free:
                     took = seconds * (chance.expovariate(1.0) if kind == "exponential" else 1.0)
@@ -48,13 +52,16 @@ asyncio.run(main())
 
 
 class Server:
-    """``slots`` requests are worked on at the same time, ``seconds`` each."""
+    """``slots`` requests are worked on at the same time, ``seconds`` each. It dies of request number
+    ``last``; 0: of none."""
 
-    def __init__(self, slots: int = 64, seconds: float = 0.0, kind: str = "fixed") -> None:
+    def __init__(
+        self, slots: int = 64, seconds: float = 0.0, kind: str = "fixed", last: int = 0
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.command = [
-            sys.executable, "-c", _SERVER, str(self.port), str(slots), str(seconds), kind
+            sys.executable, "-c", _SERVER, str(self.port), str(slots), str(seconds), kind, str(last)
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -293,16 +293,17 @@ def test_posted_records_are_bounded_in_bytes_and_items(tmp_path: Path) -> None:
     line: Any = None
     app = build(plane, line)
 
-    async def post(path: str, body: bytes) -> int:
+    async def post(path: str, body: bytes) -> httpx.Response:
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:9090"
         ) as client:
             headers = {"content-type": "application/json"}
-            return (await client.post(path, content=body, headers=headers)).status_code
+            return await client.post(path, content=body, headers=headers)
 
     for path in ("/v1/records", "/v1/cloudevents", "/v1/feedback"):
-        assert asyncio.run(post(path, b" " * (BULK_BODY + 1))) == 413
-    assert asyncio.run(post("/v1/records", orjson.dumps([{}] * (MOST_ITEMS + 1)))) == 422
+        assert asyncio.run(post(path, b" " * (BULK_BODY + 1))).status_code == 413
+    found = asyncio.run(post("/v1/records", orjson.dumps([{}] * (MOST_ITEMS + 1))))
+    assert (found.status_code, "more than 10,000 items" in found.text) == (422, True)
 
 
 # Findings, and who is told ------------------------------------------------------------------------

@@ -12,6 +12,11 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from understudy.monitor.api.connections import (
+    KEEPALIVE_SECONDS,
+    MOST_CONNECTIONS,
+    ControlConnection,
+)
 from understudy.monitor.api.guard import Guard
 
 log = logging.getLogger(__name__)
@@ -80,12 +85,13 @@ class ApiServer:
                 access_log=False,
                 lifespan="off",
                 ws="none",
-                # The other parser, httptools, keeps a head of any length until it is complete.
-                http="h11",
+                # Based on h11: the other parser, httptools, keeps a head of any length until it is
+                # complete.
+                http=ControlConnection,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-                timeout_keep_alive=75,
+                timeout_keep_alive=KEEPALIVE_SECONDS,
                 timeout_graceful_shutdown=1,
-                limit_concurrency=256,
+                limit_concurrency=MOST_CONNECTIONS,
                 server_header=False,
             )
         )

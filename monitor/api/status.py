@@ -229,7 +229,7 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
     )
     supervisor = plane.supervisor
     use = {pid: process_use for _, pid, process_use in uses(snapshot.slots)}
-    restarts = {int(w["slot"]): int(w.get("restarts", 0)) for w in supervisor.workers}
+    workers = {int(worker["slot"]): worker for worker in supervisor.workers}
     dropped = _by("reason", snapshot.counters_named("records_dropped"))
     eligible = snapshot.counter("records_eligible")
     sent = snapshot.counter("records_sent")
@@ -247,7 +247,8 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
             {
                 "slot": slot,
                 "pid": pid,
-                "restarts": restarts.get(slot, 0),
+                "restarts": int(workers.get(slot, {}).get("restarts", 0)),
+                "killed": workers.get(slot, {}).get("killed", {}),
                 "memory_bytes": use[pid].memory_bytes if pid in use else None,
                 "cpu_seconds": use[pid].cpu_seconds if pid in use else None,
             }
@@ -256,6 +257,7 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
         "evaluation": {
             "pid": os.getpid(),
             "restarts": supervisor.evaluation_restarts,
+            "killed": supervisor.evaluation_killed,
             "memory_bytes": use[os.getpid()].memory_bytes if os.getpid() in use else None,
             "cpu_seconds": use[os.getpid()].cpu_seconds if os.getpid() in use else None,
         },

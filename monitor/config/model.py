@@ -398,6 +398,24 @@ class Evaluation(Section):
     prediction_buckets: Edges = []
     """Bucket boundaries of the histogram of predicted values; the default suits probabilities and
     wide ranges."""
+    nice: int = Field(default=10, ge=0, le=19)
+    """How much lower the priority of the evaluation plane is than that of the workers, as with
+    `nice`: where both want the same CPU, the workers come first. 0: the same priority."""
+    memory_limit: Bytes | None = None
+    """Memory of its own that the evaluation plane may use. Beyond it, it is restarted, and the
+    workers go on. Default: 70 % of the memory of the container or the machine."""
+
+
+class Watchdog(Section):
+    """When a process of the service that hangs is killed and replaced. Time in which the machine
+    was paused, or the process waited for a CPU, does not count."""
+
+    workers: Seconds = Field(default=5.0, ge=0.5)
+    """Time for which a worker may not respond."""
+    evaluation: Seconds = Field(default=30.0, ge=0.5)
+    """Time for which the evaluation plane may not respond."""
+    start: Seconds = Field(default=60.0, ge=1)
+    """Time that the start of a process may take."""
 
 
 class Feedback(Section):
@@ -455,6 +473,8 @@ class Config(Section):
     """Individual records in the control API, and the record log."""
     evaluation: Evaluation = Evaluation()
     """Where and how records are evaluated."""
+    watchdog: Watchdog = Watchdog()
+    """When a process of the service that hangs is replaced."""
     feedback: Feedback = Feedback()
     """Late labels and rewards."""
     validation: Validation | None = None

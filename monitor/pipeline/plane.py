@@ -36,6 +36,8 @@ _FEWEST = 10
 _RECENT_SECONDS = 10.0
 _STALE_SECONDS = 15.0
 _MARK = "started"
+_SHOW_SECONDS = 600.0
+"""For how long the end of a process that was killed is shown."""
 
 
 @dataclass(slots=True)
@@ -81,6 +83,10 @@ class EvaluationPlane:
     def tick(self) -> None:
         """Read the workers' statistics."""
         self.windows.add(self.reader.read())
+
+    async def refresh(self) -> None:
+        """The same without holding up the event loop."""
+        self.windows.add(await asyncio.to_thread(self.reader.read))
 
     def snapshot(self) -> Snapshot:
         """Totals now, after evaluating all records received so far."""
@@ -219,6 +225,8 @@ class EvaluationPlane:
             slot, pid = int(worker["slot"]), worker.get("pid")
             if not worker.get("ready", True) or snapshot.slots.get(slot) != pid:
                 found.append(f"worker {slot} is not ready")
+            elif not worker.get("responsive", True):
+                found.append(f"worker {slot} does not respond; it is replaced if that lasts")
         if self.supervisor.status_received and not self.supervisor.workers:
             found.append("no worker is running")
         if snapshot.gauge("descriptors_short"):
@@ -257,6 +265,8 @@ class EvaluationPlane:
             found.append(self.experiments.error)
         if self.pipeline.recorder is not None:
             found.append(self.pipeline.recorder.error)
+        recent = time.time() - _SHOW_SECONDS
+        found += [str(kill["text"]) for kill in self.supervisor.kills if kill["at"] > recent]
         found += _set_aside(self.settings.state_dir)
         if snapshot.gauge("statistics_full"):
             found.append(

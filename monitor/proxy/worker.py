@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import socket
 import ssl
 import sys
 from collections import deque
+from collections.abc import Collection, Sequence
 from math import inf
 from pathlib import Path
 from random import Random
@@ -37,6 +39,7 @@ from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.runtime import Runtime
 from understudy.monitor.proxy.tls import LOOK_SECONDS, TlsContext, server_tls
 from understudy.monitor.routing.plan import Plan
+from understudy.monitor.stats.heartbeat import Heartbeat
 from understudy.monitor.stats.shared import SharedStats
 
 _FLUSH_PATIENCE = 5.0
@@ -55,9 +58,17 @@ class Worker:
     """The state that the connections of one process share."""
 
     def __init__(
-        self, plan: Plan, run_dir: Path, run: str, slot: int, loop: asyncio.AbstractEventLoop
+        self,
+        plan: Plan,
+        run_dir: Path,
+        run: str,
+        slot: int,
+        loop: asyncio.AbstractEventLoop,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         self.loop = loop
+        self._slot = slot
+        self._heartbeat = heartbeat or Heartbeat(None)
         self.draining = False
         self.clients: set[Connection] = set()
         self.opening: set[Connection] = set()
@@ -98,23 +109,37 @@ class Worker:
         self._postponed = False
         self._tls: TlsContext | None = None
         self._looked_at = 0.0
-        self._acceptor: Acceptor | None = None
-        self._listener: socket.socket | None = None
+        self._listeners: tuple[socket.socket, ...] = ()
+        """By slot, of all workers."""
+        self._acceptors: dict[int, Acceptor] = {}
+        """By slot: where this worker accepts connections."""
         self._door = ProbeListener(self, socket_path(run_dir, slot))
 
-    async def start(self, listener: socket.socket) -> None:
-        """Listen, connect to the evaluation plane, start checking limits."""
+    async def start(self, listeners: Sequence[socket.socket]) -> None:
+        """Listen, connect to the evaluation plane, start checking limits. ``listeners`` are those
+        of all workers, by slot."""
         plan = self.runtime.plan
         if plan.tls is not None:
             self._tls = server_tls(plan.tls)
         self._handoff.start()
-        self._listener = listener
-        self._acceptor = Acceptor(
-            self, listener, self._tls.context if self._tls is not None else None
-        )
-        self._acceptor.open()
+        self._listeners = tuple(listeners)
+        self.cover(())
         await self._door.open()
         self._tick()
+
+    def cover(self, slots: Collection[int]) -> None:
+        """Accept connections also of the workers with these slots, which do not at present. What
+        has been accepted for another worker stays here."""
+        if self.draining:
+            return
+        wanted = {self._slot, *slots} & set(range(len(self._listeners)))
+        for slot in set(self._acceptors) - wanted:
+            self._acceptors.pop(slot).close()
+        tls = self._tls.context if self._tls is not None else None
+        for slot in wanted - set(self._acceptors):
+            # Another descriptor of the same socket: closing it closes nothing for others.
+            acceptor = self._acceptors[slot] = Acceptor(self, self._listeners[slot].dup(), tls)
+            acceptor.open()
 
     def reload(self, plan: Plan) -> None:
         """Go on with another plan. Raises OSError or ssl.SSLError when its certificate is bad."""
@@ -161,21 +186,28 @@ class Worker:
             for timed in tuple(self.active):
                 timed.stop()
         await asyncio.sleep(0)  # the responses that say so are sent
-        if self._acceptor is not None:
-            self._acceptor.abort()
+        for acceptor in self._acceptors.values():
+            acceptor.abort()
         for client in tuple(self.clients):
             client.abort()
         await self._handoff.close(_FLUSH_PATIENCE)
 
     async def _stop_listening(self, until: float) -> None:
-        if self._acceptor is None or self._listener is None:
-            return
-        if stop_new_connections(self._listener):
+        for slot in set(range(len(self._listeners))) - set(self._acceptors):
+            self._listeners[slot].close()
+        mine = [self._listeners[slot] for slot in self._acceptors]
+        stopped = [stop_new_connections(listener) for listener in mine]
+        if any(stopped):
             # Handshakes in progress complete meanwhile.
             await asyncio.sleep(min(_HANDSHAKE_SECONDS, self.runtime.plan.limits.drain_timeout))
-        while has_pending_connection(self._listener) and monotonic() < until:
+        while any(map(has_pending_connection, mine)) and monotonic() < until:
             await asyncio.sleep(0.01)  # the loop accepts them
-        self._acceptor.close()
+        for acceptor in self._acceptors.values():
+            acceptor.close()
+        for listener in mine:
+            with contextlib.suppress(OSError):  # another worker has
+                listener.shutdown(socket.SHUT_RD)  # also where workers that hang have it open
+            listener.close()
 
     # Called by the acceptor ---------------------------------------------------------------------
 
@@ -282,12 +314,14 @@ class Worker:
         """
         now = monotonic()
         self._postponed = now - self._due > _LATE_SECONDS and not self._postponed
+        pause = self.runtime.plan.handoff.flush_seconds
+        self._due = now + pause
+        # First, so that an error does not end the checks; the heartbeat is last, and shows it.
+        self.loop.call_later(pause, self._tick)
         if not self._postponed:
             self._check_limits(now)
         self._handoff.flush()
-        pause = self.runtime.plan.handoff.flush_seconds
-        self._due = now + pause
-        self.loop.call_later(pause, self._tick)
+        self._heartbeat.beat()
 
     def _check_limits(self, now: float) -> None:
         now_ns = monotonic_ns()
@@ -340,6 +374,8 @@ class Control:
             order: dict[str, Any] = json.loads(line)
             if order.get("do") == "drain":
                 break
+            if order.get("do") == "cover":
+                self._worker.cover(order["slots"])
             if order.get("do") == "reload":
                 self._send(writer, self._reload(Path(order["plan"])))
         await self._worker.drain()
@@ -360,11 +396,12 @@ class Control:
 async def _run(options: argparse.Namespace) -> None:
     plan = Plan.from_json(json.loads(options.plan.read_bytes()))
     loop = asyncio.get_running_loop()
-    worker = Worker(plan, options.run_dir, options.run_id, options.slot, loop)
+    heartbeat = Heartbeat(options.heartbeat_fd)
+    worker = Worker(plan, options.run_dir, options.run_id, options.slot, loop, heartbeat)
     # The supervisor decides when to stop; a Ctrl-C in its terminal reaches the workers as well.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
-    await worker.start(socket.socket(fileno=options.listen_fd))
+    await worker.start([socket.socket(fileno=number) for number in options.listen_fds])
     freeze_gc()
     await Control(worker, socket.socket(fileno=options.control_fd)).serve()
 
@@ -378,8 +415,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")
     parser.add_argument("--run-id", required=True, help="names this run of the supervisor")
     parser.add_argument("--slot", type=int, required=True, help="number of this worker")
-    parser.add_argument("--listen-fd", type=int, required=True, help="inherited listening socket")
+    text = "inherited listening sockets of all workers, by slot"
+    parser.add_argument("--listen-fds", type=int, nargs="+", required=True, help=text)
     parser.add_argument("--control-fd", type=int, required=True, help="inherited control socket")
+    parser.add_argument("--heartbeat-fd", type=int, help="inherited memory of the heartbeat")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(parser.parse_args(arguments)))
     return 0

@@ -31,15 +31,15 @@ from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
+from understudy.monitor.stats.heartbeat import Heartbeat
 from understudy.monitor.supervisor.control_line import ControlLine
+from understudy.monitor.supervisor.faults import MOST_FAULTS, Faults
 from understudy.monitor.telemetry.labels import feedback_families
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-MOST_FAULTS = 3
-FAULT_SECONDS = 60.0
-"""After as many errors in a row, each this soon after the start, the saved state is set aside."""
+BEAT_SECONDS = 0.25
 SAVE_SECONDS = 30.0
 """Time between two writes of the totals of the workers' statistics."""
 DRAIN_SECONDS = 5.0
@@ -239,14 +239,20 @@ async def _tick(plane: EvaluationPlane) -> None:
     due = loop.time()
     while True:
         try:
-            plane.tick()
+            await plane.refresh()
         except Exception:
             log.exception("the workers' statistics could not be read")
         due = max(due + TICK_SECONDS, loop.time())
         await asyncio.sleep(due - loop.time())
 
 
-async def run(plane: EvaluationPlane, control: socket.socket) -> None:
+async def _beat(heartbeat: Heartbeat) -> None:
+    while True:
+        heartbeat.beat()
+        await asyncio.sleep(BEAT_SECONDS)
+
+
+async def run(plane: EvaluationPlane, control: socket.socket, heartbeat: Heartbeat) -> None:
     """Serve until the supervisor orders a drain or dies."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -256,18 +262,19 @@ async def run(plane: EvaluationPlane, control: socket.socket) -> None:
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
-    parts = [
-        _tick(plane),
-        _save_statistics(plane),
-        EvaluationLoop(plane, line).run(),
-        plane.mode.run(plane, line),
+    parts: list[Callable[[], Awaitable[None]]] = [
+        lambda: _beat(heartbeat),
+        lambda: _tick(plane),
+        lambda: _save_statistics(plane),
+        EvaluationLoop(plane, line).run,
+        lambda: plane.mode.run(plane, line),
     ]
     if plane.pipeline.findings_loop is not None:
-        parts.append(plane.pipeline.findings_loop.service.run())
+        parts.append(plane.pipeline.findings_loop.service.run)
         if plane.pipeline.findings_loop.validation is not None:
             plane.pipeline.findings_loop.validation.run_dir = plane.run_dir
-            parts.append(plane.pipeline.findings_loop.validation.run())
-    tasks = [loop.create_task(part) for part in parts]
+            parts.append(plane.pipeline.findings_loop.validation.run)
+    tasks = [loop.create_task(_repeat(part)) for part in parts]
     freeze_gc()
     release_memory()
     drained = False
@@ -291,6 +298,17 @@ async def run(plane: EvaluationPlane, control: socket.socket) -> None:
             await asyncio.wait_for(serving, 3)
 
 
+async def _repeat(part: Callable[[], Awaitable[None]]) -> None:
+    """Run a part that does not end. If it fails, it starts again: it must not be missing
+    unnoticed."""
+    while True:
+        try:
+            await part()
+        except Exception:
+            log.exception("a part of the evaluation plane failed; it starts again")
+        await asyncio.sleep(TICK_SECONDS)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the evaluation plane; started by the supervisor, not by hand."""
     parser = argparse.ArgumentParser(
@@ -300,9 +318,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, required=True, help="shared files of this run")
     parser.add_argument("--run-id", required=True, help="names this run of the supervisor")
     parser.add_argument("--control-fd", type=int, required=True, help="inherited control socket")
+    parser.add_argument("--heartbeat-fd", type=int, help="inherited memory of the heartbeat")
     options = parser.parse_args(arguments)
     set_up()
     faults = Faults(options.run_dir)
+    started = time.monotonic()
     try:
         settings = Settings.load(options.config_json)
         if faults.again():
@@ -315,42 +335,12 @@ def main(arguments: list[str] | None = None) -> int:
             )
         plane = make_plane(settings, options.run_dir, options.run_id)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(plane, socket.socket(fileno=options.control_fd)))
+            control = socket.socket(fileno=options.control_fd)
+            runner.run(run(plane, control, Heartbeat(options.heartbeat_fd)))
     except UnderstudyError as error:
         log.error("%s", error)
         return error.exit_code
     except Exception:
-        faults.note()
+        faults.note(time.monotonic() - started)
         raise
     return 0
-
-
-class Faults:
-    """Counts how often in a row this process ended by an error of its own soon after its start.
-
-    A state that can be loaded, and later causes an error, would be loaded again and again. Being
-    killed does not count.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / "faults"
-        self._started = time.monotonic()
-
-    def again(self) -> bool:
-        """Whether it is time to start without the state; the count then starts from zero."""
-        if self._count() < MOST_FAULTS:
-            return False
-        self._path.unlink(missing_ok=True)
-        return True
-
-    def note(self) -> None:
-        """The process ends by an error."""
-        early = time.monotonic() - self._started < FAULT_SECONDS
-        with contextlib.suppress(OSError):
-            self._path.write_text(str(self._count() + 1 if early else 1), encoding="utf-8")
-
-    def _count(self) -> int:
-        try:
-            return int(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return 0

@@ -20,11 +20,16 @@ REPLY_SECONDS = 30.0
 
 @dataclass(slots=True)
 class Supervisor:
-    """The last status of the supervisor. ``workers`` are ``{"slot", "pid", "restarts"}``."""
+    """The last status of the supervisor. ``workers`` are ``{"slot", "pid", "restarts", "ready",
+    "responsive", "killed"}``."""
 
     status_received: bool = False
     workers: list[dict[str, Any]] = field(default_factory=list)
     evaluation_restarts: int = 0
+    evaluation_killed: dict[str, int] = field(default_factory=dict)
+    """How often the evaluation plane was killed, by reason: hung, memory."""
+    kills: list[dict[str, Any]] = field(default_factory=list)
+    """The last one of each process: ``{"at", "text"}``."""
     generation: int = 0
     config_error: str | None = None
     state_problem: str | None = None
@@ -35,6 +40,8 @@ class Supervisor:
         self.status_received = True
         self.workers = [worker for worker in message.get("workers") or [] if "slot" in worker]
         self.evaluation_restarts = int(message.get("evaluation_restarts") or 0)
+        self.evaluation_killed = dict(message.get("evaluation_killed") or {})
+        self.kills = list(message.get("kills") or [])
         self.generation = int(message.get("generation") or 0)
         self.config_error = message.get("config_error")
         self.state_problem = message.get("state_problem")

@@ -1,7 +1,8 @@
 """A child process of the supervisor, and the control line of JSON between them.
 
 Parent and child hold the two ends of a socket pair. The parent sends commands, the child sends
-events; when one end closes, that process has ended.
+events; when one end closes, that process has ended. A child that hangs or exceeds its memory is
+killed and replaced; see :mod:`understudy.monitor.supervisor.watchdog`.
 """
 
 from __future__ import annotations
@@ -11,21 +12,37 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from understudy.monitor.stats import heartbeat
+from understudy.monitor.supervisor.watchdog import (
+    SUSPECT_SECONDS,
+    Silence,
+    activity_of,
+    private_bytes,
+)
+
 log = logging.getLogger(__name__)
 
-Command = Callable[[int], Sequence[str]]
-"""Builds the command line, given the number of the control socket's file descriptor."""
+Command = Callable[[int, int], Sequence[str]]
+"""Builds the command line, given the file descriptors of the control socket and the heartbeat."""
 OnEvent = Callable[["Child", dict[str, Any]], None]
 
 _LONGEST_LINE = 1 << 20
+_LOWEST_PRIORITY = 19
+_OOM_SCORE = 300
+"""Added for a child with a memory limit, so that the kernel ends it before those without."""
+_MOST_OOM_SCORE = 1000
+HUNG, MEMORY = "hung", "memory"
+"""Reasons to kill a child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +62,43 @@ class BackOff:
 BACK_OFF = BackOff()
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a child may take.
+
+    It is killed and replaced after ``silence`` seconds without a heartbeat, or ``start`` seconds
+    when it is not ready yet, and when it has more than ``memory`` bytes of its own. ``nice`` is
+    added to the priority number of this process: a larger number is a lower priority.
+    """
+
+    silence: float = 5.0
+    start: float = 60.0
+    nice: int = 0
+    memory: int | None = None
+
+    def apply(self, pid: int) -> None:
+        """Set priority and memory limits of a process that has just been started."""
+        with contextlib.suppress(OSError):  # it has ended, or the system does not allow it
+            if self.nice:
+                priority = os.getpriority(os.PRIO_PROCESS, 0) + self.nice
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    os.setpriority(os.PRIO_PROCESS, int(thread), min(priority, _LOWEST_PRIORITY))
+            if self.memory is not None:
+                # What grows slowly is noticed by its size; this stops one large allocation.
+                _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+                most = 2 * self.memory + (256 << 20)
+                resource.prlimit(pid, resource.RLIMIT_DATA, (most, hard))
+                with open(f"/proc/{pid}/oom_score_adj", "r+", encoding="ascii") as file:
+                    score = min(int(file.read()) + _OOM_SCORE, _MOST_OOM_SCORE)
+                    file.seek(0)
+                    file.write(str(score))
+
+
 class Child:
     """Keeps one command running until told to stop.
 
     ``variables`` are environment variables of this child; those that the user has set win.
+    ``limits`` may be replaced; priority and memory are those of the next start then.
     """
 
     def __init__(
@@ -60,16 +110,30 @@ class Child:
         on_change: Callable[[], None],
         back_off: BackOff = BACK_OFF,
         variables: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        on_killed: Callable[[Child, float], None] = lambda child, seconds: None,
     ) -> None:
         self.name = name
         self.restarts = 0
         self.ready = False
+        self.responsive = True
+        """False once it has been silent for :data:`SUSPECT_SECONDS`."""
+        self.killed = {HUNG: 0, MEMORY: 0}
+        """How often it was killed, by reason."""
+        self.last_kill: dict[str, Any] | None = None
+        """When it was killed the last time (``at``, unix time), and why (``text``)."""
+        self.limits = limits or Limits()
         self._command = command
         self._inherited = tuple(inherited)
         self._on_event = on_event
         self._on_change = on_change
+        self._on_killed = on_killed
         self._back_off = back_off
         self._variables = dict(variables or {})
+        self._heartbeat = heartbeat.create()
+        self._silence = Silence()
+        self._killing = False
+        self._started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
@@ -79,6 +143,52 @@ class Child:
     def pid(self) -> int | None:
         """Process id while it runs."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def works(self) -> bool:
+        """Whether it is ready and responds."""
+        return self.ready and self.responsive
+
+    def check(self, elapsed: float) -> None:
+        """Look whether it hangs or takes too much memory, ``elapsed`` seconds after the last time,
+        and have it replaced then."""
+        process = self._process
+        if process is None or self._killing:
+            return
+        silence, limits = self._silence, self.limits
+        pid = process.pid
+        silence.observe(heartbeat.beats(self._heartbeat), elapsed, lambda: activity_of(pid))
+        if silence.seconds > (limits.silence if self.ready else limits.start):
+            activity = activity_of(pid)
+            what = activity.text if activity is not None else "it ends"
+            self._replace(HUNG, f"did not respond for {silence.seconds:.1f} s ({what})")
+        elif limits.memory is not None and (used := private_bytes(pid)) > limits.memory:
+            text = f"used {used >> 20} MiB of memory, {limits.memory >> 20} MiB are allowed"
+            self._replace(MEMORY, text)
+        responsive = silence.seconds < SUSPECT_SECONDS or not self.ready
+        if responsive != self.responsive:
+            self.responsive = responsive
+            log.log(
+                logging.INFO if responsive else logging.WARNING,
+                "%s (pid %d) %s",
+                self.name,
+                pid,
+                "responds again" if responsive else "does not respond",
+            )
+            self._on_change()
+
+    def _replace(self, reason: str, text: str) -> None:
+        assert self._process is not None
+        self._killing = True
+        self.killed[reason] += 1
+        self.last_kill = {"at": time.time(), "text": f"{self.name} was replaced, since it {text}"}
+        log.error("%s (pid %d) %s: killing it", self.name, self._process.pid, text)
+        self._process.kill()
+        self._on_killed(self, self._responsive_seconds())
+
+    def _responsive_seconds(self) -> float:
+        """For how long it has run, without the silence at the end."""
+        return monotonic() - self._started - self._silence.seconds
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send a command; no effect while the child is down (it starts with the newest files)."""
@@ -105,11 +215,11 @@ class Child:
         back_off = self._back_off
         wait = back_off.first
         while not self._stopping.is_set():
-            started = monotonic()
+            self._started = monotonic()
             ending = await self._run_once()
             if self._stopping.is_set():
                 break
-            if monotonic() - started > back_off.healthy:
+            if self._responsive_seconds() > back_off.healthy:
                 wait = back_off.first
             log.error("%s %s; restarting in %.1f s", self.name, ending, wait)
             self.restarts += 1
@@ -121,11 +231,13 @@ class Child:
     async def _run_once(self) -> str:
         """Start the child and wait until it has ended; return how it ended."""
         ours, theirs = socket.socketpair()
+        self._silence = Silence()
+        self._killing = False
         try:
             with theirs:
                 process = self._process = subprocess.Popen(
-                    self._command(theirs.fileno()),
-                    pass_fds=(*self._inherited, theirs.fileno()),
+                    self._command(theirs.fileno(), self._heartbeat),
+                    pass_fds=(*self._inherited, theirs.fileno(), self._heartbeat),
                     stdin=subprocess.DEVNULL,
                     env={**self._variables, **os.environ},
                     # Ctrl-C goes to the supervisor only, which stops its children in order.
@@ -134,6 +246,7 @@ class Child:
         except OSError as error:
             ours.close()
             return f"cannot be started: {error}"
+        self.limits.apply(process.pid)
         try:
             await self._converse(ours)
         except OSError:
@@ -144,6 +257,7 @@ class Child:
         finally:
             self._writer = None
             self.ready = False
+            self.responsive = True
         code = await self._end_of(process)
         self._process = None
         return f"ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"

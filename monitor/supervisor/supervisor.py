@@ -1,8 +1,9 @@
 """The supervisor: one validated configuration, N workers, one evaluation plane.
 
 It owns the listening sockets, so that a worker that dies leaves its queue of connections to its
-successor; restarts what dies; hands a new configuration to everybody or to nobody; and stops in the
-right order, the workers first, so that the last records still find somebody to take them.
+successor, and the other workers accept from it meanwhile; restarts what dies or hangs; hands a new
+configuration to all children or to none; and stops in the right order, the workers first, so that
+the evaluation plane still takes their last records.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError
 from understudy.monitor.routing.routes import load_or_set_aside
 from understudy.monitor.supervisor import listeners
-from understudy.monitor.supervisor.processes import BACK_OFF, BackOff, Child
+from understudy.monitor.supervisor.faults import Faults
+from understudy.monitor.supervisor.processes import BACK_OFF, BackOff, Child, Limits
 from understudy.monitor.supervisor.run_directory import RunDirectory
+from understudy.monitor.supervisor.watchdog import MEMORY_SHARE, usable_memory, watch
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +107,9 @@ class Supervisor:
         self._heard = asyncio.Event()
         self._confirm_seconds = CONFIRM_SECONDS
         self._answers: set[asyncio.Task[None]] = set()
+        self._covered: dict[str, list[int]] = {}
+        """Slots of workers that do not accept connections, as told to each of the others."""
+        self._watching: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Start everything, wait for SIGTERM or SIGINT, stop everything; the exit code.
@@ -119,13 +125,21 @@ class Supervisor:
                 loop.add_signal_handler(number, self._on_stop_signal)
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
             self._start()
+            self._watching = loop.create_task(watch(self._children))
             await self._stop.wait()
             await self._shut_down()
             return 1 if self._forced else 0
         finally:
+            if self._watching is not None:
+                self._watching.cancel()
             for listener in self._listeners:
                 listener.close()
             self.directory.close()
+
+    def _children(self) -> Iterator[Child]:
+        yield from self.workers
+        if self.evaluation is not None:
+            yield self.evaluation
 
     def reload(self) -> None:
         """Read the file again. Raises ConfigError and keeps the running configuration."""
@@ -149,8 +163,11 @@ class Supervisor:
         self._header_values = values
         self.config_error = None
         self.generation += 1
+        for worker in self.workers:
+            worker.limits = self._worker_limits()
         self._order_workers()
         if self.evaluation is not None:
+            self.evaluation.limits = self._evaluation_limits()
             self._order(self.evaluation, {"config": str(self.directory.config)})
         log.info("configuration %d is handed out", self.generation)
         self._push_status()
@@ -253,30 +270,53 @@ class Supervisor:
             "evaluation plane",
             [*self._evaluation_command, "--config-json", str(self.directory.config)],
             (),
+            self._evaluation_limits(),
             EVALUATION_VARIABLES,
         )
-        for slot, listener in enumerate(self._listeners):
+        descriptors = [listener.fileno() for listener in self._listeners]
+        for slot in range(len(descriptors)):
             command = [
                 *self._worker_command,
-                *("--plan", str(self.directory.plan)),
-                *("--slot", str(slot), "--listen-fd", str(listener.fileno())),
+                *("--plan", str(self.directory.plan), "--slot", str(slot)),
+                *("--listen-fds", *map(str, descriptors)),
             ]
-            self.workers.append(self._child(f"worker {slot}", command, (listener.fileno(),)))
+            name = f"worker {slot}"
+            self.workers.append(self._child(name, command, descriptors, self._worker_limits()))
+
+    def _worker_limits(self) -> Limits:
+        watchdog = self.config.watchdog
+        return Limits(watchdog.workers, watchdog.start)
+
+    def _evaluation_limits(self) -> Limits:
+        watchdog, evaluation = self.config.watchdog, self.config.evaluation
+        memory = evaluation.memory_limit or int(MEMORY_SHARE * usable_memory())
+        return Limits(watchdog.evaluation, watchdog.start, evaluation.nice, memory)
 
     def _child(
         self,
         name: str,
         command: Sequence[str],
         inherited: Sequence[int],
+        limits: Limits,
         variables: Mapping[str, str] | None = None,
     ) -> Child:
         common = ("--run-dir", str(self.directory.path), "--run-id", self.run_id)
 
-        def line(control: int) -> Sequence[str]:
-            return [*command, *common, "--control-fd", str(control)]
+        def line(control: int, heartbeat: int) -> Sequence[str]:
+            shared = ("--control-fd", str(control), "--heartbeat-fd", str(heartbeat))
+            return [*command, *common, *shared]
 
-        reports = self._on_event, self._on_change
-        return Child(name, line, inherited, *reports, self._back_off, variables)
+        return Child(
+            name,
+            line,
+            inherited,
+            self._on_event,
+            self._on_change,
+            self._back_off,
+            variables,
+            limits,
+            self._on_killed,
+        )
 
     # Running ------------------------------------------------------------------------------------
 
@@ -308,6 +348,11 @@ class Supervisor:
             if event["event"] == "ready":
                 self._on_change()
 
+    def _on_killed(self, child: Child, seconds: float) -> None:
+        """``child`` was killed since it hung or took too much memory, after so many seconds."""
+        if child is self.evaluation:
+            Faults(self.directory.path).note(seconds)
+
     def _answer(self, child: Child, number: Any, whole: bool) -> None:
         """Tell ``child``, which asked, once all children have what was handed out."""
         generation = self.generation
@@ -326,7 +371,8 @@ class Supervisor:
         task.add_done_callback(self._answers.discard)
 
     def _on_change(self) -> None:
-        """Something started, became ready or ended."""
+        """Something started, became ready, hangs, responds again or ended."""
+        self._cover()
         self._push_status()
         evaluation = self.evaluation
         if self._announced or evaluation is None or len(self.workers) < len(self._listeners):
@@ -344,11 +390,33 @@ class Supervisor:
                 self.address,
             )
 
+    def _cover(self) -> None:
+        """Have the workers accept for those that do not: the kernel goes on spreading new
+        connections over the sockets of all."""
+        slots = [
+            slot
+            for slot, worker in enumerate(self.workers)
+            if not worker.works and (worker.restarts or worker.ready)
+        ]
+        for worker in self.workers:
+            if not worker.ready:
+                self._covered.pop(worker.name, None)
+            elif worker.responsive and self._covered.get(worker.name, []) != slots:
+                self._covered[worker.name] = slots
+                worker.tell({"do": "cover", "slots": slots})
+
     def _push_status(self) -> None:
         if self.evaluation is None:
             return
         workers = [
-            {"slot": slot, "pid": worker.pid, "restarts": worker.restarts, "ready": worker.ready}
+            {
+                "slot": slot,
+                "pid": worker.pid,
+                "restarts": worker.restarts,
+                "ready": worker.ready,
+                "responsive": worker.responsive,
+                "killed": worker.killed,
+            }
             for slot, worker in enumerate(self.workers)
         ]
         self.evaluation.tell(
@@ -356,6 +424,8 @@ class Supervisor:
                 "do": "status",
                 "workers": workers,
                 "evaluation_restarts": self.evaluation.restarts,
+                "evaluation_killed": self.evaluation.killed,
+                "kills": [child.last_kill for child in self._children() if child.last_kill],
                 "generation": self.generation,
                 "config_error": self.config_error,
                 "address": self.address,
@@ -384,6 +454,8 @@ class Supervisor:
             listener.close()
         patience = self.config.limits.drain + FLUSH_PATIENCE
         await asyncio.gather(*(worker.stop(patience) for worker in self.workers))
+        if self._watching is not None:
+            self._watching.cancel()  # at its end the evaluation plane only saves its state
         if self.evaluation is not None:
             await self.evaluation.stop(EVALUATION_PATIENCE)
         log.info("stopped")

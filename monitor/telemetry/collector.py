@@ -330,6 +330,18 @@ class PlaneCollector(Collector):
             (),
             [([], supervisor.evaluation_restarts)],
         )
+        killed = {f"worker-{w['slot']}": w.get("killed") or {} for w in supervisor.workers}
+        killed["evaluation"] = supervisor.evaluation_killed
+        yield counter(
+            "process_kills",
+            "Processes that the supervisor killed and replaced, by reason: hung, memory.",
+            ("process", "reason"),
+            [
+                ([process, reason], count)
+                for process, by_reason in killed.items()
+                for reason, count in by_reason.items()
+            ],
+        )
         yield gauge(
             "config_generation",
             "Number of the active configuration.",

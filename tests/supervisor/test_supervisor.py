@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,60 @@ def test_a_child_that_breaks_the_protocol_is_replaced(
         eventually(lambda: f"worker 0 {message}" in service.log.replace("worker 0:", "worker 0"))
         (tmp_path / "state" / f"{flag}-worker-0").unlink()
         eventually(lambda: all_ready(service))
+
+
+def test_a_child_that_hangs_at_its_start_is_replaced_slower_and_slower(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "hang-worker-1").touch()
+    with Service(tmp_path, watchdog={"start": "1s"}).start(wait=False) as service:
+        eventually(lambda: service.log.count("worker 1 ended by SIGKILL") >= 3)
+        lines = [line for line in service.errors if "worker 1 " in line]
+        waits = [line.rpartition("restarting in ")[2].strip() for line in lines if "ended" in line]
+        assert waits[:3] == ["0.1 s", "0.1 s", "0.2 s"]
+        assert "did not respond for 1." in lines[0]
+        assert "(it waits): killing it" in lines[0]
+        (tmp_path / "state" / "hang-worker-1").unlink()
+        eventually(lambda: all_ready(service))
+        killed = [worker["killed"] for worker in status(service)["workers"]]
+        assert killed[0] == {"hung": 0, "memory": 0}
+        assert killed[1]["hung"] >= 3
+
+
+def test_no_child_is_replaced_after_all_were_paused(tmp_path: Path) -> None:
+    """As by a machine that sleeps, or a container that is paused."""
+    watchdog = {"workers": "1s", "evaluation": "1s"}
+    with Service(tmp_path, watchdog=watchdog) as service:
+        children = service.children()
+        for pid in (service.pid, *children):
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(3.0)
+        for pid in (*children, service.pid):
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: {ask(service)["pid"] for _ in range(8)} <= children)
+        before = len(service.heard("evaluation"))
+        service.signal(signal.SIGHUP)
+        eventually(lambda: len(service.heard("evaluation")) > before)
+        assert service.children() == children
+        assert "killing" not in service.log
+
+
+def test_workers_are_told_for_whom_they_accept(tmp_path: Path) -> None:
+    def told() -> list[list[int]]:
+        return [e["slots"] for e in service.heard("worker-0") if e.get("do") == "cover"]
+
+    with Service(tmp_path, watchdog={"workers": "10m"}) as service:
+        eventually(lambda: all_ready(service))
+        assert told() == []
+        stopped = pid_of(service, "worker-1")
+        os.kill(stopped, signal.SIGSTOP)
+        eventually(lambda: told() == [[1]])
+        assert not status(service)["workers"][1]["responsive"]
+        assert f"worker 1 (pid {stopped}) does not respond" in service.log
+        os.kill(stopped, signal.SIGCONT)
+        eventually(lambda: told() == [[1], []])
+        os.kill(stopped, signal.SIGKILL)
+        eventually(lambda: told() == [[1], [], [1], []])
+        assert not [e for e in service.heard("worker-1") if e.get("do") == "cover"]
 
 
 # Reload -----------------------------------------------------------------------------------------

@@ -300,7 +300,7 @@ async def sidecar(plan: Plan, kernel_buffer: int = 0) -> AsyncIterator[Sidecar]:
         listener.listen(256)
         port = listener.getsockname()[1]
         worker = Worker(plan, Path(name), "test", 0, asyncio.get_running_loop())
-        await worker.start(listener)
+        await worker.start([listener])
         side = Sidecar(worker, port, Path(name), plan)
         try:
             yield side
@@ -309,8 +309,8 @@ async def sidecar(plan: Plan, kernel_buffer: int = 0) -> AsyncIterator[Sidecar]:
                 writer.close()
             await side.until(side.settled)
             worker.draining = True
-            if worker._acceptor is not None:
-                worker._acceptor.close()
+            for acceptor in worker._acceptors.values():
+                acceptor.close()
             await worker._handoff.close(0)
             for client in tuple(worker.clients):
                 client.abort()
@@ -330,7 +330,7 @@ async def worker_process(plan: Plan, folder: Path) -> AsyncIterator[tuple[int, i
         options = ("--plan", path, "--run-dir", folder, "--run-id", "test", "--slot", 0)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "understudy.monitor.proxy.worker", *map(str, options)),
-            *("--listen-fd", str(descriptors[0]), "--control-fd", str(descriptors[1])),
+            *("--listen-fds", str(descriptors[0]), "--control-fd", str(descriptors[1])),
             pass_fds=descriptors,
         )
         theirs.close()

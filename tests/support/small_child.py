@@ -3,8 +3,8 @@
 It writes down what it hears, one JSON object a line, in ``<state_dir>/heard-<name>.jsonl``. Files
 beside that one make it misbehave: ``hold`` keeps it from ending when it is told to drain, ``crash``
 makes it end as soon as it starts, ``refuse`` makes it refuse a new plan, ``leave`` makes it close
-its control line and live on, ``babble`` makes it say something that is no event. When ``ask``
-appears, the evaluation plane asks for a reload.
+its control line and live on, ``babble`` makes it say something that is no event, ``hang`` makes it
+do nothing when it starts. When ``ask`` appears, the evaluation plane asks for a reload.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from understudy.monitor.stats.heartbeat import Heartbeat
+
 
 class ChildProgram:
     def __init__(self, options: argparse.Namespace) -> None:
@@ -27,9 +29,9 @@ class ChildProgram:
         self.folder = Path((options.run_dir / "state_dir").read_text())
         self.plan: Path | None = options.plan
         self.line = socket.socket(fileno=options.control_fd)
-        self.listener = (
-            socket.socket(fileno=options.listen_fd) if options.listen_fd is not None else None
-        )
+        self.listeners = [socket.socket(fileno=number) for number in options.listen_fds]
+        self.listener = self.listeners[options.slot] if self.listeners else None
+        self.heartbeat = Heartbeat(options.heartbeat_fd)
         self.generation = json.loads(self.plan.read_text())["generation"] if self.plan else 0
         self.note({"started": options.run_id, "generation": self.generation})
 
@@ -46,6 +48,8 @@ class ChildProgram:
     def run(self) -> int:
         if self.flag("crash"):
             return 7
+        while self.flag("hang"):
+            time.sleep(0.02)
         if self.flag("babble"):
             self.line.sendall(b"this is no JSON\n")
         self.say({"event": "ready", "generation": self.generation})
@@ -54,6 +58,7 @@ class ChildProgram:
             time.sleep(60)
         pending = b""
         while True:
+            self.heartbeat.beat()
             sources = [self.line, *([self.listener] if self.listener else [])]
             readable, _, _ = select.select(sources, [], [], 0.02)
             if self.listener in readable:
@@ -95,7 +100,9 @@ class ChildProgram:
 
     def drain(self, how: str) -> int:
         if self.listener is not None:
-            self.listener.close()
+            self.listener.shutdown(socket.SHUT_RD)
+        for listener in self.listeners:
+            listener.close()
         self.note({"end": how, "began": time.monotonic()})
         while self.flag("hold"):
             time.sleep(0.02)
@@ -110,8 +117,9 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--slot", type=int)
-    parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--listen-fds", type=int, nargs="+", default=[])
     parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--heartbeat-fd", type=int, required=True)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     return ChildProgram(parser.parse_args()).run()

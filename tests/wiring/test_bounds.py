@@ -14,17 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 
 from tests.support.channel_driving import START, drive
 from tests.support.control_api import settings_of
 from tests.support.evaluation import config_of
-from tests.support.patience import patient
-from tests.support.plane_process import encoded, free_port
+from tests.support.plane_process import encoded
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
-from understudy.monitor.api.guard import Guard
-from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive import recorder as recording
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.codecs import Table
@@ -363,35 +359,3 @@ def test_rows_that_wait_for_others_are_bounded(tmp_path: Path) -> None:
         row = [*source.row()[: len(columns) - 1], 1.0]
         watch.take_rows(sheet_of(columns, [row], [START + number]), columns, False)
     assert len(watch._rows) <= watching._MOST_LAYOUTS
-
-
-def test_requests_of_the_control_api_that_are_answered_together_are_bounded(
-    tmp_path: Path,
-) -> None:
-    """Calls that wait for the thread of a consumer are among them."""
-    app = FastAPI()
-    app.get("/")(lambda: "here")
-    port = free_port()
-
-    async def status(line: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
-        reader, writer = line
-        writer.write(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-        return int((await reader.readuntil(b"\r\n")).split()[1])
-
-    async def run() -> tuple[int, int]:
-        server = ApiServer(Guard(app, settings_of(config_of(tmp_path))), "127.0.0.1", port)
-        serving = asyncio.create_task(server.serve())
-        async with asyncio.timeout(patient(30)):
-            while not server._server.started:
-                await asyncio.sleep(0.01)
-            lines = [await asyncio.open_connection("127.0.0.1", port)]
-            first = await status(lines[0])
-            lines += [await asyncio.open_connection("127.0.0.1", port) for _ in range(256)]
-            last = await status(lines[-1])
-            for _, writer in lines:
-                writer.close()
-            server.stop()
-            await serving
-        return first, last
-
-    assert asyncio.run(run()) == (200, 503)

@@ -32,7 +32,8 @@ from understudy.monitor.records.log import SegmentLog
 from understudy.monitor.records.log.spool import Spool
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.routing.routes import Routes
-from understudy.monitor.service.evaluation import MOST_FAULTS, Faults, make_plane
+from understudy.monitor.service.evaluation import make_plane
+from understudy.monitor.supervisor.faults import FAULT_SECONDS, MOST_FAULTS, Faults
 from understudy.monitor.supervisor.run_directory import RunDirectory, StateDirError
 
 NAMES = Names(1, (("delays", "1", "auto"),), ("champion", "candidate"))
@@ -341,7 +342,7 @@ def test_a_state_that_fails_again_and_again_is_set_aside(
     state.write_bytes(rich["evaluation.json"])
     code = (
         "import socket, sys; from understudy.monitor.service import evaluation as e\n"
-        "async def run(plane, control): raise RuntimeError(f'records {plane.pipeline.records}')\n"
+        "async def run(plane, control, heartbeat): raise RuntimeError(f'records {plane.pipeline.records}')\n"
         "e.run = run\n"
         "line, _ = socket.socketpair()\n"
         "e.main(['--config-json', sys.argv[1], '--run-dir', sys.argv[2], '--run-id', 'run-1',"
@@ -365,8 +366,7 @@ def test_errors_that_are_far_apart_do_not_cost_the_state(tmp_path: Path) -> None
     for _ in range(3 * MOST_FAULTS):
         faults = Faults(tmp_path)
         assert not faults.again()
-        faults._started -= 1e6
-        faults.note()
+        faults.note(FAULT_SECONDS)
 
 
 # Bounds -------------------------------------------------------------------------------------------

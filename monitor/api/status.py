@@ -228,7 +228,8 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
         lambda: _arms(Figures(snapshot, windows, run_seconds), service.arms)
     )
     supervisor = plane.supervisor
-    use = {pid: process_use for _, pid, process_use in uses(snapshot.slots)}
+    seen_here = {} if supervisor.separate else snapshot.slots
+    use = {pid: process_use for _, pid, process_use in uses(seen_here)}
     workers = {int(worker["slot"]): worker for worker in supervisor.workers}
     dropped = _by("reason", snapshot.counters_named("records_dropped"))
     eligible = snapshot.counter("records_eligible")

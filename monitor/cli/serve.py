@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     show_envvar=True,
     help="Lines for people or for machines.",
 )
-def serve(config_path: Path, log_level: str, log_format: str) -> None:
+@click.option(
+    "--part",
+    type=click.Choice(["all", "data-plane", "evaluation-plane"]),
+    default="all",
+    show_default=True,
+    help="What to run here. The two parts may run in two containers that share `state_dir` and "
+    "/dev/shm.",
+)
+def serve(config_path: Path, log_level: str, log_format: str, part: str) -> None:
     """Run the proxy in front of a model server: forward, mirror, measure.
 
     SIGHUP reads the configuration again. An invalid one is rejected, and the running configuration
@@ -54,6 +62,7 @@ def serve(config_path: Path, log_level: str, log_format: str) -> None:
 
     from understudy.monitor.logs import set_up
     from understudy.monitor.proxy.descriptors import raise_limit
+    from understudy.monitor.supervisor.companion import Companion
     from understudy.monitor.supervisor.supervisor import Supervisor
 
     set_up(log_level, log_format)
@@ -62,7 +71,9 @@ def serve(config_path: Path, log_level: str, log_format: str) -> None:
     raise_limit()
 
     async def run() -> int:
-        return await Supervisor(config_path, _announce).run()
+        if part == "evaluation-plane":
+            return await Companion(config_path).run()
+        return await Supervisor(config_path, _announce, separate=part == "data-plane").run()
 
     sys.exit(asyncio.run(run()))
 

@@ -398,7 +398,7 @@ class Evaluation(Section):
     prediction_buckets: Edges = []
     """Bucket boundaries of the histogram of predicted values; the default suits probabilities and
     wide ranges."""
-    nice: int = Field(default=10, ge=0, le=19)
+    nice: int = Field(default=5, ge=0, le=19)
     """How much lower the priority of the evaluation plane is than that of the workers, as with
     `nice`: where both want the same CPU, the workers come first. 0: the same priority."""
     memory_limit: Bytes | None = None

@@ -74,8 +74,8 @@ def load_sidecar(path: Path) -> Sidecar:
         for key, kind in wanted.items()
         if not isinstance(result.get(key), kind)
     ]
-    if not problems and [c.get("name") for c in result["initContainers"]] != [NAME]:
-        problems = [("initContainers", f"must contain one container, named {NAME!r}")]
+    if not problems and [c.get("name") for c in result["initContainers"]].count(NAME) != 1:
+        problems = [("initContainers", f"must contain one container named {NAME!r}")]
     if problems:
         raise ConfigError(str(path), problems)
     return Sidecar(
@@ -112,9 +112,10 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
     model = _model(spec, annotations.get(CONTAINER))
     _free(spec, sidecar)
     containers = copy.deepcopy(sidecar.containers)
-    _token(containers[0], annotations.get(SECRET))
-    if PORT in annotations:
-        _take_over(model, containers[0], annotations[PORT])
+    for container in containers:
+        _token(container, annotations.get(SECRET))
+        if PORT in annotations and container["name"] == NAME:
+            _take_over(model, container, annotations[PORT])
     # After existing init containers: they need no sidecar, and may prepare the model.
     spec["initContainers"] = [*(spec.get("initContainers") or []), *containers]
     spec["volumes"] = [*(spec.get("volumes") or []), *_volumes(sidecar, config)]

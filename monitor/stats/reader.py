@@ -38,6 +38,7 @@ from understudy.monitor.stats.shared import (
     SKETCH_WORDS,
     USED,
     WORD,
+    has_writer,
     other_labels,
     places,
 )
@@ -131,6 +132,8 @@ class WorkerFile:
         self.entries: list[tuple[int, Series, int]] = []
         self.pid = 0
         self.usable = False
+        self.alive = False
+        """Whether its writer lives."""
         self._parsed = HEADER_WORDS
         self._named: dict[bytes, Series] = {}
         """What the keys mean, since there are thousands, and they are read every second."""
@@ -142,11 +145,13 @@ class WorkerFile:
 
         A file that cannot be read, or is damaged, leaves the last good values in place.
         """
+        self.alive = False
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
         try:
+            self.alive = has_writer(fd)
             self._read(fd, carried)
             self._complained = False
         except (StateError, ValueError, IndexError, TypeError, AttributeError, OSError) as error:
@@ -255,11 +260,6 @@ def merged_sketch(one: Words, other: Words) -> Words:
     return result
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process with this id exists."""
-    return pid > 0 and os.path.exists(f"/proc/{pid}")
-
-
 class StatsReader:
     """Sums the files ``worker-*.stats`` of a run directory; files may come and go."""
 
@@ -286,10 +286,9 @@ class StatsReader:
         for file in self._files.values():
             file.refresh(self._carried)
             if file.usable:
-                alive = is_alive(file.pid)
-                if alive:
+                if file.alive:
                     total.slots[file.slot] = file.pid
-                file.add_to(total, alive)
+                file.add_to(total, file.alive)
         total.add(self._carried)
         self._hide_freed(total)
         return total

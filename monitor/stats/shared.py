@@ -20,6 +20,9 @@ A number is 8 aligned bytes, stored at once on the platforms that we run on. A s
 numbers, and a reader may see it between two of them: its count can then differ from the sum of its
 buckets by the record that is being written; the next read is consistent.
 
+Its writer holds a lock on the file as long as it lives: process ids mean nothing to a reader in
+another container.
+
 The blocks of the file are reserved before they are mapped for writing: storing into a page for
 which the file system has no room would end the process with SIGBUS. Where that fails the numbers
 are in anonymous memory.
@@ -30,10 +33,12 @@ Only the standard library is used here: workers import this module.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import mmap
 import os
+import struct
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -110,6 +115,8 @@ IMPOSSIBLE = 1 << 62
 _LONGEST_KEY = 4096
 _SINK_WORDS = SKETCH_WORDS + 2
 """A sketch, a counter and a gauge at the end of the file, where counts go without an entry."""
+_LOCK = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+"""``struct flock`` of the lock of a living writer: that of the first byte."""
 _LOWEST_NS = int(1e9 * 2.0**LOWEST_EXPONENT)
 _EDGES_NS = tuple(int(edge * 1e9) for edge in CLASSIC_EDGES)
 _SHIFT = OFFSET - log2(1e9) * SCALE
@@ -132,6 +139,14 @@ def _key(name: str, labels: Mapping[str, str]) -> bytes:
 def other_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """The labels of the entry that takes the counts of a series without an entry."""
     return {name: OTHER.get(name, value) for name, value in labels.items()}
+
+
+def has_writer(fd: int) -> bool:
+    """Whether the writer of a file lives; asking for it takes no lock, which would stop a writer
+    when the reader hangs."""
+    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _LOCK)
+    (kind,) = struct.unpack_from("h", found)
+    return bool(kind != fcntl.F_UNLCK)
 
 
 def _used(fd: int, capacity: int) -> int | None:
@@ -231,6 +246,8 @@ class SharedStats:
         self.in_memory: str | None = None
         """Why the numbers are in anonymous memory, which nothing reads after this process."""
         self._fd, self._allocated, fresh = self._open()
+        with contextlib.suppress(OSError):  # its predecessor has not ended yet
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCK)
         self._map = mmap.mmap(self._fd, capacity)
         self.words = memoryview(self._map).cast("Q")
         self._bytes = memoryview(self._map)

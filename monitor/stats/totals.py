@@ -29,7 +29,6 @@ from understudy.monitor.stats.reader import (
     StatsReader,
     WorkerFile,
     add_sketch,
-    is_alive,
     labels_of,
     other_series,
 )
@@ -145,7 +144,7 @@ class Statistics:
         for run, files in list(self._files.items()):
             for file in files.values():
                 file.refresh(self._earlier)
-            if not any(file.usable and is_alive(file.pid) for file in files.values()):
+            if not any(file.usable and file.alive for file in files.values()):
                 whole = Snapshot(0.0)
                 for file in files.values():
                     file.add_to(whole, alive=False)

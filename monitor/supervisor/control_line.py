@@ -24,6 +24,8 @@ class Supervisor:
     "responsive", "killed"}``."""
 
     status_received: bool = False
+    separate: bool = False
+    """Whether the workers run in another container, where their process ids are those of others."""
     workers: list[dict[str, Any]] = field(default_factory=list)
     evaluation_restarts: int = 0
     evaluation_killed: dict[str, int] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Supervisor:
     def update(self, message: dict[str, Any]) -> None:
         """Apply a status message."""
         self.status_received = True
+        self.separate = bool(message.get("separate"))
         self.workers = [worker for worker in message.get("workers") or [] if "slot" in worker]
         self.evaluation_restarts = int(message.get("evaluation_restarts") or 0)
         self.evaluation_killed = dict(message.get("evaluation_killed") or {})

@@ -19,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -34,9 +35,9 @@ log = logging.getLogger(__name__)
 
 Command = Callable[[int, int], Sequence[str]]
 """Builds the command line, given the file descriptors of the control socket and the heartbeat."""
-OnEvent = Callable[["Child", dict[str, Any]], None]
+OnEvent = Callable[["Peer", dict[str, Any]], None]
 
-_LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 20
 _LOWEST_PRIORITY = 19
 _OOM_SCORE = 300
 """Added for a child with a memory limit, so that the kernel ends it before those without."""
@@ -77,28 +78,91 @@ class Limits:
     memory: int | None = None
 
     def apply(self, pid: int) -> None:
-        """Set priority and memory limits of a process that has just been started."""
-        with contextlib.suppress(OSError):  # it has ended, or the system does not allow it
-            if self.nice:
+        """Set priority and memory limits of a process that has just been started, as far as the
+        system allows it."""
+        if self.nice:
+            with contextlib.suppress(OSError):
                 priority = os.getpriority(os.PRIO_PROCESS, 0) + self.nice
                 for thread in os.listdir(f"/proc/{pid}/task"):
                     os.setpriority(os.PRIO_PROCESS, int(thread), min(priority, _LOWEST_PRIORITY))
-            if self.memory is not None:
+        if self.memory is not None:
+            with contextlib.suppress(OSError, ValueError):
                 # What grows slowly is noticed by its size; this stops one large allocation.
                 _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
                 most = 2 * self.memory + (256 << 20)
                 resource.prlimit(pid, resource.RLIMIT_DATA, (most, hard))
-                with open(f"/proc/{pid}/oom_score_adj", "r+", encoding="ascii") as file:
-                    score = min(int(file.read()) + _OOM_SCORE, _MOST_OOM_SCORE)
-                    file.seek(0)
-                    file.write(str(score))
+            with (
+                contextlib.suppress(OSError, ValueError),
+                open(f"/proc/{pid}/oom_score_adj", "r+", encoding="ascii") as file,
+            ):
+                score = min(int(file.read()) + _OOM_SCORE, _MOST_OOM_SCORE)
+                file.seek(0)
+                file.write(str(score))
 
 
-class Child:
+class Peer:
+    """The other end of a control line: a child, or a process in another container.
+
+    ``limits`` may be replaced; priority and memory are those of the next start then.
+    """
+
+    def __init__(
+        self, name: str, on_event: OnEvent, on_change: Callable[[], None], limits: Limits
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self.ready = False
+        self.responsive = True
+        """False once it has been silent for :data:`SUSPECT_SECONDS`."""
+        self.killed = {HUNG: 0, MEMORY: 0}
+        """How often it was killed, by reason."""
+        self.last_kill: dict[str, Any] | None = None
+        """When it was killed the last time (``at``, unix time), and why (``text``)."""
+        self.limits = limits
+        self._on_event = on_event
+        self._on_change = on_change
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether it is ready and responds."""
+        return self.ready and self.responsive
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a command; no effect while the peer is down (it starts with the newest files)."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    def check(self, elapsed: float) -> None:
+        """Look whether it hangs or takes too much memory, ``elapsed`` seconds after the last time,
+        and have it replaced then."""
+
+    async def stop(self, patience: float) -> None:
+        """Drain and end it within ``patience`` seconds."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End it at once."""
+        raise NotImplementedError
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Handle events until the line ends. Raises ValueError when it breaks the protocol."""
+        while text := await reader.readline():
+            event = json.loads(text)
+            if not isinstance(event, dict):
+                raise ValueError(f"{text[:80]!r} is not an event")
+            if event.get("event") == "ready":
+                self.ready = True
+            try:
+                self._on_event(self, event)
+            except Exception:  # an internal error must not end a working peer
+                log.exception("%s: %s could not be handled", self.name, event)
+
+
+class Child(Peer):
     """Keeps one command running until told to stop.
 
     ``variables`` are environment variables of this child; those that the user has set win.
-    ``limits`` may be replaced; priority and memory are those of the next start then.
     """
 
     def __init__(
@@ -113,20 +177,9 @@ class Child:
         limits: Limits | None = None,
         on_killed: Callable[[Child, float], None] = lambda child, seconds: None,
     ) -> None:
-        self.name = name
-        self.restarts = 0
-        self.ready = False
-        self.responsive = True
-        """False once it has been silent for :data:`SUSPECT_SECONDS`."""
-        self.killed = {HUNG: 0, MEMORY: 0}
-        """How often it was killed, by reason."""
-        self.last_kill: dict[str, Any] | None = None
-        """When it was killed the last time (``at``, unix time), and why (``text``)."""
-        self.limits = limits or Limits()
+        super().__init__(name, on_event, on_change, limits or Limits())
         self._command = command
         self._inherited = tuple(inherited)
-        self._on_event = on_event
-        self._on_change = on_change
         self._on_killed = on_killed
         self._back_off = back_off
         self._variables = dict(variables or {})
@@ -135,7 +188,6 @@ class Child:
         self._killing = False
         self._started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
-        self._writer: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._keep_running())
 
@@ -143,11 +195,6 @@ class Child:
     def pid(self) -> int | None:
         """Process id while it runs."""
         return self._process.pid if self._process is not None else None
-
-    @property
-    def works(self) -> bool:
-        """Whether it is ready and responds."""
-        return self.ready and self.responsive
 
     def check(self, elapsed: float) -> None:
         """Look whether it hangs or takes too much memory, ``elapsed`` seconds after the last time,
@@ -189,11 +236,6 @@ class Child:
     def _responsive_seconds(self) -> float:
         """For how long it has run, without the silence at the end."""
         return monotonic() - self._started - self._silence.seconds
-
-    def tell(self, message: dict[str, Any]) -> None:
-        """Send a command; no effect while the child is down (it starts with the newest files)."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def stop(self, patience: float) -> None:
         """Drain and end the child; kill it after ``patience`` seconds."""
@@ -263,21 +305,12 @@ class Child:
         return f"ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
 
     async def _converse(self, line: socket.socket) -> None:
-        reader, self._writer = await asyncio.open_connection(sock=line, limit=_LONGEST_LINE)
+        reader, self._writer = await asyncio.open_connection(sock=line, limit=LONGEST_LINE)
         try:
             self._on_change()
             if self._stopping.is_set():
                 self.tell({"do": "drain"})
-            while text := await reader.readline():
-                event = json.loads(text)
-                if not isinstance(event, dict):
-                    raise ValueError(f"{text[:80]!r} is not an event")
-                if event.get("event") == "ready":
-                    self.ready = True
-                try:
-                    self._on_event(self, event)
-                except Exception:  # an internal error must not end a working child
-                    log.exception("%s: %s could not be handled", self.name, event)
+            await self._listen(reader)
         finally:
             self._writer.close()
 
@@ -289,6 +322,67 @@ class Child:
             log.error("%s has closed its control line but still runs: killing it", self.name)
             process.kill()
         return await waiting
+
+
+class RemotePlane(Peer):
+    """The evaluation plane of another container, which connects to a socket in the run folder. The
+    supervisor there replaces it, and reports that with the event ``down``."""
+
+    def __init__(self, on_event: OnEvent, on_change: Callable[[], None]) -> None:
+        super().__init__("evaluation plane", on_event, on_change, Limits())
+        self._server: asyncio.Server | None = None
+        self._closed = False
+        self._gone = asyncio.Event()
+        self._gone.set()
+
+    async def open(self, path: Path) -> None:
+        """Listen at ``path``. Raises OSError."""
+        self._server = await asyncio.start_unix_server(self._serve, path, limit=LONGEST_LINE)
+        path.chmod(0o600)
+
+    async def stop(self, patience: float) -> None:
+        """Have it drained, and wait until it has disconnected, or ``patience`` seconds."""
+        self.tell({"do": "drain"})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._gone.wait()
+        self.kill()
+        await self._gone.wait()
+
+    def kill(self) -> None:
+        """Close the line; the supervisor there ends it."""
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            writer.close()
+            return
+        if self._writer is not None:
+            self._writer.close()  # a successor has connected
+        self._writer = writer
+        self._gone.clear()
+        self._on_change()
+        try:
+            await self._listen(reader)
+        except (OSError, ValueError) as error:
+            log.error("%s: the control line broke: %s", self.name, error)
+        finally:
+            writer.close()
+            if self._writer is writer:
+                self._writer = None
+                self._gone.set()
+                self.down()
+
+    def down(self) -> None:
+        """It has ended, and is started again."""
+        if self.ready:
+            self.ready = False
+            self.restarts += 1
+            self._on_change()
 
 
 def _signal(number: int) -> str:

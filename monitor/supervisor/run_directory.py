@@ -35,9 +35,11 @@ NOTHING_KEPT = frozenset(
     (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV)
 )
 """Faults of the disk of the state folder: the service starts, and keeps nothing."""
+RUN_ID = "run_id"
+"""File with the name of the run."""
+EVALUATION_SOCKET = "evaluation.sock"
 _PREFIX = "understudy"
 _OWNER = "state_dir"
-_RUN = "run_id"
 _STATISTICS = "worker-*.stats"
 
 
@@ -66,6 +68,11 @@ class RunDirectory:
     def plan(self) -> Path:
         """The plan of the workers."""
         return self.path / "plan.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """The socket to which the evaluation plane of another container connects."""
+        return self.path / EVALUATION_SOCKET
 
     @property
     def config(self) -> Path:
@@ -125,7 +132,7 @@ class RunDirectory:
 
     def _open_run(self, run: str) -> None:
         why = ""
-        for path in self._candidates():
+        for path in self.candidates():
             if len(os.fsencode(path / "records.sock")) > LONGEST_SOCKET_PATH:
                 why = f"the path {path} is too long for a Unix socket in it"
                 continue
@@ -143,7 +150,7 @@ class RunDirectory:
             return
         raise StateDirError(f"state_dir: no folder for sockets and statistics: {why}")
 
-    def _candidates(self) -> Iterator[Path]:
+    def candidates(self) -> Iterator[Path]:
         """Folders for the run, the best first."""
         name = _name_of(self.state_dir)
         yield self._memory / name
@@ -167,7 +174,7 @@ class RunDirectory:
             _keep_statistics(path)
             _has_room(path)
             (path / _OWNER).write_text(str(self.state_dir.absolute()), encoding="utf-8")
-            (path / _RUN).write_text(run, encoding="utf-8")
+            (path / RUN_ID).write_text(run, encoding="utf-8")
         except BaseException:
             os.close(folder)
             raise
@@ -253,7 +260,7 @@ def _name_of(state_dir: Path) -> str:
 def _keep_statistics(path: Path) -> None:
     """Empty a folder of an earlier run. Its statistics get the name of that run."""
     try:
-        run = (path / _RUN).read_text(encoding="utf-8")
+        run = (path / RUN_ID).read_text(encoding="utf-8")
     except OSError:
         run = ""
     for file in path.glob(_STATISTICS):

@@ -30,7 +30,14 @@ from understudy.monitor.errors import ConfigError, StateError
 from understudy.monitor.routing.routes import load_or_set_aside
 from understudy.monitor.supervisor import listeners
 from understudy.monitor.supervisor.faults import Faults
-from understudy.monitor.supervisor.processes import BACK_OFF, BackOff, Child, Limits
+from understudy.monitor.supervisor.processes import (
+    BACK_OFF,
+    BackOff,
+    Child,
+    Limits,
+    Peer,
+    RemotePlane,
+)
 from understudy.monitor.supervisor.run_directory import RunDirectory
 from understudy.monitor.supervisor.watchdog import MEMORY_SHARE, usable_memory, watch
 
@@ -57,10 +64,19 @@ def _log_warnings(config: Config) -> None:
         log.warning("%s: %s", path, message)
 
 
+def evaluation_limits(config: Config) -> Limits:
+    """What the evaluation plane may take."""
+    watchdog, evaluation = config.watchdog, config.evaluation
+    memory = evaluation.memory_limit or int(MEMORY_SHARE * usable_memory())
+    return Limits(watchdog.evaluation, watchdog.start, evaluation.nice, memory)
+
+
 class Supervisor:
     """Runs until told to stop; see the module.
 
     ``worker`` and ``evaluation`` are the commands to run, for tests that bring their own children.
+    With ``separate`` the evaluation plane runs in another container, under a
+    :class:`understudy.monitor.supervisor.companion.Companion`.
     Raises ConfigError when the configuration is not valid here.
     """
 
@@ -71,7 +87,9 @@ class Supervisor:
         worker: Sequence[str] = (sys.executable, "-P", "-m", "understudy.monitor.proxy.worker"),
         evaluation: Sequence[str] = (sys.executable, "-P", "-m", "understudy.monitor.service"),
         back_off: BackOff = BACK_OFF,
+        separate: bool = False,
     ) -> None:
+        self._separate = separate
         self._config_path = config_path
         self._on_ready = on_ready
         self._worker_command = tuple(worker)
@@ -92,7 +110,7 @@ class Supervisor:
         self.control_address = self.config.control.listen
         """The same for metrics and control."""
         self.workers: list[Child] = []
-        self.evaluation: Child | None = None
+        self.evaluation: Peer | None = None
         self._listeners: list[socket.socket] = []
         self._stop = asyncio.Event()
         self._forced = False
@@ -125,6 +143,8 @@ class Supervisor:
                 loop.add_signal_handler(number, self._on_stop_signal)
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
             self._start()
+            if isinstance(self.evaluation, RemotePlane):
+                await self.evaluation.open(self.directory.evaluation)
             self._watching = loop.create_task(watch(self._children))
             await self._stop.wait()
             await self._shut_down()
@@ -136,7 +156,7 @@ class Supervisor:
                 listener.close()
             self.directory.close()
 
-    def _children(self) -> Iterator[Child]:
+    def _children(self) -> Iterator[Peer]:
         yield from self.workers
         if self.evaluation is not None:
             yield self.evaluation
@@ -167,7 +187,7 @@ class Supervisor:
             worker.limits = self._worker_limits()
         self._order_workers()
         if self.evaluation is not None:
-            self.evaluation.limits = self._evaluation_limits()
+            self.evaluation.limits = evaluation_limits(self.config)
             self._order(self.evaluation, {"config": str(self.directory.config)})
         log.info("configuration %d is handed out", self.generation)
         self._push_status()
@@ -176,7 +196,7 @@ class Supervisor:
         for worker in self.workers:
             self._order(worker, {"plan": str(self.directory.plan)})
 
-    def _order(self, child: Child, what: dict[str, str]) -> None:
+    def _order(self, child: Peer, what: dict[str, str]) -> None:
         self._refused.pop(child.name, None)
         child.tell({"do": "reload", "generation": self.generation, **what})
 
@@ -187,8 +207,8 @@ class Supervisor:
         newest configuration whenever it does.
         """
 
-        def missing() -> list[Child]:
-            children = list(self.workers)
+        def missing() -> list[Peer]:
+            children: list[Peer] = list(self.workers)
             if self.evaluation is not None and self.evaluation.ready and self._configured:
                 children.append(self.evaluation)
             return [c for c in children if not c.ready or self._applied.get(c.name, 0) < generation]
@@ -228,7 +248,8 @@ class Supervisor:
             "listen", self.config.listen.address, worker_count(self.config)
         )
         self.address = listeners.shown(self._listeners[0].getsockname())
-        self.control_address = listeners.reserve("control.listen", self.config.control.listen)
+        if not self._separate:  # the evaluation plane may listen already
+            self.control_address = listeners.reserve("control.listen", self.config.control.listen)
         log.info("listening on %s with %d workers", self.address, len(self._listeners))
         name = self.config.control.token_env
         if name is not None and not os.environ.get(name):
@@ -266,13 +287,16 @@ class Supervisor:
         self._push_status()
 
     def _start(self) -> None:
-        self.evaluation = self._child(
-            "evaluation plane",
-            [*self._evaluation_command, "--config-json", str(self.directory.config)],
-            (),
-            self._evaluation_limits(),
-            EVALUATION_VARIABLES,
-        )
+        if self._separate:
+            self.evaluation = RemotePlane(self._on_event, self._on_change)
+        else:
+            self.evaluation = self._child(
+                "evaluation plane",
+                [*self._evaluation_command, "--config-json", str(self.directory.config)],
+                (),
+                evaluation_limits(self.config),
+                EVALUATION_VARIABLES,
+            )
         descriptors = [listener.fileno() for listener in self._listeners]
         for slot in range(len(descriptors)):
             command = [
@@ -286,11 +310,6 @@ class Supervisor:
     def _worker_limits(self) -> Limits:
         watchdog = self.config.watchdog
         return Limits(watchdog.workers, watchdog.start)
-
-    def _evaluation_limits(self) -> Limits:
-        watchdog, evaluation = self.config.watchdog, self.config.evaluation
-        memory = evaluation.memory_limit or int(MEMORY_SHARE * usable_memory())
-        return Limits(watchdog.evaluation, watchdog.start, evaluation.nice, memory)
 
     def _child(
         self,
@@ -320,7 +339,7 @@ class Supervisor:
 
     # Running ------------------------------------------------------------------------------------
 
-    def _on_event(self, child: Child, event: dict[str, Any]) -> None:
+    def _on_event(self, child: Peer, event: dict[str, Any]) -> None:
         if event.get("ask") == "reload":
             try:
                 self.reload()
@@ -342,6 +361,8 @@ class Supervisor:
             self._heard.set()
             log.error("configuration %d: %s", self.generation, self.config_error)
             self._push_status()
+        elif event.get("event") == "down" and isinstance(child, RemotePlane):
+            child.down()
         elif event.get("event") in ("ready", "reloaded"):
             self._applied[child.name] = int(event.get("generation", self.generation))
             self._heard.set()
@@ -353,7 +374,7 @@ class Supervisor:
         if child is self.evaluation:
             Faults(self.directory.path).note(seconds)
 
-    def _answer(self, child: Child, number: Any, whole: bool) -> None:
+    def _answer(self, child: Peer, number: Any, whole: bool) -> None:
         """Tell ``child``, which asked, once all children have what was handed out."""
         generation = self.generation
         self._configured = whole
@@ -379,7 +400,7 @@ class Supervisor:
             return
         if not all(worker.ready for worker in self.workers):
             return
-        if evaluation.ready:
+        if evaluation.ready or self._separate:
             self._announced = True
             self._on_ready(self)
         elif evaluation.restarts and not self._warned:
@@ -422,6 +443,7 @@ class Supervisor:
         self.evaluation.tell(
             {
                 "do": "status",
+                "separate": self._separate,
                 "workers": workers,
                 "evaluation_restarts": self.evaluation.restarts,
                 "evaluation_killed": self.evaluation.killed,

@@ -372,7 +372,7 @@ class PlaneCollector(Collector):
             (),
             [([], plane.saver.failures)],
         )
-        yield from process_families(uses(snapshot.slots))
+        yield from process_families(uses({} if supervisor.separate else snapshot.slots))
 
 
 def _add_quantiles(

@@ -344,7 +344,10 @@ def test_a_chart_of_ones_own(cluster: ApiServer, tmp_path: Path) -> None:
             "metadata": {"name": "one", **spec["metadata"]}}  # fmt: skip
     made["metadata"].pop("creationTimestamp", None)
     pod = cluster.create(f"/api/v1/namespaces/{space}/pods", made)
-    assert [c["name"] for c in pod["spec"]["initContainers"]] == ["understudy"]
+    assert [c["name"] for c in pod["spec"]["initContainers"]] == [
+        "understudy-evaluation",
+        "understudy",
+    ]
     done = run(cluster, "upgrade", "delays", str(folder), "-n", space, "--set", "replicas=4")
     assert done.returncode == 0, done.stderr
     assert token(cluster, space, "delays-understudy-token") == before
@@ -419,7 +422,7 @@ def test_the_injector_in_the_api_server(cluster: ApiServer, webhook: Webhook) ->
         lambda: cluster.call("POST", f"{path}?dryRun=All", probe)[1]["spec"].get("initContainers")
     )
     made = cluster.create(path, asked)
-    (sidecar,) = made["spec"]["initContainers"]
+    _, sidecar = made["spec"]["initContainers"]
     assert sidecar["name"] == "understudy"
     assert sidecar["restartPolicy"] == "Always"
     assert made["metadata"]["labels"]["understudy/sidecar"] == "injected"

@@ -36,6 +36,7 @@ from understudy.loadtest.gate.plan_file import load_plan
 from understudy.loadtest.gate.sending import payloads_of
 from understudy.monitor.cli.main import main as cli
 from understudy.monitor.config.load import load
+from understudy.monitor.config.model import Watchdog
 from understudy.monitor.kafka.topics import wanted
 
 Manifests = list[dict[str, Any]]
@@ -233,10 +234,10 @@ def test_the_sidecar_is_native_and_starts_before_the_model_server() -> None:
     for version in (OLDEST, NEWEST):
         pod = named(render("all of the configuration", version), "Deployment", "demo-understudy")
         spec = pod["spec"]["template"]["spec"]
-        (sidecar,) = spec["initContainers"]
+        _, sidecar = spec["initContainers"]
         assert sidecar["restartPolicy"] == "Always"
         # The model server starts only after this: it must not ask for the model server.
-        assert sidecar["startupProbe"]["httpGet"] == {"path": "/healthz", "port": 9001}
+        assert sidecar["startupProbe"]["tcpSocket"] == {"port": 9000}
         assert sidecar["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": 9000}
         assert sidecar["livenessProbe"] == {"tcpSocket": {"port": 8080}, "periodSeconds": 30}
         (model,) = spec["containers"]
@@ -251,12 +252,51 @@ def test_the_sidecar_is_native_and_starts_before_the_model_server() -> None:
         assert spec["terminationGracePeriodSeconds"] == 3 + 40 + 5 + 20
 
 
+def test_the_evaluation_plane_has_a_container_that_nothing_waits_for() -> None:
+    values = "\nsidecar: {evaluation: {resources: {limits: {memory: 1Gi}}}}"
+    for version in (OLDEST, NEWEST):
+        pod = named(render(MODEL + values, version), "Deployment", "demo-understudy")
+        evaluation, sidecar = pod["spec"]["template"]["spec"]["initContainers"]
+        assert evaluation["name"] == "understudy-evaluation"
+        assert evaluation["restartPolicy"] == "Always"
+        assert evaluation["args"][-2:] == ["--part", "evaluation-plane"]
+        assert sidecar["args"][-2:] == ["--part", "data-plane"]
+        # Its memory is limited for itself, and a pod that serves is ready without it.
+        assert evaluation["resources"]["limits"] == {"memory": "1Gi"}
+        assert sidecar["resources"]["limits"] == {"memory": "512Mi"}
+        assert not {"startupProbe", "readinessProbe"} & set(evaluation)
+        probe = evaluation["livenessProbe"]
+        assert probe["httpGet"] == {"path": "/healthz", "port": 9090}
+        # The service's own watchdog comes first.
+        waits = probe["periodSeconds"] * probe["failureThreshold"]
+        assert waits > 2 * Watchdog().evaluation
+        assert probe["initialDelaySeconds"] >= Watchdog().start
+        # Both see the same folders.
+        for name in ("understudy-run", "understudy-state", "understudy-config"):
+            mounts = [
+                [m for m in c["volumeMounts"] if m["name"] == name] for c in (evaluation, sidecar)
+            ]
+            assert mounts[0] == mounts[1] != []
+        volumes = {volume["name"]: volume for volume in pod["spec"]["template"]["spec"]["volumes"]}
+        assert volumes["understudy-run"]["emptyDir"]["medium"] == "Memory"
+
+
+def test_both_planes_in_one_container() -> None:
+    values = "\nsidecar: {evaluation: {ownContainer: false}}"
+    pod = named(render(MODEL + values), "Deployment", "demo-understudy")
+    (sidecar,) = pod["spec"]["template"]["spec"]["initContainers"]
+    assert sidecar["args"][-2:] == ["--part", "all"]
+    assert sidecar["startupProbe"]["httpGet"] == {"path": "/healthz", "port": 9090}
+    assert [port["containerPort"] for port in sidecar["ports"]] == [8080, 9090]
+
+
 def test_in_front_of_a_model_server_elsewhere() -> None:
     manifests = render("in front of another's")
     spec = named(manifests, "Deployment", "demo-understudy")["spec"]["template"]["spec"]
     assert "initContainers" not in spec
-    (alone,) = spec["containers"]
-    assert "restartPolicy" not in alone
+    assert [one["name"] for one in spec["containers"]] == ["understudy-evaluation", "understudy"]
+    for one in spec["containers"]:
+        assert "restartPolicy" not in one
     config = named(manifests, "ConfigMap", "demo-understudy")["data"]["understudy.yaml"]
     assert yaml.safe_load(config)["champion"]["url"] == "http://delays-stable.serving.svc:8080"
 

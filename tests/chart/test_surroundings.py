@@ -37,7 +37,7 @@ def test_what_the_model_server_needs_first_comes_before_the_sidecar() -> None:
     values = CASES["a model server with everything"] + "gate:\n  enabled: true" + PLAN
     manifests = render(values)
     for kind, name, order in (
-        ("Deployment", "demo-understudy", ["fetch", "understudy"]),
+        ("Deployment", "demo-understudy", ["fetch", "understudy-evaluation", "understudy"]),
         ("Job", "demo-understudy-gate", ["fetch", "model", "understudy"]),
     ):
         spec = named(manifests, kind, name)["spec"]["template"]["spec"]
@@ -55,7 +55,8 @@ def test_the_state_has_room_for_what_the_program_keeps() -> None:
     room = int(re.fullmatch(r"(\d+)Gi", state["sizeLimit"])[1]) << 30  # type: ignore[index]
     assert room > KafkaSpool().max_size + Feedback().max_size
     # A limit of one container is taken for that of the pod, files of the model server included.
-    assert "ephemeral-storage" not in spec["initContainers"][0]["resources"]["limits"]
+    for container in spec["initContainers"]:
+        assert "ephemeral-storage" not in container["resources"]["limits"]
 
 
 def test_the_control_api_stays_in_the_cluster() -> None:

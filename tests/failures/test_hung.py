@@ -111,7 +111,7 @@ def test_an_evaluation_plane_that_takes_too_much_memory_is_replaced(tmp_path: Pa
         assert any("16 MiB are allowed" in text for text in readiness(world)["warnings"])
 
 
-@pytest.mark.parametrize(("evaluation", "nice"), [({}, 10), ({"nice": 3}, 3), ({"nice": 0}, 0)])
+@pytest.mark.parametrize(("evaluation", "nice"), [({}, 5), ({"nice": 12}, 12), ({"nice": 0}, 0)])
 def test_the_evaluation_plane_has_a_lower_priority(
     tmp_path: Path, evaluation: dict[str, int], nice: int
 ) -> None:

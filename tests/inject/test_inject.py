@@ -28,6 +28,9 @@ def sidecar(tmp_path: Path) -> Sidecar:
     return load_sidecar(sidecar_file(tmp_path))
 
 
+SIDECAR = ["understudy-evaluation", "understudy"]
+
+
 def patched(one: dict[str, Any], patch: list[dict[str, Any]]) -> dict[str, Any]:
     """What a JSON Patch makes of an object (RFC 6902: add and replace of members)."""
     made = copy.deepcopy(one)
@@ -43,11 +46,11 @@ def test_a_pod_gets_the_sidecar_of_the_chart(sidecar: Sidecar) -> None:
     kept = copy.deepcopy(before)
     after = inject(before, sidecar)
     assert before == kept, "a copy is changed"
-    (container,) = after["spec"]["initContainers"]
-    assert container["name"] == "understudy"
-    assert container["restartPolicy"] == "Always"
-    assert container["securityContext"]["runAsUser"] == 65532
-    assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "delays-token", "key": "token"}  # fmt: skip
+    assert [c["name"] for c in after["spec"]["initContainers"]] == SIDECAR
+    for container in after["spec"]["initContainers"]:
+        assert container["restartPolicy"] == "Always"
+        assert container["securityContext"]["runAsUser"] == 65532
+        assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "delays-token", "key": "token"}  # fmt: skip
     volumes = {volume["name"]: volume for volume in after["spec"]["volumes"]}
     assert volumes["understudy-config"]["configMap"] == {"name": "delays-understudy"}
     assert after["spec"]["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 30}}
@@ -67,7 +70,7 @@ def test_settings_of_the_pod_are_kept(sidecar: Sidecar) -> None:
     one["spec"]["terminationGracePeriodSeconds"] = 600
     one["spec"]["volumes"] = [{"name": "mine", "emptyDir": {}}]
     after = inject(one, sidecar)["spec"]
-    assert [c["name"] for c in after["initContainers"]] == ["fetch", "understudy"]
+    assert [c["name"] for c in after["initContainers"]] == ["fetch", *SIDECAR]
     assert after["containers"][1] == second
     assert "lifecycle" not in after["containers"][0]
     assert after["terminationGracePeriodSeconds"] == 600
@@ -91,8 +94,8 @@ def test_a_named_port_routes_through_the_sidecar(sidecar: Sidecar) -> None:
     after = inject(pod(**GOOD, port="http"), sidecar)["spec"]
     assert after["containers"][0]["ports"] == [{"containerPort": 8081}]
     assert (
-        after["initContainers"][0]["ports"][0] | {"name": "http", "containerPort": 8080}
-        == (after["initContainers"][0]["ports"][0])
+        after["initContainers"][1]["ports"][0] | {"name": "http", "containerPort": 8080}
+        == (after["initContainers"][1]["ports"][0])
     )
 
 
@@ -155,7 +158,7 @@ def test_the_webhook_answers_over_https(webhook: Webhook) -> None:
     assert said["response"]["allowed"] is True
     patch = json.loads(base64.b64decode(said["response"]["patch"]))
     after = patched(one, patch)
-    assert [c["name"] for c in after["spec"]["initContainers"]] == ["understudy"]
+    assert [c["name"] for c in after["spec"]["initContainers"]] == SIDECAR
     assert not problems(after)
     bare = webhook.call("/inject", review(pod()))[1]["response"]
     assert bare == {"uid": "7d1c", "allowed": True}
@@ -214,7 +217,7 @@ def test_files(tmp_path: Path) -> None:
     assert [one["kind"] for one in objects] == ["ConfigMap", "Deployment", "Service"]
     assert all(not problems(one) for one in objects)
     spec = objects[1]["spec"]["template"]["spec"]
-    assert [c["name"] for c in spec["initContainers"]] == ["understudy"]
+    assert [c["name"] for c in spec["initContainers"]] == SIDECAR
     assert objects[0] == next(yaml.safe_load_all(manifest.read_text()))
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(manifest.read_text().replace("understudy/config:", "understudy/confg:"))

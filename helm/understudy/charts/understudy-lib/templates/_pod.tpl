@@ -1,18 +1,31 @@
 {{/*
-The native sidecar, an item of `initContainers`: it starts before the model server, and restarts on
-its own. Its start does not wait for the model server, which waits for it.
+The native sidecar, as items of `initContainers`: it starts before the model server, and restarts on
+its own. Its start does not wait for the model server, which waits for it. The evaluation plane is the
+first item, so that Kubernetes stops it last, and nothing waits for its start.
 */}}
 {{- define "understudy-lib.sidecar" -}}
-{{- $own := default .Values .Values.understudy -}}
+{{- if (default .Values .Values.understudy).sidecar.evaluation.ownContainer -}}
+{{ include "understudy-lib.container" (dict "root" . "part" "evaluation-plane") }}
+{{ include "understudy-lib.container" (dict "root" . "part" "data-plane") }}
+{{- else -}}
+{{ include "understudy-lib.container" (dict "root" . "part" "all") }}
+{{- end }}
+{{- end }}
+
+{{/* One container, as an item of a list: (dict "root" $ "part" P), P as of `understudy serve --part`. */}}
+{{- define "understudy-lib.container" -}}
+{{- $own := default .root.Values .root.Values.understudy -}}
 {{- $tls := dig "listen" "tls" nil $own.config -}}
-- name: understudy
-  image: {{ include "understudy-lib.image" . }}
+{{- $control := int $own.ports.control -}}
+{{- $evaluates := eq .part "evaluation-plane" -}}
+- name: {{ ternary "understudy-evaluation" "understudy" $evaluates }}
+  image: {{ include "understudy-lib.image" .root }}
   imagePullPolicy: {{ $own.image.pullPolicy }}
   restartPolicy: Always
   command: [understudy, serve]
-  args: [--config, /etc/understudy/understudy.yaml]
+  args: [--config, /etc/understudy/understudy.yaml, --part, {{ .part }}]
   env:
-    {{- include "understudy-lib.env" . | nindent 4 }}
+    {{- include "understudy-lib.env" .root | nindent 4 }}
     {{- with $own.sidecar.env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -21,10 +34,28 @@ its own. Its start does not wait for the model server, which waits for it.
     {{- toYaml . | nindent 4 }}
   {{- end }}
   ports:
+    {{- if not $evaluates }}
     - {name: understudy-http, containerPort: {{ int $own.ports.traffic }}, protocol: TCP}
-    - {name: understudy-ctl, containerPort: {{ int $own.ports.control }}, protocol: TCP}
+    {{- end }}
+    {{- if ne .part "data-plane" }}
+    - {name: understudy-ctl, containerPort: {{ $control }}, protocol: TCP}
+    {{- end }}
+  {{- if $evaluates }}
+  {{- with $own.sidecar.evaluation.livenessProbe }}
+  livenessProbe:
+    httpGet: {path: /healthz, port: {{ $control }}}
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  lifecycle:
+    # It takes the last records of the other container, which is told to stop after this time.
+    {{- include "understudy-lib.wait" (dict "root" .root "seconds" $own.sidecar.drain.delaySeconds) | nindent 4 }}
+  {{- else }}
   startupProbe:
-    httpGet: {path: /healthz, port: {{ int $own.ports.control }}}
+    {{- if eq .part "data-plane" }}
+    tcpSocket: {port: {{ int $own.ports.traffic }}}
+    {{- else }}
+    httpGet: {path: /healthz, port: {{ $control }}}
+    {{- end }}
     periodSeconds: 1
     timeoutSeconds: 2
     failureThreshold: {{ int $own.sidecar.startSeconds }}
@@ -51,14 +82,17 @@ its own. Its start does not wait for the model server, which waits for it.
       exec:
         # The sidecar is in front, so it has to stop first; Kubernetes would stop it last.
         command: [python, -c, "import os, signal, time; time.sleep({{ int $own.sidecar.drain.delaySeconds }}); os.kill(1, signal.SIGTERM)"]
+  {{- end }}
   resources:
-    {{- toYaml $own.sidecar.resources | nindent 4 }}
+    {{- toYaml (ternary $own.sidecar.evaluation.resources $own.sidecar.resources $evaluates) | nindent 4 }}
   securityContext:
     {{- /* Its own user, whatever the pod says. */}}
     {{- $user := pick $own.podSecurityContext "runAsNonRoot" "runAsUser" "runAsGroup" }}
     {{- toYaml (merge (dict) $own.containerSecurityContext $user) | nindent 4 }}
   volumeMounts:
-    {{- include "understudy-lib.volumeMounts" . | nindent 4 }}
+    {{- include "understudy-lib.volumeMounts" .root | nindent 4 }}
+    # Sockets and statistics, which both containers use.
+    - {name: understudy-run, mountPath: /dev/shm}
 {{- end }}
 
 {{- define "understudy-lib.env" -}}
@@ -97,6 +131,8 @@ its own. Its start does not wait for the model server, which waits for it.
   emptyDir: {sizeLimit: {{ $own.sidecar.state.sizeLimit }}}
 - name: understudy-tmp
   emptyDir: {sizeLimit: 64Mi}
+- name: understudy-run
+  emptyDir: {medium: Memory, sizeLimit: {{ $own.sidecar.runSizeLimit }}}
 {{- with $own.sidecar.extraVolumes }}
 {{ toYaml . }}
 {{- end }}

@@ -117,8 +117,9 @@ _RECORDS = Row(
             "Trouble",
             "Per point of the picture: records lost in a crash, connections of workers closed for a "
             "protocol error, state that could not be saved, findings that could not be written, "
-            "connections without a file descriptor; and series of workers that are counted as other, "
-            "for want of room or since their arm is gone.",
+            "connections without a file descriptor, processes that were replaced since they hung or took "
+            "too much memory; and series of workers that are counted as other, for want of room or since "
+            "their arm is gone.",
             "none",
             Query(increase("records_lost_total"), "records lost"),
             Query(increase("handoff_errors_total"), "protocol errors"),
@@ -126,6 +127,7 @@ _RECORDS = Row(
             Query(increase("findings_write_failures_total"), "findings not written"),
             Query(increase("feedback_failures_total"), "label store failed"),
             Query(increase("descriptors_exhausted_total"), "no descriptor left"),
+            Query(increase("process_kills_total"), "processes replaced"),
             Query(increase("statistics_overflowed_total"), "series without room"),
             Query(increase("statistics_reclaimed_total"), "series removed"),
             empty="none",

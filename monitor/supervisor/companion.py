@@ -71,6 +71,8 @@ class Companion:
         self._config = load(config_path)
         self._stop = asyncio.Event()
         self._child: Child | None = None
+        self._drained = ""
+        """The last run whose workers have ended: its socket may be there for a moment."""
 
     async def run(self) -> int:
         """Connect to the workers' supervisor and run the evaluation plane for it, repeatedly; the
@@ -100,7 +102,10 @@ class Companion:
                     line = await asyncio.open_unix_connection(
                         folder / EVALUATION_SOCKET, limit=LONGEST_LINE
                     )
-                    return Run(folder, (folder / RUN_ID).read_text(encoding="utf-8"), *line)
+                    name = (folder / RUN_ID).read_text(encoding="utf-8")
+                    if name != self._drained:
+                        return Run(folder, name, *line)
+                    line[1].close()
             if not waiting:
                 waiting = True
                 log.info("waiting for the workers' container")
@@ -164,6 +169,7 @@ class Companion:
             while line := await run.reader.readline():
                 message = json.loads(line)
                 if message.get("do") == "drain":
+                    self._drained = run.name
                     return
                 if message.get("do") == "status":
                     message["evaluation_killed"] = child.killed

@@ -342,6 +342,7 @@ class RemotePlane(Peer):
 
     async def stop(self, patience: float) -> None:
         """Have it drained, and wait until it has disconnected, or ``patience`` seconds."""
+        self._closed = True
         self.tell({"do": "drain"})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):

@@ -105,6 +105,7 @@ class ChildProgram:
             listener.close()
         self.note({"end": how, "began": time.monotonic()})
         while self.flag("hold"):
+            self.heartbeat.beat()
             time.sleep(0.02)
         self.note({"end": "exit", "at": time.monotonic()})
         return 0

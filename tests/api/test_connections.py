@@ -95,8 +95,8 @@ def test_requests_of_the_control_api_that_are_answered_together_are_bounded() ->
 
 IDLE = b""
 HALF_HEAD = b"GET / HTTP/1.1\r\nhost: "
-HALF_BODY = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n1"
-UNREAD = b"GET /large HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+HALF_BODY = b"POST /v1/feedback HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n1"
+UNREAD = b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
 
 
 @pytest.mark.parametrize("sent", [IDLE, HALF_HEAD, HALF_BODY, UNREAD])
@@ -107,12 +107,12 @@ def test_clients_that_do_nothing_do_not_keep_others_out_of_the_control_api(sent:
     async def answer() -> str:
         return "here"
 
-    @app.post("/")
+    @app.post("/v1/feedback")
     async def take(request: Request) -> int:
         return len(await request.body())
 
-    @app.get("/large")
-    async def large() -> StreamingResponse:
+    @app.get("/metrics")
+    async def metrics() -> StreamingResponse:
         async def endless() -> AsyncIterator[bytes]:
             while True:
                 yield bytes(65536)

@@ -340,8 +340,8 @@ class Worker:
     def _use_tls(self, tls: TlsContext) -> None:
         """Use it for connections that are accepted from now on."""
         self._tls = tls
-        if self._acceptor is not None:
-            self._acceptor.tls = tls.context
+        for acceptor in self._acceptors.values():
+            acceptor.tls = tls.context
 
     def _look_at_certificate(self, tls: TlsContext, now: float) -> None:
         """Use the listener's files if they have changed."""

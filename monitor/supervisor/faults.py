@@ -12,7 +12,7 @@ FAULT_SECONDS = 60.0
 
 class Faults:
     """A state that can be loaded, and later causes an error, an endless loop or too much memory,
-    would be loaded again and again. Being killed by others does not count."""
+    would be loaded repeatedly. Being killed by others does not count."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / "faults"

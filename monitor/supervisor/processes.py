@@ -68,7 +68,7 @@ class Limits:
     """What a child may take.
 
     It is killed and replaced after ``silence`` seconds without a heartbeat, or ``start`` seconds
-    when it is not ready yet, and when it has more than ``memory`` bytes of its own. ``nice`` is
+    when it is not ready yet, and when it has more than ``memory`` private bytes. ``nice`` is
     added to the priority number of this process: a larger number is a lower priority.
     """
 

@@ -11,6 +11,7 @@ import re
 from sys import maxsize
 
 from understudy.monitor.errors import HttpError
+from understudy.monitor.records.credentials import CREDENTIAL_HEADERS, matcher
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"'
@@ -19,10 +20,11 @@ _SIZE_LINE = re.compile(
 )
 _TRAILER = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*")
 _FORBIDDEN_TRAILER = re.compile(
-    rb"(?:content-length|transfer-encoding|host|connection|(?:proxy-)?authorization|cookie|"
-    rb"content-encoding|content-type|content-range|trailer|te)[:]",
+    rb"(?:content-length|transfer-encoding|host|connection|authorization|content-encoding|"
+    rb"content-type|content-range|trailer|te)[:]",
     re.IGNORECASE,
 )
+_is_credential = matcher(CREDENTIAL_HEADERS)
 _LINE_LIMIT = 1024
 _TRAILERS_LIMIT = 16 * 1024
 OVERHEAD_LIMIT = 16 * 1024
@@ -45,12 +47,14 @@ class Chunked:
 
     ``size`` is the number of payload bytes seen so far, ``framed`` that of all bytes of the body,
     and ``lines`` the number of lines (chunks and trailers) that the last call of :meth:`feed` took.
+    Those of a ``request`` must not have credentials in their trailers.
     """
 
     __slots__ = (
         "_line",
         "_overhead",
         "_remaining",
+        "_request",
         "_state",
         "_trailer_bytes",
         "framed",
@@ -58,7 +62,8 @@ class Chunked:
         "size",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, request: bool = False) -> None:
+        self._request = request
         self._state = _SIZE
         self._remaining = 0
         self._line = b""
@@ -165,6 +170,10 @@ class Chunked:
             raise HttpError(400, "bad_trailer", "a trailer is malformed or too long")
         if _FORBIDDEN_TRAILER.match(text) is not None:
             raise HttpError(400, "bad_trailer", "a trailer names a field that must come first")
+        # Bodies are forwarded as they are, so these would reach model servers that must not get
+        # them.
+        if self._request and _is_credential(text.partition(b":")[0]):
+            raise HttpError(400, "bad_trailer", "a trailer carries credentials")
 
 
 def _without_end(line: bytes) -> bytes:

@@ -102,7 +102,7 @@ class Incoming:
         """How long the client could not send because of us; plus the present if that lasts, below
         0 then."""
         length = head.length
-        self._body_chunked = Chunked() if length == CHUNKED else None
+        self._body_chunked = Chunked(True) if length == CHUNKED else None
         self._body_left = max(0, length)
         capture = self.route.model >= 0 and length <= runtime.capture_limit
         self._captured: list[bytes] | None = [] if capture else None

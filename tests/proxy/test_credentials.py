@@ -87,6 +87,20 @@ async def test_a_challenger_gets_no_credential_of_a_client() -> None:
 
 
 @pytest.mark.anyio
+async def test_nor_with_a_body_that_is_mirrored_while_it_arrives() -> None:
+    champion, other = await Server().start(), await Server().start()
+    async with sidecar(plan_of(champion.port, other.port)) as side:
+        body = b"x" * 400_000
+        raw = post(body, *CREDENTIALS, *OTHERS, path=TARGET + QUERY)
+        assert (await side.ask(raw)).status == 200
+        await side.until(lambda: bool(other.seen))
+        (seen,) = other.seen
+        assert SECRET not in seen.head
+        assert set(OTHERS) <= set(seen.lines)
+        assert seen.body == body
+
+
+@pytest.mark.anyio
 async def test_a_challenger_gets_credentials_when_the_file_allows_it() -> None:
     _, at_challenger = await sent_to(for_challenger="credentials: forward")
     assert at_challenger.first == b"POST %b HTTP/1.1" % (TARGET + QUERY).encode()
@@ -144,7 +158,9 @@ async def test_a_challenger_that_serves_clients_gets_no_credential_either() -> N
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("name", [b"Authorization", b"Proxy-Authorization", b"Cookie"])
+@pytest.mark.parametrize(
+    "name", [b"Authorization", b"Proxy-Authorization", b"Cookie", b"X_API_Key", b"X-Auth-Token"]
+)
 async def test_credentials_are_not_smuggled_in_trailers(name: bytes) -> None:
     serving = {"credential_headers": CREDENTIAL_HEADERS}
     async with divided(serving=serving, weights=(0.0, 1.0), **BY_REQUEST) as bench:

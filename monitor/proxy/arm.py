@@ -137,6 +137,9 @@ class Arm:
             self._count("upstream_connects")
             return
         self._count("upstream_connect_failures", reason=failure)
+
+    def unreachable(self) -> None:
+        """None of the addresses could be connected to."""
         if self._away_since is None:
             self._away_since = monotonic()
 

@@ -54,6 +54,9 @@ class Events(Protocol):
         """An attempt to connect ended: "" or why it failed, as ``refused``, ``timeout``, ``reset``,
         ``unreachable``, ``tls``, or ``resolve`` (the name has no address)."""
 
+    def unreachable(self) -> None:
+        """A request gets no connection, since no address could be connected to."""
+
     def exhausted(self) -> None:
         """There was no descriptor for a connection."""
 
@@ -371,6 +374,8 @@ class Pool:
         if connection is not None and connection.transport is not None:
             self._opened(connection)
             return
+        if reason == "connect":
+            self._events.unreachable()
         sink = self._first()
         if sink is not None:
             sink.on_unavailable(reason)

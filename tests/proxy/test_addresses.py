@@ -27,7 +27,7 @@ from tests.support.proxy import (
     read_message,
     sidecar,
 )
-from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.proxy.pool import MOST_TRIED, Pool
 from understudy.monitor.routing.plan import Plan
 
 NAME = "model.test"
@@ -147,6 +147,51 @@ async def test_one_dead_address_of_two_fails_no_request(names: Names) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_slow_address_is_not_cut_when_the_next_one_is_tried(names: Names) -> None:
+    """It stays in the race until the time limit (RFC 8305, 5)."""
+    names.hosts = ["127.0.0.2", "127.0.0.3"]
+    port = free_port()
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    slow.bind(("127.0.0.2", port))
+    slow.listen(0)
+    with black_hole("127.0.0.3", port), slow:
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.2", port))
+            fillers.append(filler)
+        async with sidecar(named(port, connect_timeout=20.0)) as side:
+            asking = asyncio.create_task(side.ask(post()))
+            await side.until(
+                lambda: sum(e.opening for e in pool_of(side).endpoints.all.values()) == 2
+            )
+            for filler in fillers:
+                filler.close()
+            # The kernel repeats a handshake that was dropped a second ago.
+            upstream = Server(OK)
+            upstream._server = await asyncio.start_server(upstream._serve, sock=slow)
+            assert (await asking).status == 200
+            assert side.counter("retries") == 0
+
+
+@pytest.mark.anyio
+async def test_a_request_tries_a_bounded_number_of_addresses(names: Names) -> None:
+    names.hosts = [f"127.0.1.{i}" for i in range(1, 51)]
+    async with sidecar(named(free_port())) as side:
+        assert (await side.ask(post())).status == 502
+        assert side.counter("upstream_connect_failures", reason="refused") == 2 * MOST_TRIED
+        assert side.counter("cold_starts") == 0
+        servers = await pods(names.hosts[0], port=side.plan.champion.port)
+        async with asyncio.timeout(patient(30)):
+            while (await side.ask(post())).status != 200:
+                await asyncio.sleep(0.01)
+        assert servers[names.hosts[0]].connections >= 1
+        assert side.counter("cold_starts") == 1
+
+
+@pytest.mark.anyio
 async def test_an_address_that_refuses_is_set_aside_and_used_again(names: Names) -> None:
     names.hosts = ["127.0.0.2", "127.0.0.3"]
     servers = await pods("127.0.0.3")
@@ -155,6 +200,7 @@ async def test_an_address_that_refuses_is_set_aside_and_used_again(names: Names)
         assert await served(side, 50) == {"127.0.0.3": 50}
         refused = side.counter("upstream_connect_failures", reason="refused")
         assert 1 <= refused <= 3  # and not one for each request
+        assert side.counter("cold_starts") == 0
         await side.until(lambda: side.counter("addresses_aside") == 1)
         servers |= await pods("127.0.0.2", port=port)
         seen: Counter[str] = Counter()

@@ -113,6 +113,9 @@ _DISK = f"{_W}test_durability.py"
 _BOUNDS = f"{_W}test_bounds.py"
 _SECRETS = f"{_W}test_secrets.py"
 _HTTP = "tests/common/test_http.py"
+_CONNECTIONS = "tests/api/test_connections.py"
+_HUNG = "tests/failures/test_hung.py"
+_WATCHDOG = "tests/supervisor/test_watchdog.py"
 _COMMANDS = "tests/kafka/test_commands.py"
 _PLAIN = '__import__("understudy.monitor.records.redaction", fromlist=["Redaction"]).Redaction'
 _BY_NAME = f"{_PLAIN}(config.records.redact)"
@@ -370,9 +373,38 @@ BOUNDS = (
              ("tests/records/test_server.py::test_the_number_of_slots_is_bounded",)),
 )  # fmt: skip
 
+WATCHDOG = (
+    Mutation("monitor/supervisor/supervisor.py", "loop.create_task(watch(self._children))", "None",
+             (f"{_HUNG}::test_a_worker_that_hangs_is_replaced",)),
+    Mutation("monitor/supervisor/watchdog.py", "counted = min(elapsed, MOST_SECONDS)",
+             "counted = elapsed",
+             (f"{_WATCHDOG}::test_a_pause_of_the_supervisor_does_not_count",)),
+    Mutation("monitor/supervisor/watchdog.py", "if now.runnable:", "if False:",
+             (f"{_WATCHDOG}::test_time_without_a_processor_does_not_count",)),
+    Mutation("monitor/supervisor/supervisor.py", 'worker.tell({"do": "cover", "slots": slots})',
+             "pass",
+             (f"{_HUNG}::test_the_others_accept_for_a_worker_that_hangs",)),
+    Mutation("monitor/service/evaluation.py", "        lambda: _beat(heartbeat),\n", "",
+             (f"{_HUNG}::test_an_evaluation_plane_that_hangs_is_replaced",)),
+    Mutation("monitor/service/evaluation.py", "            await plane.refresh()\n",
+             "            plane.tick()\n",
+             (f"{_HUNG}::test_liveness_does_not_wait_for_metrics",)),
+    Mutation("monitor/supervisor/processes.py",
+             "(used := private_bytes(pid)) > limits.memory", "(used := 0) > limits.memory",
+             (f"{_HUNG}::test_an_evaluation_plane_that_takes_too_much_memory_is_replaced",)),
+    Mutation("monitor/supervisor/processes.py", "        self.limits.apply(process.pid)\n", "",
+             (f"{_HUNG}::test_the_evaluation_plane_has_a_lower_priority",)),
+)  # fmt: skip
+
 COMMANDS = (
-    Mutation("monitor/api/server.py", "limit_concurrency=256", "limit_concurrency=None",
-             (f"{_BOUNDS}::test_requests_of_the_control_api_that_are_answered_together_are_bounded",)),
+    Mutation("monitor/api/server.py", "limit_concurrency=MOST_CONNECTIONS",
+             "limit_concurrency=1 << 30",
+             (f"{_CONNECTIONS}::test_requests_of_the_control_api_that_are_answered_together_are_bounded",)),
+    Mutation("monitor/api/connections.py", "            self._make_room()\n", "            pass\n",
+             (f"{_CONNECTIONS}::test_clients_that_do_nothing_do_not_keep_others_out_of_the_control_api",)),
+    Mutation("monitor/api/connections.py",
+             "self._timer = self.loop.call_later(HEAD_SECONDS, self._close)", "pass",
+             (f"{_CONNECTIONS}::test_the_head_of_a_request_to_the_control_api_has_to_come",)),
     Mutation("monitor/kafka/commands.py", "self._closed = True", "pass",
              (f"{_COMMANDS}::test_closing_fails_waiting_and_later_calls",)),
     Mutation("monitor/kafka/commands.py", "waiting, self._waiting = self._waiting, deque()",
@@ -469,10 +501,11 @@ STATE = (
              (f"{_STATE}::test_folders_in_memory_of_services_that_are_gone_are_removed",)),
     Mutation("monitor/cli/serve.py", "    os.umask(0o077)\n", "",
              (f"{_STATE}::test_every_file_of_the_service_is_for_its_user",)),
-    Mutation("monitor/service/evaluation.py", "        faults.note()\n", "        pass\n",
+    Mutation("monitor/service/evaluation.py",
+             "        faults.note(time.monotonic() - started)\n", "        pass\n",
              (f"{_STATE}::test_a_state_that_fails_again_and_again_is_set_aside",)),
-    Mutation("monitor/service/evaluation.py", "str(self._count() + 1 if early else 1)",
-             "str(self._count() + 1)",
+    Mutation("monitor/supervisor/faults.py",
+             "self._count() + 1 if seconds < FAULT_SECONDS else 1", "self._count() + 1",
              (f"{_STATE}::test_errors_that_are_far_apart_do_not_cost_the_state",)),
     Mutation("monitor/pipeline/plane.py", "        found += _set_aside(self.settings.state_dir)\n", "",
              (f"{_STATE}::test_a_damaged_document_is_set_aside_and_said",)),
@@ -590,6 +623,7 @@ MUTATIONS = (
     *BUDGETS,
     *DURABILITY,
     *BOUNDS,
+    *WATCHDOG,
     *COMMANDS,
     *SECRETS,
     *STATISTICS,

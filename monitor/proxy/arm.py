@@ -8,7 +8,7 @@ from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
 from understudy.monitor.proxy.outgoing import RequestFilter
-from understudy.monitor.proxy.pool import Pool
+from understudy.monitor.proxy.pool import FAILURES, RETRIES, Pool
 from understudy.monitor.proxy.resolver import Resolver
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Upstream
@@ -40,8 +40,13 @@ class Arm:
         self._label = label = {"arm": upstream.name}
         self.in_flight = stats.gauge("in_flight", {**label, "role": role})
         self._cold_start_us = stats.gauge("cold_start_us", label)
-        for name in ("upstream_connects", "upstream_connect_failures", "retries", "cold_starts"):
-            stats.counter(name, label)  # so that it is zero until then
+        # So that they are zero until then.
+        for name in ("upstream_connects", "cold_starts"):
+            stats.counter(name, label)
+        for reason in FAILURES:
+            stats.counter("upstream_connect_failures", {**label, "reason": reason})
+        for reason in RETRIES:
+            stats.counter("retries", {**label, "reason": reason})
         pool = {**label, "role": role}
         self._gauges = [stats.gauge(name, pool) for name in _GAUGES]
         stats.hold(self)

@@ -25,6 +25,11 @@ from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.proxy.upstream import Sink, UpstreamConnection
 from understudy.monitor.routing.plan import Upstream
 
+FAILURES = ("refused", "timeout", "reset", "unreachable", "tls", "resolve")
+"""Why no connection could be made; ``resolve``: the name has no address."""
+RETRIES = ("connect", "stale", "unanswered")
+"""Why a request gets another attempt: no connection yet, or one that was lost before a byte of the
+response, after other exchanges or as its first one."""
 STAGGER_SECONDS = 0.25
 """When an address has not answered by then, the next one is tried beside it (RFC 8305, 5)."""
 MOST_TRIED = 8
@@ -51,8 +56,7 @@ class Events(Protocol):
     """What the owner of a pool is told."""
 
     def connected(self, failure: str) -> None:
-        """An attempt to connect ended: "" or why it failed, as ``refused``, ``timeout``, ``reset``,
-        ``unreachable``, ``tls``, or ``resolve`` (the name has no address)."""
+        """An attempt to connect ended: "" or why it failed, one of :data:`FAILURES`."""
 
     def unreachable(self) -> None:
         """A request gets no connection, since no address could be connected to."""
@@ -61,8 +65,7 @@ class Events(Protocol):
         """There was no descriptor for a connection."""
 
     def retried(self, reason: str) -> None:
-        """A request gets another attempt: to ``connect``, or since its connection was ``stale``, or
-        lost ``unanswered``."""
+        """A request gets another attempt: one of :data:`RETRIES`."""
 
     def refused(self, reason: str) -> None:
         """A response broke a rule of HTTP or a limit."""

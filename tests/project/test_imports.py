@@ -64,6 +64,7 @@ def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
     allowed = {
         *("monitor.errors", "monitor.gc_tuning", "monitor.routing.plan"),
         *("monitor.records", "monitor.records.record", "monitor.records.frames"),
+        "monitor.records.credentials",
         *("monitor.stats.shared", "monitor.stats.buckets", "monitor.stats.heartbeat"),
         "shadow.assignment",
     }

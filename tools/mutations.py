@@ -111,6 +111,9 @@ _PERFORMANCE = (
 )
 _DISK = f"{_W}test_durability.py"
 _BOUNDS = f"{_W}test_bounds.py"
+_ADMISSION = "tests/proxy/test_admission.py"
+_EXPECT = "tests/proxy/test_expect.py"
+_MEMORY = "tests/proxy/test_memory.py"
 _SECRETS = f"{_W}test_secrets.py"
 _HTTP = "tests/common/test_http.py"
 _CONNECTIONS = "tests/api/test_connections.py"
@@ -396,6 +399,33 @@ WATCHDOG = (
              (f"{_HUNG}::test_the_evaluation_plane_has_a_lower_priority",)),
 )  # fmt: skip
 
+ADMISSION = (
+    Mutation("monitor/proxy/acceptor.py", "                owner.loop.remove_reader(self._listener)\n",
+             "", (f"{_ADMISSION}::test_accepting_waits_for_descriptors_and_makes_room",)),
+    Mutation("monitor/proxy/descriptors.py", " - min(upstreams, free // 2)", "",
+             (f"{_ADMISSION}::test_descriptors_are_reserved_for_model_servers",)),
+    Mutation("monitor/proxy/pool.py", "if none_left(error):",
+             "if False:",
+             (f"{_ADMISSION}::test_no_descriptor_for_the_model_server_is_our_overload",)),
+    Mutation("monitor/proxy/worker.py", "held - self.lingering >= self._limit", "False",
+             (f"{_ADMISSION}::test_handshakes_count_as_connections_and_end_in_time",)),
+    Mutation("monitor/proxy/client.py", "if self.fresh and limits.header_timeout < limit:",
+             "if False:",
+             (f"{_ADMISSION}::test_a_client_that_sends_nothing_has_the_time_of_a_head",)),
+    Mutation("monitor/proxy/client.py", "if head.length > runtime.body_limit:", "if False:",
+             (f"{_EXPECT}::test_a_body_that_is_too_large_is_refused_before_it_is_sent",)),
+    Mutation("monitor/proxy/incoming.py", "if self.request_size > self.runtime.body_limit:",
+             "if False:", (f"{_EXPECT}::test_a_chunked_body_is_refused_once_it_is_too_large",)),
+    Mutation("monitor/proxy/memory.py", "return self.used + size <= self.limit // 2", "return True",
+             (f"{_MEMORY}::test_copies_for_records_and_mirrors_give_way",)),
+    Mutation("monitor/proxy/client.py", "memory.force(more)", "memory.used += more",
+             (f"{_MEMORY}::test_heads_that_do_not_end_count",)),
+    Mutation("monitor/proxy/exchange.py", "if not self._keep_body(must=self.queue_ns >= 0):", "if False:",
+             (f"{_MEMORY}::test_requests_that_wait_for_the_model_server_are_refused_when_they_are_too_many",)),
+    Mutation("monitor/proxy/upstream.py", "if self.pool.memory.copy(more):", "if True:",
+             (f"{_MEMORY}::test_copies_for_records_and_mirrors_give_way",)),
+)  # fmt: skip
+
 COMMANDS = (
     Mutation("monitor/api/server.py", "limit_concurrency=MOST_CONNECTIONS",
              "limit_concurrency=1 << 30",
@@ -624,6 +654,7 @@ MUTATIONS = (
     *DURABILITY,
     *BOUNDS,
     *WATCHDOG,
+    *ADMISSION,
     *COMMANDS,
     *SECRETS,
     *STATISTICS,

@@ -79,6 +79,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
             body_rate=limits.body_rate,
             keepalive_timeout=limits.keepalive,
             drain_timeout=limits.drain,
+            memory_bytes=limits.memory,
         ),
         capture=plan.Capture(config.capture.max_body, tuple(config.capture.headers)),
         handoff=plan.HandOff(max_bytes=config.handoff.max_bytes),

@@ -361,6 +361,12 @@ class Limits(Section):
     keepalive: Seconds = 75.0
     """Idle timeout of a client connection, also of one that reads nothing of the response that
     is left."""
+    memory: Bytes = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
+    """Maximum size of what a worker keeps for all its connections: bodies that are not whole, wait
+    for a connection to the model server or are copied for records and mirrored requests, and
+    responses that clients have not read. 4 KiB of each connection do not count. When it is used
+    up, copies are dropped, the slowest client is cut off, and a request with a larger body that
+    would have to wait gets a 503."""
     drain: Seconds = 20.0
     """Time for requests in flight to finish at shutdown; what is cut off ends as shutdown."""
 

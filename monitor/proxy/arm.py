@@ -7,6 +7,7 @@ import logging
 from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
+from understudy.monitor.proxy.memory import Memory
 from understudy.monitor.proxy.outgoing import RequestFilter
 from understudy.monitor.proxy.pool import FAILURES, RETRIES, Pool
 from understudy.monitor.proxy.resolver import Resolver
@@ -30,11 +31,12 @@ class Arm:
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
         turns: Turns,
+        memory: Memory,
         resolver: Resolver,
     ) -> None:
         self.index = index
         self.upstream = upstream
-        self.pool = Pool(upstream, loop, turns, resolver, self)
+        self.pool = Pool(upstream, loop, turns, memory, resolver, self)
         self.words = stats.words
         self._stats = stats
         self._label = label = {"arm": upstream.name}

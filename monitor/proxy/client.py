@@ -12,6 +12,7 @@ from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import CHUNKED, parse_request
 from understudy.monitor.proxy.host import Host
+from understudy.monitor.proxy.memory import SMALL
 from understudy.monitor.proxy.protocols import Answered
 from understudy.monitor.proxy.runtime import Runtime
 from understudy.monitor.proxy.sockets import unacknowledged
@@ -48,6 +49,7 @@ class ClientConnection(PacedConnection):
 
     __slots__ = (
         "_buffer",
+        "_charged",
         "_choked",
         "_head_ns",
         "_undelivered",
@@ -77,12 +79,16 @@ class ClientConnection(PacedConnection):
         self._undelivered = 0
         self.ended_ns = 0
         """When the client closed its side of the connection, in monotonic time; 0: it did not."""
+        self._charged = 0
+        """Bytes that are accounted for."""
 
     # Called by the event loop -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
         self.transport = cast(asyncio.Transport, transport)
+        # What the kernel does not take is accounted for from here on.
+        self.transport.set_write_buffer_limits(SMALL)
         self.since = monotonic()
         if not self.worker.admit(self):
             self._reject(HttpError(503, "connections", "too many connections"))
@@ -91,6 +97,7 @@ class ClientConnection(PacedConnection):
         self.transport = None
         self._buffer = b""
         self._held.clear()
+        self._account()
         self.worker.dismiss(self)
         if self.exchange is not None:
             self.exchange.cancel()
@@ -109,9 +116,11 @@ class ClientConnection(PacedConnection):
         self._choked = True
         if self.exchange is not None:
             self.exchange.writable(False)
+        self._account()
 
     def resume_writing(self) -> None:
         self._choked = False
+        self._account()
         if self.exchange is not None:
             self.exchange.writable(True)
         else:
@@ -141,6 +150,8 @@ class ClientConnection(PacedConnection):
                     self._spend(len(data) - len(rest), exchange.pieces)
             else:
                 self._keep(data)
+            if self._charged:
+                self._account()
         except HttpError as error:
             if exchange is not None and not exchange.finished:
                 self.worker.rejected(error.reason)
@@ -201,6 +212,23 @@ class ClientConnection(PacedConnection):
             return 0
         size: int = transport.get_write_buffer_size()
         return size + unacknowledged(transport)
+
+    def evict(self) -> None:
+        """Give back the memory of what the client does not read, or of a request that it has begun:
+        others need it, and this client is the slowest."""
+        if self.exchange is None and not self._choked and not self.lingering:
+            self._reject(HttpError(408, "slow_client", "the request's head did not arrive in time"))
+        else:
+            # At once: the event loop reports the loss only after all that arrives in this turn.
+            self._buffer = b""
+            self._held.clear()
+            if self.exchange is not None:
+                self.exchange.evict()
+            else:
+                self.worker.rejected("slow_client")
+            self.abort()
+        self.worker.runtime.memory.give(self._charged)
+        self._charged = 0
 
     def tunnel(self) -> None:
         """Switch to a tunnel: forward bytes both ways, including those received early."""
@@ -286,8 +314,35 @@ class ClientConnection(PacedConnection):
 
     def _keep(self, data: bytes) -> None:
         self._buffer += data
-        if len(self._buffer) > self.worker.runtime.plan.limits.buffer_bytes:
+        if len(self._buffer) > SMALL:
             self.pause()
+            self._account()
+
+    def _hold(self, data: bytes) -> None:
+        super()._hold(data)
+        self._account()
+
+    def _account(self) -> None:
+        """Account for bytes that were read and not parsed, and for those that the client does not
+        read."""
+        transport = self.transport
+        size = 0
+        if transport is not None:
+            size = len(self._buffer) + sum(map(len, self._held))
+            if self._choked:
+                size += transport.get_write_buffer_size()
+        more = (size if size > SMALL else 0) - self._charged
+        if more:
+            self._charged += more
+            memory = self.worker.runtime.memory
+            if self._charged:
+                memory.waits(self)
+            else:
+                memory.moves(self)
+            if more > 0:
+                memory.force(more)
+            else:
+                memory.give(-more)
 
     def _next_request(self) -> None:
         """Continue with the next request."""
@@ -303,6 +358,8 @@ class ClientConnection(PacedConnection):
         if self.exchange is None and self._buffer and not self._choked:
             try:
                 self._requests(b"")
+                if self._charged:
+                    self._account()
             except HttpError as error:
                 self._reject(error)
 
@@ -334,6 +391,8 @@ class ClientConnection(PacedConnection):
             if self._head_ns == 0:
                 self._head_ns = started
                 self.since = monotonic()
+            if len(data) > SMALL:
+                self._account()
             return
         self._head_ns = 0
         head = parse_request(data[:end], runtime.target_limit, runtime.lines_limit)
@@ -378,6 +437,8 @@ class ClientConnection(PacedConnection):
             return
         self._buffer = b""
         self._held.clear()
+        if self._charged:
+            self._account()
         if request_complete or not transport.can_write_eof() or not self.worker.linger():
             transport.close()
             return

@@ -12,6 +12,7 @@ from time import monotonic, monotonic_ns, time
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead
 from understudy.monitor.proxy.incoming import Incoming
+from understudy.monitor.proxy.memory import SMALL
 from understudy.monitor.proxy.split import BODY_TOO_LARGE
 from understudy.monitor.proxy.turns import merge
 from understudy.monitor.proxy.upstream import UpstreamConnection
@@ -57,10 +58,11 @@ class Exchange(Incoming):
         runtime.active.add(self)
         if not self.request_complete and self._waits_for_body():
             self._gathers = True
-            self._unsent = [body]
+            self._unsent = []
             if self.head.expect is not None:
                 self._forget_expectation()
                 self.client.write(CONTINUE)
+            self._gather(body)
             return rest
         if self.head.expect is not None:
             if self.request_complete:
@@ -112,15 +114,20 @@ class Exchange(Incoming):
         faults = self.runtime.faults
         if faults and self._injected(faults.get(arm.index)):
             return
-        message = arm.request(self.head, self.extra) + body
+        message = arm.request(self.head, self.extra)
+        if len(body) <= SMALL:
+            message += body
+            body = b""
         connection = arm.pool.take()
         if connection is not None:
-            self._send(connection, message)
+            self._send(connection, message, body)
         else:
-            self._unsent = [message]
+            self._unsent = [message, body] if body else [message]
             if arm.pool.enqueue(self):
                 # Below 0 while it waits because of our limit on connections.
                 self.queue_ns = -monotonic_ns()
+            if body and not self.finished:
+                self._wait_with_body()
 
     def _mirror(self, body: bytes) -> None:
         """Pass on more of a body that is not kept whole, to the challengers as well."""
@@ -155,28 +162,71 @@ class Exchange(Incoming):
         """Take more of the body; return the rest as :meth:`begin` does. Raises HttpError."""
         rest = self._take(data)
         body = data[: len(data) - len(rest)] if rest else data
-        unsent = self._unsent
-        if unsent is not None:
-            unsent.append(body)
-            merge(unsent)
-            if self._gathers:
-                if self._waits_for_body():
-                    return rest
-                self._gathers = False
-                self._unsent = None
-                if self.runtime.traffic:
-                    self._route()
-                self._start(b"".join(unsent))
-                return rest
+        if self._gathers:
+            self._gather(body)
+            return rest
+        if self._unsent is not None:
+            self._unsent.append(body)
             self._block()
             self.client.pause()
+            self._wait_with_body()
         elif self._connection is not None:
             if self.head.expect is not None:
                 self._unblock()
             self._connection.write(body)
-        if self._captured is None or self._body_chunked is not None:
+        if (self._captured is None or self._body_chunked is not None) and not self.finished:
             self._mirror(body)
         return rest
+
+    def _gather(self, body: bytes) -> None:
+        """Keep more of a body that is not whole, or start when it is; or when it cannot be kept."""
+        unsent = self._unsent
+        assert unsent is not None
+        # An unframed body that is captured is the same bytes: they are kept once.
+        twice = self._body_chunked is not None or self._captured is None
+        if twice:
+            unsent.append(body)
+            merge(unsent)
+        memory = self.runtime.memory
+        if self._waits_for_body():
+            # If others are not slow either, it can be streamed; but not over all connections.
+            if self._keep_body() or (self._scarce() and self._keep_body(must=True)):
+                if self._charged:
+                    memory.waits(self)
+                return
+            if self._captured is not None:
+                memory.dropped += 1
+        memory.moves(self)
+        self._gathers = False
+        held = b"".join(unsent if twice else self._captured or ())
+        self._unsent = None
+        if not self.request_complete:
+            self._captured = None
+        elif not twice:
+            self._captured = [held]
+        if self.runtime.traffic:
+            self._route()
+        self._start(held)
+
+    def _scarce(self) -> bool:
+        """Whether half of the connections to the model server are in use."""
+        pool = self.arm.pool
+        return 2 * (pool.busy + len(pool.waiting)) >= self.arm.upstream.max_connections
+
+    def _wait_with_body(self) -> None:
+        """Account for a body that waits for a connection. It is refused if there is no room and it
+        waits for one of those that there may be; not if one is being opened."""
+        if not self._keep_body(must=self.queue_ns >= 0):
+            self.client.worker.rejected("memory")
+            self._fail(record.OVERLOAD)
+
+    def evict(self) -> None:
+        """End it, since its client is the slowest of those that hold memory, and others need it."""
+        self.client.worker.rejected("slow_client")
+        if self.tunnel:
+            self.cancel()
+        else:
+            self._fail(record.CLIENT_STALLED if self.request_complete else record.REJECTED)
 
     def feed_tunnel(self, data: bytes) -> None:
         """Forward bytes of the client after a 101."""
@@ -302,11 +352,11 @@ class Exchange(Incoming):
             self.queue_ns = max(1, self.queue_ns + monotonic_ns())
         if self.head.expect is None:
             self._unblock()
-        unsent = self._unsent or []
+        message, *bodies = self._unsent or (b"",)
         self._unsent = None
         # Before sending: the connection may apply backpressure at once.
         self.client.resume()
-        self._send(connection, b"".join(unsent))
+        self._send(connection, message, b"".join(bodies))
 
     def on_unavailable(self, reason: str) -> None:
         self._fail(record.OVERLOAD if reason == "overload" else record.UPSTREAM_CONNECT)
@@ -376,17 +426,30 @@ class Exchange(Incoming):
             self._fail(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
 
     def on_writable(self, writable: bool) -> None:
+        connection = self._connection
+        memory = self.runtime.memory
         if writable:
+            memory.give(self._stuck)
+            self._charged -= self._stuck
+            self._stuck = 0
             self._unblock()
             self.client.resume()
         else:
             self._block()
             self.client.pause()
+            transport = connection.transport if connection is not None else None
+            if transport is not None:
+                self._stuck = transport.get_write_buffer_size()
+                self._charged += self._stuck
+                memory.force(self._stuck)
 
     # The end ------------------------------------------------------------------------------------
 
-    def _send(self, connection: UpstreamConnection, message: bytes) -> None:
+    def _send(self, connection: UpstreamConnection, message: bytes, body: bytes = b"") -> None:
+        """Send ``message``, and after it ``body``, which is large enough to be sent uncopied."""
         self._connection = connection
+        if body:
+            self._keep_copy()
         connection.begin(
             self,
             message,
@@ -394,6 +457,8 @@ class Exchange(Incoming):
             self.runtime.capture_limit if self.route.model >= 0 else 0,
             self.head.minor == 0,
         )
+        if body:
+            connection.write(body)
 
     def _is_repeatable(self, reason: str) -> bool:
         """Whether the request may be sent once more after that loss, and is still whole."""
@@ -453,6 +518,9 @@ class Exchange(Incoming):
             self.queue_ns += now
         runtime = self.runtime
         runtime.active.discard(self)
+        if self._charged:
+            runtime.memory.moves(self)
+            self._give_back()
         arm = self.arm
         words = runtime.words
         words[arm.in_flight] -= 1
@@ -464,7 +532,9 @@ class Exchange(Incoming):
         whole = outcome in _ANSWERED
         if connection is not None:
             response_size = connection.response_size
-            captured = connection.capture if whole else None
+            captured = connection.take_capture()
+            if not whole:
+                captured = None
             if whole and not self.tunnel:
                 answered = self._answered
                 assert answered is not None

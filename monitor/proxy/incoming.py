@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.framing import Chunked
 from understudy.monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
+from understudy.monitor.proxy.memory import SMALL
 from understudy.monitor.proxy.protocols import Client
 from understudy.monitor.proxy.routes import Route
 from understudy.monitor.proxy.split import Choice
@@ -42,6 +43,7 @@ class Incoming:
         "_body_left",
         "_breaker_epoch",
         "_captured",
+        "_charged",
         "_choice",
         "_connection",
         "_first_byte_ns",
@@ -52,6 +54,7 @@ class Incoming:
         "_progress_ns",
         "_repeated",
         "_started_at",
+        "_stuck",
         "_unsent",
         "arm",
         "client",
@@ -98,6 +101,10 @@ class Incoming:
         self._repeated = False
         self._gathers = False
         """Waits for the whole body before it takes a connection."""
+        self._charged = 0
+        """Bytes that are accounted for; those of them that the model server does not read are also
+        in ``_stuck``."""
+        self._stuck = 0
         self._blocked_ns = 0
         """How long the client could not send because of us; plus the present if that lasts, below
         0 then."""
@@ -139,6 +146,46 @@ class Incoming:
         if chunked is None:
             return self.head.length <= limit
         return chunked.size <= limit and chunked.framed <= _FRAMED * limit
+
+    def _keep_body(self, must: bool = False) -> bool:
+        """Account for the part of the body that has arrived and is kept, with its framing; False
+        when there is no room for it, unless it ``must`` be kept. This may end the exchange."""
+        size = self._received()
+        if self._body_chunked is not None and self._captured is not None:
+            size += self.request_size
+        if size <= SMALL:
+            return True
+        memory = self.runtime.memory
+        more = size - self._charged
+        if must:
+            self._charged = size
+            memory.force(more)
+            return True
+        if not memory.take(more):
+            return self.finished
+        if self.finished:
+            # Its own client was the slowest.
+            memory.give(more)
+        else:
+            self._charged = size
+        return True
+
+    def _keep_copy(self) -> None:
+        """The body was sent: from now on it is a copy, for the record and mirrored requests."""
+        memory = self.runtime.memory
+        memory.give(self._charged)
+        self._charged = 0
+        if self._captured is not None:
+            if memory.copy(self.request_size):
+                self._charged = self.request_size
+            else:
+                self._captured = None
+                memory.dropped += 1
+
+    def _give_back(self) -> None:
+        """Nothing is kept any longer."""
+        self.runtime.memory.give(self._charged)
+        self._charged = self._stuck = 0
 
     def _block(self) -> None:
         """The client cannot send from now on, and that is not its fault."""

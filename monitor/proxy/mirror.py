@@ -17,6 +17,7 @@ from time import monotonic, monotonic_ns, time
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker, success_of
 from understudy.monitor.proxy.head import ResponseHead
+from understudy.monitor.proxy.memory import SMALL, Memory
 from understudy.monitor.proxy.protocols import MirrorRuntime, MirrorSource
 from understudy.monitor.proxy.resolver import Resolver
 from understudy.monitor.proxy.turns import Turns, merge
@@ -38,10 +39,12 @@ class Mirror:
         stats: SharedStats,
         loop: asyncio.AbstractEventLoop,
         turns: Turns,
+        memory: Memory,
         resolver: Resolver,
     ) -> None:
         self.challenger = challenger
-        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop, turns, resolver)
+        self.arm = Arm(index, challenger.upstream, "mirror", stats, loop, turns, memory, resolver)
+        self.memory = memory
         self.words = stats.words
         self.breaker = Breaker(challenger.breaker)
         name = challenger.upstream.name
@@ -64,14 +67,15 @@ class Mirror:
         stats.hold(self)
 
     def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
-        """Mirror a finished request if it is sampled; ``body`` is None if it never arrived whole.
+        """Mirror a finished request if it is sampled; ``body`` is None if it was not kept.
 
-        Such a request cannot be sent: it ends as cancelled.
+        Such a request cannot be sent: it never arrived whole, or there was no memory for it.
         """
         if not self._samples(exchange):
             return
         if body is None:
-            self._skip(exchange, record.CANCELLED)
+            whole = exchange.request_complete
+            self._skip(exchange, record.QUEUE_FULL if whole else record.CANCELLED)
             return
         epoch = self._admit(exchange, len(body))
         if not epoch:
@@ -109,6 +113,7 @@ class Mirror:
         if (
             len(self.arm.pool.waiting) >= challenger.queue_requests
             or self.held_bytes + size > challenger.queue_bytes
+            or (size > SMALL and not self.memory.fits(size))
         ):
             self._skip(exchange, record.QUEUE_FULL)
             return 0
@@ -231,6 +236,7 @@ class MirroredRequest:
         """``_held`` is what counts for the limit of the queue: the whole body, or what of a
         streamed one was not passed to the kernel when last looked at."""
         mirror.held_bytes += len(body)
+        mirror.memory.used += len(body)
         self._request_id = exchange.request_id
         self._proxy_id = exchange.proxy_id
         self._trace_id = exchange.trace_id
@@ -276,7 +282,10 @@ class MirroredRequest:
             connection.write(data)
             self._look()
         mirror = self._mirror
-        if self._held and mirror.held_bytes > mirror.challenger.queue_bytes:
+        if self._held and (
+            mirror.held_bytes > mirror.challenger.queue_bytes
+            or (self._held > SMALL and not mirror.memory.fits(0))
+        ):
             self._finish(record.FELL_BEHIND)
 
     def end(self, size: int) -> None:
@@ -287,6 +296,7 @@ class MirroredRequest:
 
     def _hold(self, size: int) -> None:
         self._mirror.held_bytes += size - self._held
+        self._mirror.memory.used += size - self._held
         self._held = size
 
     def _look(self) -> None:
@@ -419,12 +429,13 @@ class MirroredRequest:
         captured: list[bytes] | None = None
         if connection is not None:
             response_size = connection.response_size
+            captured = connection.take_capture()
             if outcome in record.ANSWERED:
-                captured = connection.capture
                 assert self._answered is not None
                 reusable = self._answered.keep_alive and self.complete
                 mirror.arm.pool.release(connection, reusable)
             else:
+                captured = None
                 connection.abort()
         else:
             mirror.arm.pool.withdraw(self)

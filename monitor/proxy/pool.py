@@ -19,6 +19,7 @@ from typing import Protocol
 
 from understudy.monitor.proxy.descriptors import none_left
 from understudy.monitor.proxy.endpoints import Endpoint, Endpoints
+from understudy.monitor.proxy.memory import Memory
 from understudy.monitor.proxy.resolver import Address, Addresses, Resolver
 from understudy.monitor.proxy.tls import LOOK_SECONDS, client_tls
 from understudy.monitor.proxy.turns import Turns
@@ -80,8 +81,8 @@ class Events(Protocol):
 class Pool:
     """A pool of connections to one model server.
 
-    ``turns`` is the budget of work that its connections share. Raises OSError or ssl.SSLError when
-    the server's TLS files cannot be used.
+    ``turns`` is the budget of work that its connections share, ``memory`` that of bytes. Raises
+    OSError or ssl.SSLError when the server's TLS files cannot be used.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class Pool:
         upstream: Upstream,
         loop: asyncio.AbstractEventLoop,
         turns: Turns,
+        memory: Memory,
         resolver: Resolver,
         events: Events,
     ) -> None:
         self.upstream = upstream
         self.turns = turns
+        self.memory = memory
         self.refused: Callable[[str], None] = events.refused
         self.open: set[UpstreamConnection] = set()
         self.waiting: deque[Sink] = deque()

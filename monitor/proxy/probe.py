@@ -66,6 +66,7 @@ class ProbeExchange(Exchange):
             return
         self.finished = True
         self.runtime.active.discard(self)
+        self._give_back()
         connection, self._connection = self._connection, None
         if connection is not None:
             answered = self._answered

@@ -100,6 +100,7 @@ class MirrorSource(Protocol):
     request_id: bytes
     proxy_id: int
     request_size: int
+    request_complete: bool
     started_ns: int
     trace_id: bytes
 

@@ -8,6 +8,7 @@ from random import Random
 
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.handoff import HandOff
+from understudy.monitor.proxy.memory import Memory
 from understudy.monitor.proxy.mirror import Mirror
 from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.resolver import Resolver
@@ -57,11 +58,16 @@ class Runtime:
             before.mirror_turns if before is not None else Turns(loop, _MIRROR_UNITS, _MIRROR_PAUSE)
         )
         self.resolver: Resolver = before.resolver if before is not None else Resolver(loop)
+        memory = before.memory if before is not None else Memory(plan.limits.memory_bytes)
+        memory.limit = plan.limits.memory_bytes
+        self.memory: Memory = memory
         self.champion: Arm
         if before is not None and before.plan.champion == plan.champion:
             self.champion = before.champion
         else:
-            self.champion = Arm(0, plan.champion, "primary", stats, loop, self.turns, self.resolver)
+            self.champion = Arm(
+                0, plan.champion, "primary", stats, loop, self.turns, memory, self.resolver
+            )
         mirrors = (
             {(m.challenger, m.arm.index): m for m in before.mirrors}
             if before is not None and before.plan.sample_salt == plan.sample_salt
@@ -70,7 +76,9 @@ class Runtime:
         salt = plan.sample_salt.encode()[:64]
         self.mirrors: list[Mirror] = [
             mirrors.get((challenger, index))
-            or Mirror(index, challenger, salt, stats, loop, self.mirror_turns, self.resolver)
+            or Mirror(
+                index, challenger, salt, stats, loop, self.mirror_turns, memory, self.resolver
+            )
             for index, challenger in enumerate(plan.challengers, start=1)
         ]
         serving = before.serving if before is not None else {}
@@ -82,7 +90,9 @@ class Runtime:
                 continue
             old = serving.get(index)
             if old is None or (old.arm.upstream, old.settings) != (upstream, challenger.breaker):
-                arm = Arm(index, upstream, "primary", stats, loop, self.turns, self.resolver)
+                arm = Arm(
+                    index, upstream, "primary", stats, loop, self.turns, memory, self.resolver
+                )
                 old = Serving(arm, challenger.breaker, stats)
             self.serving[index] = old
         routers = [Router(split, plan.arms, stats) for split in plan.splits]

@@ -20,6 +20,7 @@ from understudy.monitor.proxy.head import (
     ResponseHead,
     parse_response,
 )
+from understudy.monitor.proxy.memory import SMALL, Memory
 from understudy.monitor.proxy.sockets import unread
 from understudy.monitor.proxy.turns import PIECES, PacedConnection, Turns, merge
 from understudy.monitor.routing.plan import Upstream
@@ -28,6 +29,8 @@ HEAD_LIMIT = 64 * 1024
 """Largest response head in bytes; model servers stay far below."""
 SALVAGED = 256 * 1024
 """Most bytes in the socket that are read from a connection that broke while we were sending."""
+WRITE_MARK = 16 * 1024
+"""Bytes that a model server has not read when no more is read for it from the client."""
 FINISH_SECONDS = 5.0
 """How long sending the last bytes of a tunnel may take."""
 
@@ -74,6 +77,10 @@ class Owner(Protocol):
         """The budget of work that its connections share."""
 
     @property
+    def memory(self) -> Memory:
+        """The memory for copies of responses."""
+
+    @property
     def refused(self) -> Callable[[str], None]:
         """Called with the reason why a response was refused."""
 
@@ -86,6 +93,7 @@ class UpstreamConnection(PacedConnection):
 
     __slots__ = (
         "_buffer",
+        "_charged",
         "_chunked",
         "_interim",
         "_interim_bytes",
@@ -127,6 +135,8 @@ class UpstreamConnection(PacedConnection):
         self.tunnel = False
         self.choked = False
         self._buffer = b""
+        self._charged = 0
+        """Bytes of the capture that are accounted for."""
         self._chunked: Chunked | None = None
         self._remaining = 0
         self._to_head = False
@@ -165,9 +175,18 @@ class UpstreamConnection(PacedConnection):
         assert self.transport is not None
         self.transport.write(data)
 
+    def take_capture(self) -> list[bytes] | None:
+        """The captured body, once; None if it was not captured."""
+        capture, self.capture = self.capture, None
+        if self._charged:
+            self.pool.memory.give(self._charged)
+            self._charged = 0
+        return capture
+
     def abort(self) -> None:
         """Abort the exchange in flight; the connection cannot be reused."""
         self.sink = None
+        self.take_capture()
         self._held.clear()
         if self.transport is not None:
             self.transport.abort()
@@ -191,6 +210,7 @@ class UpstreamConnection(PacedConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
         self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(WRITE_MARK)
 
     def eof_received(self) -> None:
         sink = self.sink
@@ -224,6 +244,7 @@ class UpstreamConnection(PacedConnection):
                 sink.on_body(b"", True)
             else:
                 sink.on_lost(self._lost())
+        self.take_capture()
         self.pool.forget(self)
 
     def pause_writing(self) -> None:
@@ -342,12 +363,9 @@ class UpstreamConnection(PacedConnection):
             pieces: list[bytes] | None = [] if self.decode or self.capture is not None else None
             consumed = chunked.feed(data, pieces, PIECES)
             self.response_size = chunked.size
-            if pieces is not None and self.capture is not None:
-                if chunked.size > self.capture_limit:
-                    self.capture = None
-                else:
-                    self.capture += pieces
-                    merge(self.capture)
+            if pieces is not None and self.capture is not None and self._may_copy():
+                self.capture += pieces
+                merge(self.capture)
             done = chunked.done
             if done and (consumed < len(data) or self._held):
                 self._spoil()
@@ -372,17 +390,28 @@ class UpstreamConnection(PacedConnection):
                 size = remaining
             self._remaining = remaining - size
         self.response_size += size
-        if self.capture is not None and data:
-            if self.response_size > self.capture_limit:
-                self.capture = None
-            else:
-                self.capture.append(data)
+        if self.capture is not None and data and self._may_copy():
+            self.capture.append(data)
         if remaining == size:
             return data, True
         self._spend(size)
         if self.capture is not None:
             merge(self.capture)
         return data, False
+
+    def _may_copy(self) -> bool:
+        """Whether the response so far may be captured; otherwise none of it is any longer."""
+        size = self.response_size
+        if size <= self.capture_limit:
+            if size <= SMALL:
+                return True
+            more = size - self._charged
+            if self.pool.memory.copy(more):
+                self._charged = size
+                return True
+            self.pool.memory.dropped += 1
+        self.take_capture()
+        return False
 
     def _spoil(self) -> None:
         """The upstream sent bytes beyond its response: do not reuse the connection."""

@@ -99,6 +99,10 @@ class Worker:
         self._short = self._stats.gauge("descriptors_short")
         self._short_since = -inf
         self._missed = self._misses()
+        self._memory = [
+            self._stats.gauge(name) for name in ("connection_memory", "connection_memory_limit")
+        ]
+        self._payloads_dropped = self._stats.counter("payloads_dropped")
         self._room = 0
         """Most descriptors of client connections."""
         self._limit = 0
@@ -304,6 +308,12 @@ class Worker:
             words[self._short] = 0
             log.info("there are file descriptors again")
 
+    def _publish_memory(self) -> None:
+        memory, words = self.runtime.memory, self._stats.words
+        words[self._memory[0]], words[self._memory[1]] = max(0, memory.used), memory.limit
+        words[self._payloads_dropped] += memory.dropped
+        memory.dropped = 0
+
     def _tick(self) -> None:
         """Check limits periodically, for all requests at once: a timer for each request would cost
         more than the request's own bookkeeping.
@@ -334,6 +344,7 @@ class Worker:
             self._watch_descriptors(now)
             if self._tls is not None and now - self._looked_at >= LOOK_SECONDS:
                 self._look_at_certificate(self._tls, now)
+            self._publish_memory()
             for client in tuple(self.clients):
                 client.expire(now, self.runtime)
 

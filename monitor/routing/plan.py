@@ -160,7 +160,7 @@ class Limits:
     body_rate: int = 1024
     keepalive_timeout: float = 75.0
     drain_timeout: float = 20.0
-    buffer_bytes: int = 64 * 1024
+    memory_bytes: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

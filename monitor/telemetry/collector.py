@@ -185,10 +185,14 @@ class PlaneCollector(Collector):
             outcome = dict(have).get("outcome", "")
             if outcome in NOT_SENT:
                 mirror[outcome] = mirror.get(outcome, 0) + value
+        dropped += [
+            (["payload", "memory"], value)
+            for value in snapshot.counters_named("payloads_dropped").values()
+        ]
         dropped += [(["mirror", reason], value) for reason, value in mirror.items()]
         yield counter(
             "dropped",
-            "Records and mirrored requests dropped, by reason.",
+            "Records, payloads of records and mirrored requests dropped, by reason.",
             ("stage", "reason"),
             dropped,
         )
@@ -253,6 +257,14 @@ class PlaneCollector(Collector):
             (),
             [([], snapshot.gauge("connections_limit"))],
         )
+        for name, text in (
+            (
+                "connection_memory",
+                "Bodies, responses and copies kept for connections.",
+            ),
+            ("connection_memory_limit", "limits.memory of all workers."),
+        ):
+            yield gauge(f"{name}_bytes", text, (), [([], snapshot.gauge(name))])
         yield gauge(
             "mirror_queue_requests",
             "Mirrored requests for a challenger, waiting or in flight.",

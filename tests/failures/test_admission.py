@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import resource
@@ -115,3 +116,32 @@ def test_descriptors_that_are_missing_are_reported_until_there_are_some(tmp_path
         assert sum(answer.startswith(b"HTTP/1.1 ") for answer in answers) > len(ours) // 2
         eventually(lambda: ready(world).status_code == 200, seconds=40.0)
         load.were_served_unless_idle()
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def test_slow_clients_share_a_budget_of_memory(tmp_path: Path) -> None:
+    """300 clients that send 250 kB each and no more: 75 MB, of which the worker keeps 8 MiB."""
+    head = f"POST {PATH} HTTP/1.1\r\nHost: here\r\nContent-Length: 250001\r\n\r\n"
+    with World(tmp_path, workers=1, limits={"memory": "8MiB"}) as world, ExitStack() as stack:
+        load = Load(world.service.url, clients=3)
+        load.answered(100)
+        worker = world.pid("understudy.monitor.proxy.worker")
+        before = resident(worker)
+        for _ in range(300):
+            client = stack.enter_context(socket.create_connection(address(world.service.url)))
+            client.settimeout(patient(20))
+            # One that was cut off meanwhile need not take the rest.
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                client.sendall(head.encode() + bytes(250_000))
+        eventually(
+            lambda: world.total("understudy_rejected_requests_total", reason="slow_client") > 50
+        )
+        load.answered(100)
+        assert set(load.stop()) == {"200"}
+        assert resident(worker) - before < 32 << 20
+        assert world.total("understudy_connection_memory_limit_bytes") == 8 << 20

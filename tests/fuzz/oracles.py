@@ -58,7 +58,10 @@ class Wire:
         self.reading = True
 
     def get_write_buffer_size(self) -> int:
-        return int(self.choked)
+        return 5000 * self.choked
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
 
     def flow(self, choked: bool) -> None:
         """Let the peer read, or not."""

@@ -85,7 +85,7 @@ class Bench:
             champion,
             (Model("m", "1", "auto", (inputs.INFER.decode(),)),),
             (Challenger(replace(other, max_connections=256, max_waiting=1024)),),
-            limits=Limits(head_bytes=2048, target_bytes=512, buffer_bytes=4096),
+            limits=Limits(head_bytes=2048, target_bytes=512, memory_bytes=1 << 20),
             capture=Capture(1024),
         )
         dividing = replace(

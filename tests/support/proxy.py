@@ -215,7 +215,8 @@ class Sidecar:
             if client.transport is not None:
                 total += client.transport.get_write_buffer_size()
             if client.exchange is not None:
-                total += sum(map(len, client.exchange._unsent or ()))
+                kept = client.exchange._captured if client.exchange._gathers else None
+                total += sum(map(len, client.exchange._unsent or kept or ()))
         runtime = self.worker.runtime
         others = (*runtime.mirrors, *runtime.serving.values())
         for arm in (runtime.champion, *(other.arm for other in others)):

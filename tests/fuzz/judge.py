@@ -22,7 +22,7 @@ from understudy.monitor.records import record
 LENIENT = ("Duplicate Content-Length", "Data after `Connection: close`")
 """Why llhttp refuses answers that we take on purpose: a length that is said twice alike is sent on
 once (RFC 9110, 8.6), and an interim answer that announces the close is not the last."""
-CUT_SHORT = (record.TIMEOUT, record.UPSTREAM_RESET, record.REJECTED)
+CUT_SHORT = (record.TIMEOUT, record.UPSTREAM_RESET, record.GARBAGE, record.REJECTED)
 
 
 _H11_LACKS = "Only Transfer-Encoding: chunked is supported"
@@ -67,7 +67,7 @@ def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> list[Any
     at = 0
     for number, (exchange, outcome, answered) in enumerate(client.finished):
         last = number == len(client.finished) - 1
-        if outcome == record.CANCELLED or exchange.tunnel:
+        if outcome in (record.CANCELLED, record.INCOMPLETE) or exchange.tunnel:
             if not last or client.rejected:
                 raise Failure("a request was begun after the end")
             return [*gist, "tunnel"] if exchange.tunnel else gist
@@ -83,7 +83,7 @@ def judge(client: Client, answers: dict[Any, bytearray], wild: bool) -> list[Any
             raise Failure(f"an answer without an end is not the last: {data!r}")
         if not exchange.request_complete and (not last or client.rejected):
             raise Failure("the rest of a request that was answered early was taken for another")
-        if outcome <= record.SERVER_ERROR:
+        if outcome in record.ANSWERED:
             _compare(exchange, answered, answer, answers, wild)
         # Who expects a 100 is not waited for: whether the unit is seen depends on what has come.
         choice = exchange._choice if exchange not in client.expecting else None

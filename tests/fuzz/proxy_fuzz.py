@@ -44,6 +44,7 @@ from tests.fuzz.judge import CUT_SHORT, Client, Server, judge
 from tests.fuzz.oracles import Failure
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy import incoming, upstream
+from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.client import ClientConnection
 from understudy.monitor.proxy.endpoints import Endpoint
 from understudy.monitor.proxy.exchange import Exchange
@@ -138,12 +139,12 @@ class Bench:
                 bench._client(exchange.client).expecting.add(exchange)
             return begin(exchange, data)
 
-        def finished(exchange: Exchange, outcome: int, status: int) -> None:
+        def finished(exchange: Exchange, outcome: int, status: int, waited_ns: int = 0) -> None:
             if not exchange.finished:
                 bench._client(exchange.client).finished.append(
                     (exchange, outcome, exchange._answered)
                 )
-            finish(exchange, outcome, status)
+            finish(exchange, outcome, status, waited_ns)
 
         def rejected(connection: ClientConnection, error: HttpError) -> None:
             if connection.transport is not None and not connection.transport.is_closing():
@@ -239,6 +240,9 @@ class Bench:
         await asyncio.sleep(0)
         for timed in tuple(self.worker.active):
             timed.check(1 << 62)  # copies
+        # A copy that ended with its client may have been waiting for a connection.
+        while any(arm.pool._connecting for arm in self._arms()):
+            await asyncio.sleep(0)
         for server in self.servers:
             server.wire.close()
         await asyncio.sleep(0)
@@ -334,9 +338,12 @@ class Bench:
                 identifier = sink.request_id
             else:
                 assert isinstance(sink, MirroredRequest)
-                if chunked or (size and length is None) or target != sink._target:
+                unframed = size and length is None and not chunked
+                if (chunked and not sink.streams) or unframed or target != sink._target:
                     raise Failure(f"a copy is framed badly: {data!r}")
-                if size != sink._request_size or fields[b"x-understudy-mirror"] != b"other":
+                # A streamed one learns its size when all of it was passed on.
+                differs = sink.complete and size != sink.request_size
+                if differs or fields[b"x-understudy-mirror"] != b"other":
                     raise Failure(f"a copy differs: {data!r}")
                 identifier = sink._request_id
             if fields.get(b"x-request-id") != identifier:
@@ -389,11 +396,12 @@ class Bench:
 
     def _look_for_hangs(self) -> None:
         for server in self.servers:
-            if server.connection.sink is None or server.wire.closing:
+            sink = server.connection.sink
+            if sink is None or server.wire.closing:
                 continue
             if server.parts and not server.wire.reading:
                 raise Failure("the upstream is no longer read")
-            if isinstance(server.connection.sink, MirroredRequest) and server.oracle.open:
+            if isinstance(sink, MirroredRequest) and sink.complete and server.oracle.open:
                 raise Failure("a copy was sent that has no end")
         for client in self.clients:
             connection, wire = client.connection, client.wire
@@ -413,6 +421,11 @@ class Bench:
                 if server is not None and not self.wild:
                     raise Failure("a request was answered and goes on")
 
+    def _arms(self) -> list[Arm]:
+        runtime = self.worker.runtime
+        others = (*runtime.mirrors, *runtime.serving.values())
+        return [runtime.champion, *(other.arm for other in others)]
+
     def _look_at_the_end(self) -> None:
         if self.problems:
             raise Failure("; ".join(self.problems))
@@ -420,9 +433,7 @@ class Bench:
             if exchange.request_complete:
                 raise Failure(text)
         worker = self.worker
-        runtime = worker.runtime
-        copied = [mirror.arm for mirror in runtime.mirrors]
-        for arm in (runtime.champion, *copied, *(s.arm for s in runtime.serving.values())):
+        for arm in self._arms():
             if worker._stats.words[arm.in_flight]:
                 raise Failure(f"requests of {arm.upstream.name} are still in flight")
             if arm.pool.open or arm.pool.idle or arm.pool.waiting:

@@ -162,4 +162,6 @@ def _without_trailing_tabs(sent: bytes) -> bytes:
     llhttp takes it for one in most fields, and for a part of the coding in Transfer-Encoding.
     """
     head, end, body = sent.partition(b"\r\n\r\n")
+    if head[9:10] == b"1":  # an interim answer: the next head follows
+        body = _without_trailing_tabs(body)
     return b"\r\n".join(line.rstrip(b" \t") for line in head.split(b"\r\n")) + end + body

@@ -13,6 +13,7 @@ import pytest
 from tests.support.patience import eventually
 from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded
 from understudy.monitor.records import frames
+from understudy.monitor.records.record import FIXED_OFFSETS
 from understudy.monitor.stats.shared import observe
 
 
@@ -178,7 +179,7 @@ def test_a_bad_record_does_not_stop_its_batch(plane: PlaneProcess) -> None:
     cut_off[7] ^= 0xFF  # another arm: an index that nobody has
     worker.batch(1, [ROW, encoded(b"no json", b"{}"), bytes(cut_off), encoded(), ROW])
     damaged = bytearray(ROW)
-    damaged[62] ^= 0x01  # a length no longer fits
+    damaged[FIXED_OFFSETS["proxy_id"] + 8] ^= 0x01  # the first length: it no longer fits
     worker.batch(2, [ROW, bytes(damaged), ROW])
     worker.batch(3, [b"\xff" * 30])
     worker.batch(4, [ROW])

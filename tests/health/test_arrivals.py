@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.health.test_readable import GOOD, Service
+from tests.support.read_service import GOOD, Service
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Head, LabelBlock
 from understudy.monitor.evidence.partition import Partition

@@ -79,9 +79,12 @@ _PROCESSES = Row(
         ),
         third(
             "Memory",
-            "Resident memory, by process. It should be flat.",
+            "Resident memory, by process: it should be flat. And what workers keep for connections, "
+            "with its limit.",
             "bytes",
             Query(f"sum by (process) ({named('process_resident_memory_bytes')})", "{{process}}"),
+            Query(f"sum({named('connection_memory_bytes')})", "for connections"),
+            Query(f"sum({named('connection_memory_limit_bytes')})", "for connections, at most"),
             empty="not running",
         ),
         third(
@@ -209,18 +212,28 @@ _CONNECTIONS = Row(
         ),
         third(
             "Pools",
-            "Connections to model servers, and requests that wait for one.",
+            "Connections to model servers, requests that wait for one, and their addresses.",
             "none",
             Query(f"sum by (arm, state) ({named('pool_connections')})", "{{arm}}: {{state}}"),
+            Query(
+                f"max by (arm, state) ({named('upstream_addresses')})",
+                "{{arm}}: addresses {{state}}",
+            ),
             empty="no connections",
         ),
         third(
             "Connecting to model servers",
-            "Connections opened, failed attempts, and requests retried on a new one, per second.",
+            "Per second: connections opened, failed attempts, requests retried on a new one, names "
+            "looked up, changed certificates, and requests whose credentials were removed.",
             "ops",
             Query(rate("upstream_connects_total", by="arm"), "{{arm}}: made"),
             Query(rate("upstream_connect_failures_total", by="arm"), "{{arm}}: failed"),
             Query(rate("retries_total", by="arm"), "{{arm}}: again"),
+            Query(
+                rate("upstream_lookups_total", by="arm, outcome"), "{{arm}}: look-up {{outcome}}"
+            ),
+            Query(rate("certificate_changes_total", by="arm"), "{{arm}}: certificates"),
+            Query(rate("credentials_removed_total", by="arm"), "{{arm}}: credentials removed"),
             empty="no connections",
         ),
         states(

@@ -223,9 +223,10 @@ _RIGHT = Row(
         third(
             "Labels",
             "Labels per second by outcome: joined with their prediction, too late, or for "
-            "an unknown request.",
+            "an unknown request. And predictions whose request id was used before: they get none.",
             "ops",
             Query(rate("feedback_total", by="outcome"), "{{outcome}}"),
+            Query(rate("feedback_repeated_ids_total", by="arm"), "{{arm}}: repeated ids"),
             empty="no labels",
         ),
         third(

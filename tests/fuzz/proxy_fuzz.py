@@ -227,6 +227,7 @@ class Bench:
                 self._disturb(calm)
             # Some may have more to parse than one turn allows.
             moved = moved or any(end.connection._waits for end in (*self.clients, *self.servers))
+            moved = moved or any(arm.pool._connecting for arm in self._arms())
             await asyncio.sleep(0)
             idle = 0 if moved or turn == _WILD_ROUNDS else idle + 1
             if idle > 6 and (calm or not self.wild):

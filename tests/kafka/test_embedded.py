@@ -40,7 +40,7 @@ def _encoded(item: Item) -> bytes:
     _, parts = record.encode(
         0, one.arm, one.status, one.role, one.outcome, one.started, one.duration_ns, 0, 0, 0, 0,
         one.request_id, b"", one.unit, b"/v2/models/delays/infer", kind, kind, request, response,
-        one.assigned,
+        one.assigned, one.proxy_id,
     )  # fmt: skip
     return b"".join(parts)
 

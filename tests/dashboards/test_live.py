@@ -60,11 +60,7 @@ EMPTY: dict[tuple[str, str, str], str] = {
     for query in queries
 }
 EMPTY["understudy-experiments", "No answer yet", "A"] = "every assigned request was answered"
-for query, why in (
-    ("D", "model servers are at IP addresses"),
-    ("E", "there is no TLS"),
-    ("F", "clients send no credentials"),
-):
+for query, why in (("D", "model servers are at IP addresses"), ("E", "there is no TLS")):
     EMPTY["understudy-internals", "Connecting to model servers", query] = why
 EMPTY["understudy-internals", "Refused requests and responses", "B"] = "every response is valid"
 EMPTY["understudy-latency", "Length of the last cold start", "A"] = "no model server comes back"

@@ -299,7 +299,7 @@ class _Answer:
         self._size = 0
 
     def _count(self, size: int) -> None:
-        """Raises _BodyRefused when there is no room for the answer, which has not begun."""
+        """Raises _BodyRefused when the answer exceeds the limit before it has begun."""
         bodies = self._bodies
         full = bodies.answers + size > bodies.limits.answers_bytes
         if self._start is not None and size > PIECE_BYTES and full:

@@ -65,8 +65,8 @@ class Censored:
 
     ``outcome``, ``seconds`` and ``fate`` have one entry per record. ``seconds`` is the time on the
     model server, without the wait for one of our connections. An answer that came after the limit
-    is a time-out, and one that says that there was an error is a server error, whatever its status;
-    of a request of a client, whose own slowness may be the reason, the fate says so.
+    is a time-out, and one that contains an error is a server error, whatever its status. A late
+    answer to a client's request is marked in its fate, since a slow client may be the cause.
     """
 
     def __init__(self, block: BlockColumns, limits: TimeLimits) -> None:

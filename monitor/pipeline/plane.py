@@ -244,7 +244,7 @@ class EvaluationPlane:
         return [*service.warnings, *paths, *unread, *self.faults(snapshot)]
 
     def _unmatched_paths(self, snapshot: Snapshot) -> list[str]:
-        """What is said if all requests with a body went to paths of no model."""
+        """The warning when all requests with a body went to paths of no model."""
         bodies = {"other": 0, "": 0}
         for labels, size in snapshot.counters_named("request_bytes").items():
             of = dict(labels)

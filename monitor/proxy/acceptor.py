@@ -1,8 +1,8 @@
 """Accepts the connections of clients, and counts them from that moment.
 
-The event loop's own server would do it in fewer lines. But it closes connections without a word
-when there is no descriptor left, and it does not tell of those whose TLS handshake has not ended:
-a thousand of these would count nowhere.
+The event loop's own server would do it in fewer lines. But it closes connections silently when the
+process runs out of descriptors, and does not report those whose TLS handshake has not ended: a
+thousand of these would not be counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Owner(Host, Protocol):
     """The interface of the worker that the acceptor uses."""
 
     def arrived(self, client: ClientConnection, handshake: bool) -> bool:
-        """A connection was accepted. False when there is no room for it, not even for a 503."""
+        """A connection was accepted. False when the limit is reached, even for a 503."""
 
     def failed(self, client: ClientConnection) -> None:
         """A connection that has arrived ended before it could be used."""

@@ -40,5 +40,5 @@ def for_clients(most: int, upstreams: int) -> int:
 
 
 def none_left(error: OSError) -> bool:
-    """Whether ``error`` says that there is no descriptor, or no memory for a socket."""
+    """Whether the process ran out of descriptors, or the kernel of memory for sockets."""
     return error.errno in _NONE_LEFT

@@ -214,8 +214,8 @@ class Exchange(Incoming):
         return 2 * (pool.busy + len(pool.waiting)) >= self.arm.upstream.max_connections
 
     def _wait_with_body(self) -> None:
-        """Account for a body that waits for a connection. It is refused if there is no room and it
-        waits for one of those that there may be; not if one is being opened."""
+        """Account for a body that waits for a connection. When the budget is used up, it is refused
+        if it waits for a busy connection, not if one is being opened for it."""
         if not self._keep_body(must=self.queue_ns >= 0):
             self.client.worker.rejected("memory")
             self._fail(record.OVERLOAD)

@@ -129,18 +129,7 @@ class Pool:
     def take(self) -> UpstreamConnection | None:
         """A usable idle connection, or None."""
         idle = self._only
-        if idle is None:
-            return self._take_spread()
-        while idle:
-            connection = idle.pop()
-            transport = connection.transport
-            if transport is None or transport.is_closing():
-                continue
-            if monotonic() > connection.usable_until:
-                _discard(transport)
-                continue
-            return connection
-        return None
+        return self._take_spread() if idle is None else _usable(idle)
 
     def _take_spread(self) -> UpstreamConnection | None:
         """The same if there are several addresses.

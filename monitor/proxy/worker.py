@@ -216,7 +216,7 @@ class Worker:
     # Called by the acceptor ---------------------------------------------------------------------
 
     def arrived(self, client: Connection, handshake: bool) -> bool:
-        """A connection was accepted. False when there is no room for it, not even for a 503, which
+        """A connection was accepted. False when the limit is reached, even for a 503, which
         would need the handshake first."""
         words = self._stats.words
         words[self._accepted] += 1

@@ -145,3 +145,5 @@ def test_slow_clients_share_a_budget_of_memory(tmp_path: Path) -> None:
         assert set(load.stop()) == {"200"}
         assert resident(worker) - before < 32 << 20
         assert world.total("understudy_connection_memory_limit_bytes") == 8 << 20
+        # Bytes on their way to a model server are counted, and not refused: a read of each body.
+        assert world.total("understudy_connection_memory_bytes") <= 16 << 20

@@ -46,7 +46,8 @@ test-all: $(READY) ## Everything: builds Helm, an API server, Sloth and model se
 	@$(MAKE) --no-print-directory test ALL=1
 
 check: $(READY) ## The tests alone (ARGS='-k name' to choose, COVER=1 for coverage)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(ALL),--all) $(if $(COVER),--cov --cov-report=term) $(ARGS)
+	$(BIN)/python -m pytest --cache-clear -n 3 --dist loadfile --no-loadscope-reorder $(if $(ALL),--all) $(if $(COVER),--cov --cov-report=term) $(ARGS) \
+	  || $(BIN)/python -m tools.again $$?
 
 bench: $(READY) ## Benchmarks against peers (NAME=proxy for one, QUICK=1 for a short form)
 	$(BIN)/python -m benchmarks $(NAME) $(if $(QUICK),--quick) $(ARGS)

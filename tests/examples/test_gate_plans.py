@@ -44,8 +44,9 @@ def run(folder: Path, name: str, url: str, shorter: dict[str, dict[str, Any]]) -
     said = CliRunner().invoke(main, ["gate", "--target", url, "--plan", str(folder / "gate.yaml"),
                                      "--json-file", str(data)])  # fmt: skip
     found: dict[str, Any] = json.loads(data.read_text())
-    # A machine that is busy with other tests may keep the generator from being in time.
-    assert said.exit_code == 0 or "send lag" in said.output, said.output
+    # A machine that is busy with other tests can leave a stage without a verdict: the generator was
+    # late, or too many answers were late for so few requests.
+    assert said.exit_code == 0 or "INCONCLUSIVE" in said.output, said.output
     return {stage["name"]: stage for stage in found["stages"]}
 
 

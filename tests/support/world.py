@@ -227,7 +227,10 @@ class World:
             left = records["sent"] - records["lost"] - records["evaluated"] if embedded else 0
             return found if idle and records["pending"] == left == 0 else None
 
-        found: dict[str, Any] = eventually(check)
+        try:
+            found: dict[str, Any] = eventually(check)
+        except AssertionError as error:
+            raise AssertionError(f"not settled: {self.status()}") from error
         records = found["records"]
         assert records["eligible"] == records["sent"] + sum(records["dropped"].values())
         return found

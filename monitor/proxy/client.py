@@ -15,7 +15,7 @@ from understudy.monitor.proxy.host import Host
 from understudy.monitor.proxy.memory import SMALL
 from understudy.monitor.proxy.protocols import Answered
 from understudy.monitor.proxy.runtime import Runtime
-from understudy.monitor.proxy.sockets import unacknowledged
+from understudy.monitor.proxy.sockets import receive_little, unacknowledged
 from understudy.monitor.proxy.turns import PacedConnection
 
 _REASONS = {
@@ -443,6 +443,8 @@ class ClientConnection(PacedConnection):
             transport.close()
             return
         self.lingering = True
+        self._turns = self.worker.runtime.refused_turns
+        receive_little(transport)
         self.since = monotonic()
         self.resume()
         transport.write_eof()

@@ -20,10 +20,13 @@ from understudy.monitor.stats.shared import SharedStats
 
 _UNITS = 256
 _MIRROR_UNITS = 256
-"""Work in a turn of the event loop for clients and their responses, and for mirrored responses,
-where one unit is about a microsecond: what a request waits for at most, beside other requests."""
-_MIRROR_PAUSE = 0.001
-"""Seconds between turns of mirrored responses, so that they leave most of the time to clients."""
+_REFUSED_UNITS = 64
+"""Work in a turn of the event loop for clients and their responses, for mirrored responses, and for
+what clients still send after they were refused, where one unit is about a microsecond: what a
+request waits for at most, beside other requests."""
+_PAUSE = 0.001
+"""Seconds between turns of mirrored responses, and of what clients send after they were refused, so
+that they leave most of the time to clients."""
 
 
 class Runtime:
@@ -55,7 +58,10 @@ class Runtime:
         self.routes = Routes(plan, stats)
         self.turns: Turns = before.turns if before is not None else Turns(loop, _UNITS)
         self.mirror_turns: Turns = (
-            before.mirror_turns if before is not None else Turns(loop, _MIRROR_UNITS, _MIRROR_PAUSE)
+            before.mirror_turns if before is not None else Turns(loop, _MIRROR_UNITS, _PAUSE)
+        )
+        self.refused_turns: Turns = (
+            before.refused_turns if before is not None else Turns(loop, _REFUSED_UNITS, _PAUSE)
         )
         self.resolver: Resolver = before.resolver if before is not None else Resolver(loop)
         memory = before.memory if before is not None else Memory(plan.limits.memory_bytes)

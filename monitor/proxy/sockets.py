@@ -4,12 +4,15 @@ were received and not read."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 from array import array
 from fcntl import ioctl
 from termios import TIOCOUTQ
 
 _READ_SIZE = 64 * 1024
+_LEAST_RECEIVE_BUFFER = 16 * 1024
 
 
 def unacknowledged(transport: asyncio.Transport) -> int:
@@ -20,6 +23,15 @@ def unacknowledged(transport: asyncio.Transport) -> int:
     except (AttributeError, OSError, ValueError):
         return 0
     return count[0]
+
+
+def receive_little(transport: asyncio.Transport) -> None:
+    """Let the kernel keep only a few KiB of what the peer still sends: by default it keeps several
+    MiB for each connection that is read slowly."""
+    with contextlib.suppress(AttributeError, OSError):
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, _LEAST_RECEIVE_BUFFER
+        )
 
 
 def unread(transport: asyncio.Transport, limit: int) -> bytes:

@@ -87,7 +87,7 @@ class PacedConnection(asyncio.Protocol):
     """A connection that stops reading for either of two reasons: the receiver of its bytes is not
     writable (``read_paused``), or it has had its share of the turn."""
 
-    __slots__ = ("_held", "_turns", "_waits", "read_paused", "transport")
+    __slots__ = ("_cost", "_held", "_turns", "_waits", "read_paused", "transport")
 
     def __init__(self, turns: Turns) -> None:
         self.transport: asyncio.Transport | None = None
@@ -96,6 +96,8 @@ class PacedConnection(asyncio.Protocol):
         self._held: list[bytes] = []
         """Bytes that were read and not parsed, in blocks; the first one is last."""
         self._waits = False
+        self._cost = READ_UNITS
+        """Units of work of the last read: what the next one is expected to cost."""
 
     def pause(self) -> None:
         """Stop reading for now: the receiver is not writable."""
@@ -117,7 +119,9 @@ class PacedConnection(asyncio.Protocol):
         while held and not self._waits and not self.read_paused:
             self.data_received(held.pop())
         if not self._waits and not self.read_paused:
-            self._turns.spend(READ_UNITS)
+            # What a read costs is known when it is done, and each of many connections may read
+            # 256 KiB: few of them go on in a turn.
+            self._turns.spend(self._cost)
             self._continue()
 
     def _continue(self) -> None:
@@ -139,7 +143,8 @@ class PacedConnection(asyncio.Protocol):
 
     def _spend(self, size: int, pieces: int = 0) -> None:
         """Account for ``size`` bytes in ``pieces``; wait for another turn if that was too much."""
-        if self._turns.spend(READ_UNITS + pieces + (size >> _BYTES_SHIFT)):
+        self._cost = READ_UNITS + pieces + (size >> _BYTES_SHIFT)
+        if self._turns.spend(self._cost):
             self._wait()
 
     def _wait(self) -> None:

@@ -46,6 +46,9 @@ _FLUSH_PATIENCE = 5.0
 _HANDSHAKE_SECONDS = 0.05
 _LATE_SECONDS = 0.1
 """A periodic check that comes later than this follows a pause of this process."""
+_LINGERING = 256
+"""Most clients that may still send after they were refused. Those beyond are reset at once, and may
+miss the response: what each sends takes time and memory of the kernel's."""
 _LOOK_SECONDS = 0.1
 """Least time between two searches for idle clients, which look at all of them."""
 _SHORT_SECONDS = 15.0
@@ -258,7 +261,8 @@ class Worker:
 
     def linger(self) -> bool:
         """Whether one more client may linger to read its response; their number is limited."""
-        if self.lingering >= self._limit or len(self.clients) >= self._room:
+        most = min(self._limit, _LINGERING)
+        if self.lingering >= most or len(self.clients) >= self._room:
             return False
         self.lingering += 1
         return True

@@ -14,7 +14,7 @@ from tests.support.proxy import OK, Server, get, plan_for, post, read_message, s
 from tests.support.proxy_mirror import challenger, outcomes
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.framing import OVERHEAD_LIMIT, Chunked
-from understudy.monitor.proxy.turns import PIECES, Turns, merge
+from understudy.monitor.proxy.turns import PIECES, PacedConnection, Turns, merge
 
 CHUNKED_OK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 INTERIM = b"HTTP/1.1 103 Early Hints\r\n\r\n"
@@ -130,6 +130,43 @@ async def test_waiting_connections_are_served_in_turn() -> None:
         await asyncio.sleep(0)
     assert light.served > 10
     assert abs(light.served - heavy.served) <= 1
+
+
+class Reading(asyncio.Transport):
+    """A transport that counts how often its connection goes on reading."""
+
+    resumed = 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        self.resumed += 1
+
+
+class Large(PacedConnection):
+    """A connection of which each read has 256 KiB."""
+
+    def data_received(self, data: bytes) -> None:
+        self._spend(len(data))
+
+
+@pytest.mark.anyio
+async def test_few_connections_with_large_reads_go_on_in_one_turn() -> None:
+    """Each of them reads before it can be told to wait, so that all together would take a turn of
+    many times its budget."""
+    turns = Turns(asyncio.get_running_loop(), 256)
+    connections = [Large(turns) for _ in range(20)]
+    for connection in connections:
+        connection.transport = Reading()
+        for _ in range(3):
+            connection.data_received(b"x" * (256 << 10))
+    resumed = 0
+    for _ in range(10):
+        await asyncio.sleep(0)
+        before, resumed = resumed, sum(c.transport.resumed for c in connections)  # type: ignore[union-attr]
+        assert resumed - before <= 2
+    assert resumed >= 5
 
 
 @pytest.mark.anyio

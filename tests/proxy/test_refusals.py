@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from tests.support.proxy import OK, Server, Sidecar, get, plan_for, post, read_message, sidecar
 from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy import worker
+from understudy.monitor.proxy.client import ClientConnection
 from understudy.monitor.proxy.head import parse_request, parse_response
 from understudy.monitor.proxy.memory import SMALL
 
@@ -148,6 +151,40 @@ async def test_rejected_clients_do_not_cause_further_rejections() -> None:
         served[0][1].close()
         await side.until(lambda: len(side.worker.clients) - side.worker.lingering == 2)
         assert (await side.ask(get())).status == 200
+
+
+@pytest.mark.anyio
+async def test_the_kernel_keeps_little_of_what_refused_clients_still_send() -> None:
+    """Hundreds of clients that send without end would fill the memory that all TCP connections of
+    the machine share."""
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        reader, writer = await side.connect()
+        writer.write(b"\r\n" * 1000)
+        assert (await read_message(reader)).status == 400
+        (client,) = side.worker.clients
+        assert client.lingering
+        assert isinstance(client, ClientConnection)
+        assert client.transport is not None
+        kernel = client.transport.get_extra_info("socket")
+        assert kernel.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 64 << 10
+        # What arrives is not read at the speed of other clients.
+        assert client._turns is side.worker.runtime.refused_turns
+        writer.close()
+
+
+@pytest.mark.anyio
+async def test_few_refused_clients_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_LINGERING", 2)
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port)) as side:
+        clients = [await side.connect() for _ in range(5)]
+        for _, writer in clients:
+            writer.write(b"\r\n" * 1000)
+        await side.until(lambda: len(side.worker.clients) == 2)
+        assert side.worker.lingering == 2
+        for _, writer in clients:
+            writer.close()
 
 
 @pytest.mark.parametrize("end", [b"", b"\x00", b"\r", b"x\x7f"], ids=["valid", "NUL", "CR", "DEL"])

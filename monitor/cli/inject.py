@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,51 +33,44 @@ def inject() -> None:
 
 
 @inject.command("file")
-@click.argument("manifest", type=FILE)
+@click.argument("manifest", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @_SIDECAR
+@click.option("--require", is_flag=True, help="Print nothing and exit 1 if no pod has the sidecar.")
 @json_option
-def file(manifest: Path, sidecar_path: Path, as_json: bool) -> None:
-    """Print MANIFEST with the sidecar in its pods and templates of pods.
+def file(manifest: Path, sidecar_path: Path, require: bool, as_json: bool) -> None:
+    """Print MANIFEST with the sidecar in its pods and pod templates.
 
-    Exits 2 if a pod asks for the sidecar and cannot get it.
+    MANIFEST is a file of one or more objects, also of kind List, or - for standard input: in a
+    pipe, and as a post-renderer of Helm. Objects that do not change are printed as they are. What
+    happened to each pod is printed on standard error. Exits 2 if a pod requests the sidecar and
+    cannot get it.
 
     \b
-    Example:
+    Examples:
       understudy inject file deployment.yaml --sidecar sidecar.yaml | kubectl apply -f -
+      kustomize build | understudy inject file - --sidecar sidecar.yaml | kubectl apply -f -
     """
-    import yaml
-
-    from understudy.monitor.inject.pod import InjectionRefused, asks, load_sidecar
-    from understudy.monitor.inject.pod import inject as into
+    from understudy.monitor.inject.manifests import inject_manifests
+    from understudy.monitor.inject.pod import load_sidecar
 
     sidecar = load_sidecar(sidecar_path)
+    source = "stdin" if str(manifest) == "-" else str(manifest)
     try:
-        objects = [one for one in yaml.safe_load_all(manifest.read_text("utf-8")) if one]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(str(manifest), [("", f"cannot be read: {error}")]) from error
-    for index, one in enumerate(objects):
-        try:
-            holder, key = _place(objects, index)
-            if isinstance(holder[key], dict) and asks(holder[key]):
-                holder[key] = into(holder[key], sidecar)
-        except InjectionRefused as error:
-            name = one.get("metadata", {}).get("name", "")
-            raise ConfigError(str(manifest), [(f"{one.get('kind')} {name}", str(error))]) from error
+        raw = sys.stdin.buffer.read() if source == "stdin" else manifest.read_bytes()
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(source, [("", f"cannot be read: {error}")]) from error
+    outcome = inject_manifests(text, sidecar, source)
+    for note in outcome.notes:
+        echo(note, err=True)
+    echo(f"{outcome.injected} injected, {outcome.present} had the sidecar", err=True)
+    if require and not outcome.injected + outcome.present:
+        echo("no pod has the sidecar: nothing is printed (--require)", err=True)
+        sys.exit(1)
     if as_json:
-        echo(json.dumps(objects))
+        echo(json.dumps(outcome.objects))
     else:
-        echo_lines(yaml.safe_dump_all(objects, sort_keys=False), end="")
-
-
-def _place(objects: list[Any], index: int) -> tuple[Any, Any]:
-    """The parents of the pods or pod templates in an object, each with the key."""
-    one = objects[index]
-    spec = one.get("spec") if isinstance(one, dict) else None
-    if isinstance(spec, dict) and one.get("kind") == "CronJob":
-        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
-    if isinstance(spec, dict) and "template" in spec:
-        return spec, "template"
-    return (objects, index) if isinstance(one, dict) and one.get("kind") == "Pod" else ([None], 0)
+        echo_lines(outcome.text, end="")
 
 
 @inject.command("serve")

@@ -4,7 +4,7 @@ A pod requests it by annotations:
 
 * ``understudy/inject: "true"``;
 * ``understudy/config``: the ConfigMap that holds its ``understudy.yaml``;
-* ``understudy/container``: the model server's container, where it is not the first;
+* ``understudy/container``: the model server's container, where it cannot be told (see `_model`);
 * ``understudy/token-secret``: a Secret with the token of the control API, under ``token``;
 * ``understudy/port``: the name of a port of the model server that the sidecar takes over, so that
   Services with this target port route through the sidecar (Kubernetes 1.33 and later).
@@ -13,10 +13,11 @@ A pod requests it by annotations:
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -31,6 +32,16 @@ TOKEN = "UNDERSTUDY_TOKEN"  # noqa: S105  # the name of a variable
 NAME, VOLUME = "understudy", "understudy-config"
 DEFAULT_GRACE = 30
 """Kubernetes' default of a pod's grace period, in seconds."""
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+"""The container that kubectl takes by default; meshes set it to the application's."""
+PROXIES = frozenset(
+    {
+        *("istio-proxy", "linkerd-proxy", "envoy", "envoy-sidecar", "consul-dataplane"),
+        *("kuma-sidecar", "osm-envoy", "queue-proxy", "daprd", "vault-agent", "oauth2-proxy"),
+        *("cloud-sql-proxy", "cloudsql-proxy", "kube-rbac-proxy", "fluent-bit", "filebeat"),
+    }
+)
+"""Containers that stand beside an application, by the names under which they are added to pods."""
 
 
 class InjectionRefused(UnderstudyError):
@@ -49,6 +60,8 @@ class Sidecar:
     grace: int
     pull_secrets: list[dict[str, str]] = field(default_factory=list)
     """Names of the pull secrets of its image, in the pod's namespace."""
+    model_port: int | None = None
+    """The port on which the chart expects the model server."""
 
     @property
     def ports(self) -> set[int]:
@@ -84,17 +97,43 @@ def load_sidecar(path: Path) -> Sidecar:
         result["lifecycle"],
         result["terminationGracePeriodSeconds"],
         result.get("imagePullSecrets") or [],
+        result.get("modelPort"),
     )
 
 
-def asks(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod, or pod template, requests the sidecar and does not have it."""
-    annotations = pod.get("metadata", {}).get("annotations") or {}
+class NotInjected(NamedTuple):
+    """Why a pod does not get the sidecar."""
+
+    text: str
+    present: bool = False
+    """Whether it has the sidecar already."""
+
+
+class Injected(NamedTuple):
+    """A pod with the sidecar."""
+
+    pod: dict[str, Any]
+    model: str
+    """The name of the model server's container."""
+    warnings: tuple[str, ...]
+
+
+def not_injected(pod: Mapping[str, Any]) -> NotInjected | None:
+    """Why a pod, or pod template, does not get the sidecar; None if it requests it."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    if INJECT not in annotations:
+        return NotInjected(f"no annotation {INJECT}")
+    value = annotations[INJECT]
+    if value != "true":
+        hint = "" if value == "false" else '; write "true", in quotes'
+        return NotInjected(f"{INJECT} is {json.dumps(value)}{hint}")
     containers = pod.get("spec", {}).get("initContainers") or []
-    return annotations.get(INJECT) == "true" and all(one.get("name") != NAME for one in containers)
+    if any(one.get("name") == NAME for one in containers):
+        return NotInjected("has the sidecar already", present=True)
+    return None
 
 
-def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
+def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> Injected:
     """A copy of ``pod`` with the sidecar. Raises InjectionRefused."""
     new: dict[str, Any] = copy.deepcopy(dict(pod))
     metadata, spec = new["metadata"], new["spec"]
@@ -109,7 +148,10 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
             "the pod has shareProcessNamespace, and the sidecar is told to stop as process 1 of its"
             " own container: its requests would end with the model server's"
         )
-    model = _model(spec, annotations.get(CONTAINER))
+    everyone = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in everyone):
+        raise InjectionRefused("every container needs a name")
+    model = _model(spec, annotations, sidecar.model_port)
     _free(spec, sidecar)
     containers = copy.deepcopy(sidecar.containers)
     for container in containers:
@@ -122,7 +164,14 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
     secrets = spec.get("imagePullSecrets") or []
     if more := [one for one in sidecar.pull_secrets if one not in secrets]:
         spec["imagePullSecrets"] = [*secrets, *more]
-    if not (model.get("lifecycle") or {}).get("preStop"):
+    warnings: tuple[str, ...] = ()
+    if kept := (model.get("lifecycle") or {}).get("preStop"):
+        warnings = (
+            f"the container {model['name']!r} keeps its own preStop {json.dumps(kept)}; the model"
+            " server has to serve for as long as the sidecar drains, which is what"
+            f" {json.dumps(sidecar.lifecycle.get('preStop'))} does",
+        )
+    else:
         model["lifecycle"] = {**(model.get("lifecycle") or {}), **copy.deepcopy(sidecar.lifecycle)}
     grace = spec.get("terminationGracePeriodSeconds")
     spec["terminationGracePeriodSeconds"] = max(
@@ -130,17 +179,41 @@ def inject(pod: Mapping[str, Any], sidecar: Sidecar) -> dict[str, Any]:
     )
     metadata["annotations"] = {**annotations, STATUS: "injected"}
     metadata["labels"] = {**(metadata.get("labels") or {}), LABEL: "injected"}
-    return new
+    return Injected(new, model["name"], warnings)
 
 
-def _model(spec: dict[str, Any], name: str | None) -> dict[str, Any]:
-    containers: list[dict[str, Any]] = spec["containers"]
-    if name is None:
-        return containers[0]
-    for container in containers:
-        if container["name"] == name:
+def _model(
+    spec: dict[str, Any], annotations: Mapping[str, str], port: int | None
+) -> dict[str, Any]:
+    """The model server's container: whatever stands first in the pod, never a mesh's proxy.
+
+    It is the container that is named by ``understudy/container``; or that has the port named by
+    ``understudy/port``, or the model server's port of the chart; or that kubectl takes by default;
+    or else the first one that is not a known proxy.
+    """
+    containers: list[dict[str, Any]] = spec.get("containers") or []
+    if (name := annotations.get(CONTAINER)) is not None:
+        for container in containers:
+            if container["name"] == name:
+                return container
+        raise InjectionRefused(f"{CONTAINER}: the pod has no container {name!r}")
+    candidates = [one for one in containers if one["name"] not in PROXIES]
+    wanted = {"name": annotations.get(PORT), "containerPort": port}
+    for key, value in wanted.items():
+        for container in candidates:
+            ports = container.get("ports") or []
+            if value is not None and any(one.get(key) == value for one in ports):
+                return container
+    for container in candidates:
+        if container["name"] == annotations.get(DEFAULT_CONTAINER):
             return container
-    raise InjectionRefused(f"{CONTAINER}: the pod has no container {name!r}")
+    if not candidates:
+        names = ", ".join(one["name"] for one in containers) or "none"
+        raise InjectionRefused(
+            f"none of the pod's containers ({names}) looks like a model server: name it in the"
+            f" annotation {CONTAINER}"
+        )
+    return candidates[0]
 
 
 def _free(spec: dict[str, Any], sidecar: Sidecar) -> None:

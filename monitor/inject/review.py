@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from understudy.monitor.inject.pod import InjectionRefused, Sidecar, asks, inject
+from understudy.monitor.inject.pod import InjectionRefused, Sidecar, inject, not_injected
 
 
 class BadReview(ValueError):
@@ -35,11 +35,14 @@ def answer(review: Any, sidecar: Sidecar) -> dict[str, Any]:
         if review["kind"] != "AdmissionReview" or pod["kind"] != "Pod":
             raise BadReview("not a review of a pod")
         response: dict[str, Any] = {"uid": uid, "allowed": True}
-        if asks(pod):
+        if not_injected(pod) is None:
             try:
-                patch = patch_between(pod, inject(pod, sidecar))
+                result = inject(pod, sidecar)
+                patch = patch_between(pod, result.pod)
                 encoded = base64.b64encode(json.dumps(patch).encode()).decode()
                 response |= {"patchType": "JSONPatch", "patch": encoded}
+                if result.warnings:
+                    response["warnings"] = [f"understudy: {one}" for one in result.warnings]
             except InjectionRefused as error:
                 status = {"code": 422, "reason": "Invalid", "message": f"understudy: {error}"}
                 response |= {"allowed": False, "status": status}

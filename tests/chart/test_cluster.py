@@ -321,6 +321,7 @@ def test_notes_warn_of_replicas_that_decide_for_themselves(cluster: ApiServer) -
     assert "WARNING" not in notes(alone + "networkPolicy: {restrictEgress: false}")
     assert "model.external" in notes("model: {external: 'http://m'}")
     assert "http://demo-understudy.notes.svc:80" in notes(MODEL)
+    assert "allows scraping of port 9090 from\n- namespaceSelector: {}" in notes(MODEL)
 
 
 def test_a_chart_of_ones_own(cluster: ApiServer, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from tests.support.chart import (
@@ -105,6 +108,62 @@ def test_every_pod_has_one_network_policy(case: str) -> None:
         assert events <= set(notes.get("helm.sh/hook", "").split(",")), name
         if events:
             assert int(notes["helm.sh/hook-weight"]) < int(marks["helm.sh/hook-weight"])
+
+
+def test_scraping_is_allowed_from_where_prometheus_is(tmp_path: Path) -> None:
+    """In whatever namespace: its pods are found by the label of its Operator and its charts."""
+
+    def control(values: str) -> list[dict[str, Any]]:
+        policy = named(render(values), "NetworkPolicy", "demo-understudy")["spec"]
+        (rule,) = [one for one in policy["ingress"] if one["ports"][0]["port"] == 9090]
+        peers: list[dict[str, Any]] = rule["from"]
+        return peers
+
+    (scrapers,) = [one for one in control(MODEL) if one.get("namespaceSelector") == {}]
+    (expression,) = scrapers["podSelector"]["matchExpressions"]
+    assert expression["key"] == "app.kubernetes.io/name"
+    assert {"prometheus", "vmagent", "alloy"} <= set(expression["values"])
+    mine = {"ipBlock": {"cidr": "10.7.0.0/16"}}
+    other = MODEL + f"networkPolicy: {{scrapers: [{json.dumps(mine)}], control: []}}"
+    assert control(other)[1:] == [mine]
+    assert len(control(MODEL + "networkPolicy: {scrapers: [], control: []}")) == 1, "itself"
+
+    # Helm prints the notes only with a cluster: here they are rendered as a manifest.
+    chart = tmp_path / "understudy"
+    shutil.copytree(CHART, chart)
+    notes = (chart / "templates" / "NOTES.txt").read_text()
+    (chart / "templates" / "notes.yaml").write_text(
+        '{{- define "notes" }}' + notes + "{{- end }}\n"
+        'kind: Notes\nmetadata: {name: notes}\ntext: {{ include "notes" . | toJson }}\n'
+    )
+    for values, said in ((MODEL, "vmagent"), (other, "cidr: 10.7.0.0/16")):
+        text = named(render(values, chart=chart), "Notes", "notes")["text"]
+        _, _, allowed = text.partition("allows scraping of port 9090 from\n")
+        assert said in allowed
+        assert "set networkPolicy.scrapers" in allowed
+
+
+@pytest.mark.parametrize("override", ["", "fullnameOverride", "namespace"])
+def test_two_long_names_never_collide(override: str) -> None:
+    """Releases of one namespace, and the injector's cluster-wide webhook of two namespaces."""
+    long = "recommendations-of-the-night-shop-in-europe-"
+    found: list[set[tuple[str, str]]] = []
+    for end in ("a", "b"):
+        values = MODEL + "injector: {enabled: true}\npodMonitor: {enabled: true}\n"
+        release, options = f"{long}{end}", {}
+        if override == "fullnameOverride":
+            values += f"fullnameOverride: {long}{end}\n"
+            release = f"r{end}"
+        elif override == "namespace":
+            release, options = "demo", {"namespace": f"{long}{end}"}
+        manifests = render(values, name=release, **options)
+        if override == "namespace":
+            manifests = of_kind(manifests, "MutatingWebhookConfiguration")
+        names = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+        assert all(len(name) <= 63 for _, name in names)
+        found.append(names)
+    assert found[0], override
+    assert not found[0] & found[1]
 
 
 def test_hooks_may_connect_to_what_the_upgrade_allows() -> None:

@@ -156,11 +156,15 @@ def helm(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @cache
 def render(
-    case: str, version: str = NEWEST, chart: Path = CHART, name: str = "demo"
+    case: str,
+    version: str = NEWEST,
+    chart: Path = CHART,
+    name: str = "demo",
+    namespace: str = "serving",
 ) -> list[dict[str, Any]]:
     """The manifests of a case."""
     done = helm(
-        *("template", name, str(chart), "--namespace", "serving", "--kube-version", version),
+        *("template", name, str(chart), "--namespace", namespace, "--kube-version", version),
         *("--values", "-"),
         input=CASES.get(case, case),
     )

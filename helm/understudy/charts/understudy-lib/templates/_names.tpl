@@ -11,17 +11,29 @@ chart, all of them in the chart understudy itself.
 {{- default "understudy" $own.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
+{{/*
+A name that fits: (dict "name" N "limit" 40). A longer one ends with a hash of the whole, so that two
+names with the same beginning stay different.
+*/}}
+{{- define "understudy-lib.fitted" -}}
+{{- if le (len .name) (int .limit) -}}
+{{- .name -}}
+{{- else -}}
+{{- printf "%s-%s" (.name | trunc (sub (int .limit) 9 | int) | trimSuffix "-") (sha256sum .name | trunc 8) -}}
+{{- end -}}
+{{- end }}
+
 {{/* At most 40 characters, so that suffixes fit into the 63 of a label. */}}
 {{- define "understudy-lib.fullname" -}}
 {{- $own := default .Values .Values.understudy -}}
 {{- $name := include "understudy-lib.name" . -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
 {{- if $own.fullnameOverride -}}
-{{- $own.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $full = $own.fullnameOverride -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
+{{- include "understudy-lib.fitted" (dict "name" $full "limit" 40) -}}
 {{- end }}
 
 {{- define "understudy-lib.image" -}}

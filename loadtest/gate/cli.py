@@ -40,6 +40,11 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
     show_envvar=True,
     help="Grafana in which to annotate the stages.",
 )
+@click.option(
+    "--no-verdict",
+    is_flag=True,
+    help="Show results without a verdict; objectives are not judged.",
+)
 @click.option("--check", "only_check", is_flag=True, help="Check the plan without sending load.")
 @click.pass_context
 def gate(
@@ -52,17 +57,20 @@ def gate(
     as_json: bool,
     own: bool,
     grafana: str | None,
+    no_verdict: bool,
     only_check: bool,
 ) -> None:
     """Load test a model server, inject faults, and decide if it is ready for production.
 
-    Exit code 0: passed. 1: failed. 2: inconclusive, for example because of too few requests, a
-    late load generator, or an unreachable target.
+    Exit code 0: passed. 1: failed. 2: no verdict: inconclusive, for example because of too few
+    requests or a late load generator, or not measured, for example because nothing was asked of a
+    stage, no answer was good, or the target is unreachable.
 
     \b
     Examples:
       understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --html report.html
       understudy gate --target http://127.0.0.1:8080 --plan gate.yaml --check
+      understudy gate --target http://127.0.0.1:8080 --plan load.yaml --no-verdict
       understudy gate compare last.json now.json
       understudy gate fault pause-champion > pause.json
       understudy gate mesh pause-model.json -n serving -l app=model
@@ -86,7 +94,7 @@ def gate(
         show = SilentProgress() if as_json else Terminal()
         if grafana:
             show = AnnotatingProgress(show, grafana)
-        run = Gate(plan, url, str(plan_file), show, own)
+        run = Gate(plan, url, str(plan_file), show, own, not no_verdict)
     except LoadTestError as error:
         echo_lines(f"understudy: {error}", err=True)
         sys.exit(2)
@@ -272,9 +280,13 @@ def _print(result: Result, err: bool) -> None:
         echo(f"note: {note}", err=err)
     if result.broken:
         echo(f"ended early: {result.broken}", err=err)
+    elif result.why:
+        echo(result.why, err=err)
     words = {
         "passed": "PASSED: ready for production",
         "failed": "FAILED: not ready for production",
         "invalid": "INCONCLUSIVE: no verdict",
+        "not measured": "NOT MEASURED: no verdict",
+        "shown": "SHOWN: no verdict was asked for",
     }
     echo(words[result.verdict], err=err)

@@ -37,12 +37,22 @@ class GateContext:
     """The plan, checked against the target at ``url``.
 
     ``source`` is the name of the plan in reports; ``show`` receives the progress; ``own`` confirms
-    that a public address is yours. Raises PlanError for an invalid plan and TargetError for a
-    target that must not be loaded."""
+    that a public address is yours; without ``judged``, results are shown and no stage is judged.
+    Raises PlanError for an invalid plan and TargetError for a target that must not be loaded."""
 
     def __init__(
-        self, plan: Plan, url: str, source: str, show: Progress, own: bool = False
+        self,
+        plan: Plan,
+        url: str,
+        source: str,
+        show: Progress,
+        own: bool = False,
+        judged: bool = True,
     ) -> None:
+        if not judged:
+            stages = [stage.model_copy(update={"judged": False}) for stage in plan.stages]
+            plan = plan.model_copy(update={"stages": stages})
+        self.judged = judged
         self.plan = plan
         self.url = url
         self.source = source
@@ -105,6 +115,10 @@ class GateContext:
 S = TypeVar("S", bound=Part)
 
 
+def _asks(gate: GateContext, stage: Stage, settings: Part) -> str:
+    return ""
+
+
 def _nothing_to_check(gate: GateContext, stage: Stage, settings: Part) -> list[str]:
     return []
 
@@ -115,9 +129,12 @@ class StageKind(Generic[S]):
 
     ``settings`` is the model of its part of the plan. ``run`` runs one stage. ``check`` is called
     for all stages before any runs: it raises PlanError for what cannot be run, and returns notes
-    for the report, as that a stage is too short for a verdict.
+    for the report, as that a stage is too short for a verdict. ``lacks`` names what a stage needs
+    that asks nothing, so that it could only pass by accident; an empty text where it asks
+    something.
     """
 
     settings: type[S]
     run: Callable[[GateContext, Stage, S], StageResult]
     check: Callable[[GateContext, Stage, S], list[str]] = _nothing_to_check
+    lacks: Callable[[GateContext, Stage, S], str] = _asks

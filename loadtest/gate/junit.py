@@ -33,15 +33,15 @@ def to_xml(result: Result) -> str:
             if verdict == "failed":
                 failures += 1
                 ElementTree.SubElement(case, "failure", {"message": why})
-            elif verdict == "invalid":
+            elif verdict in ("invalid", "not measured"):
                 errors += 1
-                ElementTree.SubElement(case, "error", {"message": why})
+                ElementTree.SubElement(case, "error", {"message": why, "type": verdict})
         _output(suite, stage)
-    if result.broken:
+    if result.why:
         tests += 1
         errors += 1
         case = ElementTree.SubElement(suite, "testcase", {"name": "the gate", "classname": "gate"})
-        ElementTree.SubElement(case, "error", {"message": result.broken})
+        ElementTree.SubElement(case, "error", {"message": result.why, "type": result.verdict})
     for element in (root, suite):
         element.set("tests", str(tests))
         element.set("failures", str(failures))

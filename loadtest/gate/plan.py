@@ -78,6 +78,12 @@ class Objectives(Part):
         return self.errors
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is asked of the requests of a stage."""
+        parts = (self.percentiles() or None, self.most_errors(), self.first_byte_p95, self.rate)
+        return all(part is None for part in parts)
+
+    @property
     def tightest(self) -> float | None:
         """The smallest latency limit, in seconds."""
         return min(self.percentiles().values(), default=None)
@@ -194,7 +200,8 @@ class Stage(Part):
     name: str = Field(min_length=1, max_length=100)
     objectives: Objectives | None = None
     judged: bool = True
-    """Whether its verdict counts: False for a warm-up."""
+    """Whether its verdict counts: False for a warm-up. A stage that is judged must ask
+    something."""
     stop_on_fail: bool = False
     """Whether the stages after it are left out when it fails."""
 

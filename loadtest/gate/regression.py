@@ -76,7 +76,7 @@ def changes(
             changed.append(_failures(name, other["load"], stage["load"]))
         if "capacity" in stage and "capacity" in other:
             changed.append(_capacity(name, other["capacity"], stage["capacity"], margin))
-        if other["verdict"] == "passed" and stage["verdict"] in ("failed", "invalid"):
+        if other["verdict"] == "passed" and stage["verdict"] not in ("passed", "shown"):
             why = "; ".join(stage["why"])
             changed.append(Change(name, "verdict", None, None, None, None, "worse", why))
     changed += [

@@ -17,7 +17,8 @@ _WORDS = {
     "passed": "Passed: ready for production",
     "failed": "Failed: not ready for production",
     "invalid": "Inconclusive: no verdict",
-    "shown": "Shown",
+    "not measured": "Not measured: no verdict",
+    "shown": "Shown: no verdict was asked for",
 }
 _TIMES = ("p", "send lag", "recovers", "first", "alert")
 """Prefixes of criteria whose values are durations."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from understudy.loadtest.engine.outcome import Outcome
-from understudy.loadtest.gate.verdict import Criterion
+from understudy.loadtest.gate.verdict import Criterion, Verdict
 
-Verdict = Literal["passed", "failed", "invalid", "shown"]
-EXIT_CODES = {"passed": 0, "shown": 0, "failed": 1, "invalid": 2}
+EXIT_CODES: dict[Verdict, int] = {
+    "passed": 0, "shown": 0, "failed": 1, "invalid": 2, "not measured": 2
+}  # fmt: skip
 FORMAT = "understudy-gate"
+NOTHING_JUDGED = (
+    "no stage is judged, so nothing can pass: give a stage objectives, or add --no-verdict to only "
+    "show results"
+)
 
 
 @dataclass(slots=True)
@@ -64,18 +69,37 @@ class Result:
     notes: list[str] = field(default_factory=list)
     broken: str = ""
     """Why the gate ended early, or empty."""
+    judged: bool = True
+    """Whether a verdict was asked for; without one, results are only shown."""
 
     @property
     def verdict(self) -> Verdict:
-        """Failed if a stage failed; else invalid if a stage is invalid or the gate ended early."""
+        """Failed if a stage failed; passed if a stage passed and all the others passed or were
+        only shown. "not measured": a stage had no objective or no good answer, or no stage was
+        judged. Else invalid: a stage is, or the gate ended early."""
         verdicts = {stage.verdict for stage in self.stages}
         if "failed" in verdicts:
             return "failed"
-        return "invalid" if "invalid" in verdicts or self.broken or not verdicts else "passed"
+        if "not measured" in verdicts or not verdicts:
+            return "not measured"
+        if "invalid" in verdicts or self.broken:
+            return "invalid"
+        if "passed" in verdicts:
+            return "passed"
+        return "not measured" if self.judged else "shown"
+
+    @property
+    def why(self) -> str:
+        """Why the gate as a whole has no verdict, where no stage says it; else an empty text."""
+        if self.broken:
+            return self.broken
+        if self.verdict == "not measured" and {one.verdict for one in self.stages} <= {"shown"}:
+            return NOTHING_JUDGED
+        return ""
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 failed, 2 inconclusive."""
+        """0 passed (or shown, where no verdict was asked for), 1 failed, 2 no verdict."""
         return EXIT_CODES[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +111,7 @@ class Result:
             "plan": self.plan,
             "begun": self.begun,
             "verdict": self.verdict,
+            "why": self.why,
             "broken": self.broken,
             "notes": self.notes,
             "environment": self.environment,

@@ -15,20 +15,23 @@ from understudy.loadtest.gate.plan import Plan, Stage
 from understudy.loadtest.gate.result import Result, StageResult
 from understudy.loadtest.gate.stages.kinds import KINDS, check
 from understudy.loadtest.gate.target import reachable
+from understudy.loadtest.gate.verdict import nothing_good
 
 
 class Gate(GateContext):
     """Runs a plan against a target.
 
     ``plan`` is what :func:`load_plan` returns, ``url`` the target, ``source`` the name of the plan
-    in reports, ``show`` receives the progress; ``own`` confirms that a public address is yours.
-    Raises PlanError and TargetError for what cannot be run at all.
+    in reports, ``show`` receives the progress; ``own`` confirms that a public address is yours;
+    without ``judged``, results are shown and there is no verdict. Raises PlanError and TargetError
+    for what cannot be run at all, and PlanError for a plan that could only pass by accident.
 
     >>> from pathlib import Path
     >>> from understudy.loadtest.gate.plan_file import plan_of
     >>> from understudy.loadtest.gate.show import SilentProgress
     >>> plan = plan_of(
-    ...     {"version": 1, "payloads": {"template": {"instances": [[1.0]]}},
+    ...     {"version": 1, "objectives": {"p99": "50ms"},
+    ...      "payloads": {"template": {"instances": [[1.0]]}},
     ...      "stages": [{"name": "steady", "load": {"rate": 100, "seconds": 60}}]},
     ...     Path("."), "example")
     >>> gate = Gate(plan, "http://127.0.0.1:8080", "example", SilentProgress())
@@ -37,9 +40,15 @@ class Gate(GateContext):
     """
 
     def __init__(
-        self, plan: Plan, url: str, source: str, show: Progress, own: bool = False
+        self,
+        plan: Plan,
+        url: str,
+        source: str,
+        show: Progress,
+        own: bool = False,
+        judged: bool = True,
     ) -> None:
-        super().__init__(plan, url, source, show, own)
+        super().__init__(plan, url, source, show, own, judged)
         self._target_down = ""
         self.notes = check(self)
 
@@ -47,8 +56,9 @@ class Gate(GateContext):
         """Run all stages; errors are part of the result. ``keep`` receives the result so far after
         each stage."""
         result = Result(
-            self.url, self.source, time.time(), environment(self.plan.engine.seed, self.url)
-        )
+            self.url, self.source, time.time(), environment(self.plan.engine.seed, self.url),
+            judged=self.judged,
+        )  # fmt: skip
         if self.processes == 1 and cores() == 1:
             result.notes.append("one sending process, because few cores are available")
         result.notes += self.notes
@@ -69,7 +79,7 @@ class Gate(GateContext):
                 if self._target_down:
                     result.broken = self._target_down
                     break
-                if stage.stop_on_fail and results.verdict in ("failed", "invalid"):
+                if stage.stop_on_fail and results.verdict not in ("passed", "shown"):
                     left = [one.name for one in self.plan.stages[number + 1 :]]
                     if left:
                         result.notes.append(f"skipped after {stage.name}: {', '.join(left)}")
@@ -84,11 +94,14 @@ class Gate(GateContext):
         begun = time.monotonic()
         try:
             result = KINDS[stage.kind].run(self, stage, stage.settings)
+            unseen = nothing_good(result.outcome) if result.outcome is not None else ""
         except LoadTestError as error:
-            result = StageResult(stage.name, stage.kind, "invalid", [str(error)])
+            result, unseen = StageResult(stage.name, stage.kind, "not measured"), str(error)
         result.seconds = time.monotonic() - begun
+        if unseen:
+            result.verdict, result.why = "not measured", [unseen]
         self._check_target(stage, result)
-        if not stage.judged and result.outcome is not None and result.outcome.count:
+        if not stage.judged and not unseen:
             result.verdict, result.why = "shown", []
         return result
 
@@ -105,7 +118,8 @@ class Gate(GateContext):
             if outcome is not None and len(good):
                 when = f"after {float(outcome.due[good[-1]]):.1f} s of this stage"
             self._target_down = f"the target went down {when}: {error}"
-            if stage.kind != "chaos" or found.verdict == "passed":
-                # A chaos stage tests recovery, so its failure remains a failure.
+            # A chaos stage tests recovery, so its failure remains a failure.
+            kept = found.verdict == "not measured" or stage.kind == "chaos"
+            if not kept or found.verdict == "passed":
                 found.verdict = "invalid"
             found.why = [self._target_down, *found.why]

@@ -9,7 +9,10 @@ from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Stage
 from understudy.loadtest.gate.result import StageResult
 
-_STYLES = {"passed": "green", "failed": "red", "invalid": "yellow", "shown": "cyan"}
+_STYLES = {
+    "passed": "green", "failed": "red", "invalid": "yellow", "not measured": "yellow",
+    "shown": "cyan",
+}  # fmt: skip
 
 
 class SilentProgress:

@@ -10,12 +10,17 @@ import numpy as np
 
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Objectives
+from understudy.loadtest.payloads.checks import UNEXPECTED
 from understudy.loadtest.statistics.intervals import quantile, rate
-from understudy.loadtest.statistics.percentile import Percentile, Verdict, queries_needed
+from understudy.loadtest.statistics.percentile import Percentile, queries_needed
+from understudy.loadtest.statistics.percentile import Verdict as Decision
 
 LAG_SHARE = 0.05
 """Largest p99 of the engine's own lag, as a share of the tightest latency limit."""
 CriterionVerdict = Literal["passed", "failed", "invalid"]
+Verdict = Literal["passed", "failed", "invalid", "not measured", "shown"]
+"""Of a stage and of the gate. "invalid": the measurement decides nothing; "not measured": nothing
+was asked, or no good answer was seen; "shown": no verdict was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def missed_already(objectives: Objectives, outcome: Outcome) -> bool:
 
 def _decision(
     objectives: Objectives, outcome: Outcome, p: float, limit: float, part: slice
-) -> Verdict:
+) -> Decision:
     if not outcome.single:
         n, over = outcome.count, outcome.over(limit)
     else:
@@ -178,10 +183,24 @@ def _worst(outcome: Outcome) -> list[tuple[str, int]]:
     return sorted({**bad, **outcome.errors}.items(), key=lambda item: -item[1])[:3]
 
 
-def overall_verdict(criteria: list[Criterion]) -> CriterionVerdict:
-    """Failed if a criterion failed; else invalid if one is invalid; else passed."""
+def overall_verdict(criteria: list[Criterion]) -> Verdict:
+    """Failed if a criterion failed; else invalid if one is invalid; else passed. Without a
+    criterion, not measured."""
     verdicts = {one.verdict for one in criteria}
+    if not verdicts:
+        return "not measured"
     return "failed" if "failed" in verdicts else "invalid" if "invalid" in verdicts else "passed"
+
+
+def nothing_good(outcome: Outcome) -> str:
+    """Why ``outcome`` measures nothing of the model, or an empty text: it has no good answer. An
+    answer that was read, with a prediction other than the expected one, measures the model."""
+    if not outcome.count:
+        return "no request was sent"
+    if outcome.failed < outcome.count or UNEXPECTED in outcome.errors:
+        return ""
+    worst = ", ".join(f"{name}: {count:,}" for name, count in _worst(outcome))
+    return f"none of {outcome.count:,} answers was good: {worst}"
 
 
 def pass_or_fail(met: bool) -> CriterionVerdict:

@@ -10,6 +10,9 @@ from typing import Any
 
 from understudy.loadtest.errors import PlanError
 
+UNEXPECTED = "unexpected prediction"
+"""What is wrong with a response that was read, and has not the values that its payload expects."""
+
 
 @dataclass(slots=True)
 class Checks:
@@ -64,7 +67,7 @@ class Checks:
                 return "response violates the schema"
         for pointer, wanted in expected.items():
             if not alike(at(response, pointer), wanted, self.tolerance):
-                return "unexpected prediction"
+                return UNEXPECTED
         return ""
 
 

@@ -30,6 +30,7 @@ from tests.support.chart import (
     render,
 )
 from tests.support.chart_cases import each_case, selects
+from tests.support.gates import gate
 from tools.chart_reference import CHART, COPIES, LIBRARY, read
 from understudy import __version__
 from understudy.loadtest.gate.plan_file import load_plan
@@ -433,6 +434,42 @@ def test_the_secret_is_not_part_of_a_checksum() -> None:
 )  # fmt: skip
 def test_what_cannot_be_right_is_refused(values: str, said: str) -> None:
     assert said in refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ("{stages: [{name: s, load: {rate: 20, seconds: 3}}]}", "stages.s: would not be measured"),
+        ("{objectives: {alpha: 0.1}, stages: [{name: s, load: {rate: 20}}]}", "give it objectives"),
+        ("{objectives: {p99: 1s}, stages: [{name: s, objectives: {}, load: {rate: 20}}]}", "give it objectives"),
+        ("{objectives: {p99: 1s}, stages: [{name: s, load: {rate: 20}, judged: false}]}", "no stage is judged"),
+        ("{stages: [{name: s, objectives: {p99: 1s}, capacity: {start: 1, most: 9}}]}", "give it at_least"),
+        ("{objectives: {p99: 1s}, stages: [{name: s, load: {shape: until-break, rate: 1, to: 9}}]}", "give it at_least"),
+        ("{stages: [{name: s, cold_start: {command: [x]}}]}", "give it within"),
+        ("{stages: [{name: s, cold_start: {command: [x], within: 9s}}]}", ""),
+        ("{objectives: {p99: 1s, joules: 1}, stages: [{name: s, capacity: {start: 1, most: 9}}]}", ""),
+        ("{objectives: {preset: real-time}, stages: [{name: s, load: {rate: 20}}]}", ""),
+        ("{stages: [{name: w, load: {rate: 1}, judged: false}, {name: s, objectives: {first_byte_p95: 1s}, load: {rate: 20}}]}", ""),
+        ("{stages: [{name: s, loadgen: {scenario: Offline}}]}", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["gate", "test"])
+def test_the_chart_refuses_what_the_gate_refuses(
+    tmp_path: Path, value: str, plan: str, said: str
+) -> None:
+    """A plan that asks nothing could only pass by accident."""
+    (file := tmp_path / "gate.yaml").write_text(plan)
+    found = gate("--target", "http://127.0.0.1:1", "--plan", file, "--check")
+    values = f"{MODEL}{value}: {{enabled: true, plan: {plan}}}"
+    if said:
+        assert (found.exit_code, said in found.output) == (2, True), found.output
+        refused = refusal(values)
+        assert f"{value}.plan.stages" in refused
+        assert said in refused
+    else:
+        assert found.exit_code == 0, found.output
+        assert load_plan(tmp_path / "gate.yaml").stages[-1].name == "s"
+        assert named(render(values), "ConfigMap", f"demo-understudy-{value}")
 
 
 def test_old_clusters_are_refused() -> None:

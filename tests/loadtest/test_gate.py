@@ -268,7 +268,8 @@ def test_errors_of_plans_name_the_key(tmp_path: Path, text: str, said: str) -> N
 
 
 def test_public_and_unreachable_targets_are_refused(tmp_path: Path) -> None:
-    file = plan(tmp_path, "stages: [{name: a, load: {rate: 1, seconds: 1}}]")
+    text = "objectives: {errors: 0}\nstages: [{name: a, load: {rate: 1, seconds: 1}}]"
+    file = plan(tmp_path, text)
     public = gate("--target", "http://93.184.216.34", "--plan", file)
     assert (public.exit_code, "--i-own-this-target" in public.output) == (2, True)
     away = gate("--target", "http://127.0.0.1:1", "--plan", file)
@@ -288,7 +289,9 @@ def test_public_and_unreachable_targets_are_refused(tmp_path: Path) -> None:
 def test_an_unwritable_report_is_an_error(tmp_path: Path) -> None:
     file = plan(tmp_path, "stages: [{name: a, load: {rate: 50, seconds: 1}, judged: false}]")
     with Server() as server:
-        found = gate("--target", server.url, "--plan", file, "--html", "/dev/full/r.html")
+        found = gate(
+            "--target", server.url, "--plan", file, "--html", "/dev/full/r.html", "--no-verdict"
+        )
     assert (found.exit_code, "cannot be written" in found.output) == (2, True)
 
 
@@ -298,7 +301,7 @@ def test_a_real_full_disk_leaves_the_result_on_standard_output(tmp_path: Path) -
     full.mkdir()
     with Server() as server:
         words = [sys.executable, "-m", "understudy", "gate", "--target", server.url, "--plan", str(file),
-                 "--json-file", str(full / "r.json"), "--html", str(full / "r.html")]  # fmt: skip
+                 "--no-verdict", "--json-file", str(full / "r.json"), "--html", str(full / "r.html")]  # fmt: skip
         script = 'mount -t tmpfs -o size=64k none "$0" && dd if=/dev/zero of="$0"/x 2>/dev/null; exec "$@"'
         command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(full), *words]
         done = subprocess.run(
@@ -321,7 +324,7 @@ def test_results_survive_the_kill_of_the_gate(tmp_path: Path) -> None:
         """
         stages:
           - {name: first, load: {rate: 50, seconds: 1}, judged: false}
-          - {name: second, load: {rate: 50, seconds: 60}}
+          - {name: second, load: {rate: 50, seconds: 60}, objectives: {errors: 0}}
         """,
     )
     data = tmp_path / "r.json"

@@ -188,3 +188,42 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{/* Whether objectives of a plan ask something of requests: "true", or nothing. */}}
+{{- define "understudy.asks" -}}
+{{- range $name, $limit := default dict . -}}
+{{- if and (not (has $name (list "alpha" "rule" "joules"))) (not (kindIs "invalid" $limit)) -}}true{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A plan as YAML: (dict "name" "gate.plan" "plan" …). Refused if it could only pass by accident, as by the gate itself. */}}
+{{- define "understudy.plan" -}}
+{{- $name := .name -}}
+{{- $plan := .plan -}}
+{{- $judged := false -}}
+{{- range $stage := default list $plan.stages -}}
+{{- if ne (toString $stage.judged) "false" -}}
+{{- $judged = true -}}
+{{- $objectives := default dict (ternary $plan.objectives $stage.objectives (kindIs "invalid" $stage.objectives)) -}}
+{{- $lacks := "" -}}
+{{- if $stage.load -}}
+{{- if not (include "understudy.asks" $objectives) -}}
+{{- $lacks = "objectives, such as p99, errors or rate" -}}
+{{- else if and (eq (toString $stage.load.shape) "until-break") (not (hasKey $stage.load "at_least")) -}}
+{{- $lacks = "at_least" -}}
+{{- end -}}
+{{- else if and $stage.capacity (not (hasKey $stage.capacity "at_least")) (not (hasKey $objectives "joules")) -}}
+{{- $lacks = "at_least" -}}
+{{- else if and $stage.cold_start (not (hasKey $stage.cold_start "within")) -}}
+{{- $lacks = "within" -}}
+{{- end -}}
+{{- if $lacks -}}
+{{- fail (printf "%s.stages.%s: would not be measured, because nothing is asked of it: give it %s, or judged: false" $name (toString $stage.name) $lacks) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $judged -}}
+{{- fail (printf "%s.stages: no stage is judged, so nothing can pass: give a stage objectives" $name) -}}
+{{- end -}}
+{{- toYaml (merge (dict "version" 1) $plan) -}}
+{{- end }}

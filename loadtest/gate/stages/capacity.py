@@ -46,7 +46,8 @@ class CapacityStage(Part):
     """Of a probe at one rate, and longer where its percentile needs more requests."""
     precision: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     at_least: Rate | None = None
-    """Rate that must surely pass; without it the capacity is shown and not judged."""
+    """Rate that must surely pass; without it the capacity is shown, by a stage that is not
+    judged, or the energy is judged (`joules`)."""
     traffic: Rate | None = None
     """Requests per second for which replicas are counted."""
     headroom: Annotated[Share, Field(ge=0.0, lt=1.0)] = 0.3
@@ -155,7 +156,7 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
         result.criteria.append(
             Criterion("joules per prediction", most_joules, one.value, energy_verdict, one.note)
         )
-        if energy_verdict != "passed" and result.verdict != "failed":
+        if result.verdict == "shown" or (energy_verdict != "passed" and result.verdict == "passed"):
             result.verdict = energy_verdict
             result.why = reasons(result.criteria)
     return result
@@ -220,4 +221,9 @@ def _check(gate: GateContext, stage: Stage, wanted: CapacityStage) -> list[str]:
     return []
 
 
-CAPACITY = StageKind(CapacityStage, run_capacity, _check)
+def _lacks(gate: GateContext, stage: Stage, wanted: CapacityStage) -> str:
+    judged = wanted.at_least is not None or gate.objectives(stage).joules is not None
+    return "" if judged else "at_least"
+
+
+CAPACITY = StageKind(CapacityStage, run_capacity, _check, _lacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,6 +145,8 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
     during = max(one.requests, outcome.part(start, end).count)
     result.criteria = _criteria(settings, one, ran, start + outcome.begun, during, extra)
     result.verdict = overall_verdict(result.criteria)
+    if not result.criteria and _has_steady_state(experiment):
+        result.verdict = "passed"  # unless the steady state did not hold, below
     result.why = reasons(result.criteria)
     if ran.errors:
         result.verdict = "invalid" if result.verdict == "passed" else result.verdict
@@ -224,12 +227,29 @@ def _criteria(
     return criteria
 
 
+def _has_steady_state(experiment: Mapping[str, Any]) -> bool:
+    hypothesis = experiment.get("steady-state-hypothesis")
+    return bool(hypothesis and hypothesis.get("probes"))
+
+
+def _lacks(gate: GateContext, stage: Stage, wanted: ChaosStage) -> str:
+    budget = wanted.budget.burned_at_most if wanted.budget is not None else None
+    asked = (wanted.recovers_within, wanted.lost_at_most, wanted.detected_within, budget)
+    if any(one is not None for one in asked) or wanted.hypothesis_holds:
+        return ""
+    if _has_steady_state(load_experiment(wanted.experiment)):
+        return ""
+    return "recovers_within or lost_at_most, or a steady state in its experiment"
+
+
 def _check(gate: GateContext, stage: Stage, wanted: ChaosStage) -> list[str]:
-    load_experiment(wanted.experiment)
+    experiment = load_experiment(wanted.experiment)
+    if wanted.hypothesis_holds and not _has_steady_state(experiment):
+        raise PlanError("chaos: hypothesis_holds needs a steady state in the experiment")
     if wanted.load.shape not in ("steady", "soak"):
         raise PlanError("chaos: load must be steady, because it lasts as long as the fault")
     load_of(wanted.load, gate.plan.engine, gate.plan.limits)
     return []
 
 
-CHAOS = StageKind(ChaosStage, run_chaos, _check)
+CHAOS = StageKind(ChaosStage, run_chaos, _check, _lacks)

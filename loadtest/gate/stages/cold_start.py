@@ -82,4 +82,8 @@ def _first_response(
     raise LoadTestError(f"cold_start: no good response within {timeout:g} s")
 
 
-COLD_START = StageKind(ColdStart, run_cold_start)
+def _lacks(gate: GateContext, stage: Stage, wanted: ColdStart) -> str:
+    return "" if wanted.within is not None else "within"
+
+
+COLD_START = StageKind(ColdStart, run_cold_start, lacks=_lacks)

@@ -7,6 +7,7 @@ from typing import Any
 
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.context import GateContext, StageKind
+from understudy.loadtest.gate.result import NOTHING_JUDGED
 
 STAGES = {
     "load": "load:LOAD",
@@ -29,12 +30,21 @@ KINDS = {name: _kind(code) for name, code in STAGES.items()}
 
 
 def check(gate: GateContext) -> list[str]:
-    """Raise PlanError for stages that cannot be run, before any is; what is to be known of others,
-    as that they are too short for a verdict."""
+    """Raise PlanError for stages that cannot be run or cannot have a verdict, before any is run;
+    what is to be known of others, as that they are too short for a verdict."""
     notes = []
     for stage in gate.plan.stages:
+        kind = KINDS[stage.kind]
         try:
-            notes += KINDS[stage.kind].check(gate, stage, stage.settings)
+            notes += kind.check(gate, stage, stage.settings)
         except PlanError as error:
             raise PlanError(f"stages.{stage.name}: {error}") from error
+        lacks = kind.lacks(gate, stage, stage.settings) if stage.judged else ""
+        if lacks:
+            raise PlanError(
+                f"stages.{stage.name}: would not be measured, because nothing is asked of it: give "
+                f"it {lacks}, or judged: false"
+            )
+    if gate.judged and not any(stage.judged for stage in gate.plan.stages):
+        raise PlanError(f"stages: {NOTHING_JUDGED}")
     return notes

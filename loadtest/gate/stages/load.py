@@ -51,8 +51,6 @@ def run_load(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     outcome = gate.drive(load_of(load, gate.plan.engine, gate.plan.limits))
     criteria = evaluate(objectives, outcome)
     verdict = overall_verdict(criteria)
-    if not outcome.count:
-        return StageResult(stage.name, stage.kind, "invalid", ["no request was sent"], criteria)
     return StageResult(stage.name, stage.kind, verdict, reasons(criteria), criteria, outcome)
 
 
@@ -69,8 +67,6 @@ def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
         )
 
     outcome = gate.drive(load_of(load, gate.plan.engine, gate.plan.limits), stop=broken)
-    if not outcome.count:
-        return StageResult(stage.name, stage.kind, "invalid", ["no request was sent"])
     first, last = load.rate or 0.0, load.to or 0.0
     rise = (last - first) / max(1, load.steps - 1)
     rows: list[dict[str, Any]] = []
@@ -160,5 +156,11 @@ def _check_load(gate: GateContext, stage: Stage, load: Load) -> list[str]:
     ]
 
 
-LOAD = StageKind(Load, run_load, _check_load)
+def _lacks(gate: GateContext, stage: Stage, load: Load) -> str:
+    if gate.objectives(stage).empty:
+        return "objectives, such as p99, errors or rate"
+    return "at_least" if load.shape == "until-break" and load.at_least is None else ""
+
+
+LOAD = StageKind(Load, run_load, _check_load, _lacks)
 LOADGEN = StageKind(LoadGen, run_loadgen)

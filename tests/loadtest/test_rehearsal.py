@@ -289,7 +289,8 @@ def test_recorded_traffic_is_replayed_with_its_own_times_and_payloads(tmp_path: 
             model.url,
             """
             payloads: {records: recorded.jsonl}
-            stages: [{name: again, load: {shape: trace, trace: recorded.jsonl}, judged: false}]
+            objectives: {errors: 0}
+            stages: [{name: again, load: {shape: trace, trace: recorded.jsonl}}]
             """,
         )
         assert code == 0, said

@@ -2,7 +2,9 @@
 
 Three kinds: ``{"names": …}`` lists the names of models, arms and splits that the following records
 index; ``{"record": …}`` is one exchange with its payloads; ``{"label": …}`` is feedback, with the
-time when it was received. Payloads are text if they are UTF-8, otherwise ``{"base64": …}``.
+time when it was received. A record has an id by which :class:`understudy.monitor.archive.repeats
+.Repeats` recognises it when it was written twice. Payloads are text if they are UTF-8, otherwise
+``{"base64": …}``.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ def names_line(names: Names) -> bytes:
     return orjson.dumps({"names": names.to_dict()})
 
 
-def record_line(record: Record) -> bytes:
-    """One exchange; durations in seconds."""
+def record_line(record: Record, identity: str = "") -> bytes:
+    """One exchange; durations in seconds. ``identity`` is the record's id, empty if it has none."""
     return orjson.dumps(
         {
             "record": {
+                **({"id": identity} if identity else {}),
                 "time": record.started,
                 "model": record.model,
                 "arm": record.arm,

@@ -8,6 +8,7 @@ from collections import deque
 from pathlib import Path
 
 from understudy.monitor.archive.lines import label_line, names_line, record_line
+from understudy.monitor.archive.repeats import record_id
 from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.errors import LogError
 from understudy.monitor.labels.label import Label
@@ -58,12 +59,13 @@ class Recorder:
         """The names line that applies to the first waiting line."""
         self._lock = threading.Lock()
 
-    def add(self, names: Names, record: Record) -> None:
-        """Add an exchange."""
+    def add(self, names: Names, record: Record, batch: str = "", index: int = 0) -> None:
+        """Add an exchange: number ``index`` of the batch with this id, empty if it has none."""
         if names is not self._names and names != self._names:
             self._enqueue(names_line(names), -1, 0.0)
         self._names = names
-        self._enqueue(record_line(record), 1, record.started)
+        identity = record_id(batch, index, names.arm(record.arm), record)
+        self._enqueue(record_line(record, identity), 1, record.started)
 
     def add_label(self, label: Label, received: float) -> None:
         """Add a label that was received at unix time ``received``."""

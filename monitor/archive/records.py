@@ -10,6 +10,7 @@ import orjson
 
 from understudy.monitor.archive.lines import read_label, read_names, read_record
 from understudy.monitor.archive.reading import Line, RecordLogFiles
+from understudy.monitor.archive.repeats import Repeats
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.evidence.blocks import Builder, RecordBlock
@@ -50,6 +51,8 @@ class RecordItem:
     line: bytes
     names: Names
     record: Record
+    id: str | None = None
+    """The same for a record that was written twice; None if it has no id."""
 
     @property
     def model(self) -> tuple[str, str, str]:
@@ -78,16 +81,18 @@ class NamesItem:
 @dataclass(slots=True)
 class Log:
     """Reads a log any number of times. ``broken`` counts lines that cannot be parsed: they are
-    skipped with ``skip_broken``, otherwise they raise ReplayError."""
+    skipped with ``skip_broken``, otherwise they raise ReplayError. ``repeated`` counts records that
+    were written twice, which are given once."""
 
     files: RecordLogFiles
     wanted: RecordFilter = field(default_factory=RecordFilter)
     skip_broken: bool = False
     broken: int = 0
+    repeated: int = 0
 
     def restart(self) -> None:
         """Reset the counts, before the log is read again."""
-        self.broken = 0
+        self.broken = self.repeated = 0
         self.files.damage = Damage()
 
     def items(
@@ -95,6 +100,7 @@ class Log:
     ) -> Iterator[RecordItem | LabelItem | NamesItem]:
         """The selected items of the log; labels are selected by time only. Raises ReplayError."""
         names = Names()
+        repeats = Repeats()
         wanted = self.wanted
         since = float("-inf") if wanted.since is None else wanted.since
         until = float("inf") if wanted.until is None else wanted.until
@@ -118,6 +124,9 @@ class Log:
             elif isinstance(item, LabelItem):
                 if not wanted.time(item.received):
                     continue
+            elif repeats.includes(item.id):
+                self.repeated += 1
+                continue
             elif not (wanted.time(item.record.started) and wanted.named(*item.model[:2])):
                 continue
             yield item
@@ -157,4 +166,4 @@ def _item(line: Line, names: Names) -> RecordItem | LabelItem | NamesItem:
     if not isinstance(data["record"], dict):
         raise ReplayError("record: must be an object")
     (record,) = decode_batch(read_record(data["record"]))
-    return RecordItem(line.data, names, record)
+    return RecordItem(line.data, names, record, data["record"].get("id"))

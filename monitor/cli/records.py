@@ -259,6 +259,7 @@ def _faults(log: Log) -> dict[str, Any]:
     damage = log.files.damage
     return {
         "broken_lines": log.broken,
+        "repeated": log.repeated,
         "damaged": {
             "places": damage.frames,
             "bytes": damage.bytes,
@@ -272,6 +273,8 @@ def _say_faults(document: dict[str, Any]) -> None:
     damaged = document["damaged"]
     if document["broken_lines"]:
         echo(f"{document['broken_lines']:,} lines could not be read", err=True)
+    if document["repeated"]:
+        echo(f"{document['repeated']:,} records were written twice and are counted once", err=True)
     if damaged["places"]:
         where = ", ".join(damaged["where"])
         echo(

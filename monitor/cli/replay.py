@@ -68,6 +68,7 @@ def _document(run: Replay, damage: Damage) -> dict[str, Any]:
         "records": run.records,
         "labels": run.labels,
         "broken_lines": run.broken,
+        "repeated": run.repeated,
         "damaged": {"places": damage.frames, "bytes": damage.bytes + damage.torn},
         "from": _time(run.first or run.now),
         "to": _time(run.now),
@@ -96,6 +97,8 @@ def _print(document: dict[str, Any]) -> None:
     )
     if document["broken_lines"]:
         echo(f"{document['broken_lines']:,} lines could not be read")
+    if document["repeated"]:
+        echo(f"{document['repeated']:,} records were written twice and are counted once")
     damaged = document["damaged"]
     if damaged["bytes"]:
         echo(

@@ -113,8 +113,10 @@ class Pipeline(Stateful):
             if known is not None:
                 known.expect(self.decoder.expected((model.name, model.version)))
 
-    def take(self, names: Names, count: int, data: bytes) -> None:
+    def take(self, names: Names, count: int, data: bytes, batch: str = "") -> None:
         """Take one batch of ``count`` records from a worker that uses ``names``. Never raises.
+
+        ``batch`` is its id, by which the record log recognises it when it is sent again.
 
         Records wait until there are enough for a block, or until :meth:`flush`."""
         self.records += count
@@ -127,8 +129,8 @@ class Pipeline(Stateful):
                 self.undecodable["", "", "", "record", "damaged"] += max(0, count - len(records))
             self.recent.add(names, [record for record in records if record.outcome != OPEN])
             if self.recorder is not None:
-                for record in records:
-                    self.recorder.add(names, record)
+                for index, record in enumerate(records):
+                    self.recorder.add(names, record, batch, index)
             self._take_records(names, records)
         except Exception:
             # The batch must be acknowledged all the same; the worker would resend it forever.

@@ -122,8 +122,14 @@ class Names:
         }
 
 
-Sink = Callable[[Names, int, bytes], None]
-"""Called with the names, the announced count and the encoded records of a batch. Must not raise."""
+Sink = Callable[[Names, int, bytes, str], None]
+"""Called with the names, the announced count, the encoded records and the id of a batch: the same
+when it is sent again, and empty for records that no worker sent. Must not raise."""
+
+
+def batch_id(run: str, slot: int, seq: int) -> str:
+    """The id of batch number ``seq`` of a worker."""
+    return f"{run}-{slot}-{seq}"
 
 
 class _Connection:
@@ -316,6 +322,7 @@ class HandOffServer:
 
     def _batch(self, connection: _Connection, payload: bytes) -> None:
         slot = self._slot(connection)
+        assert connection.key is not None
         if len(payload) < frames.BATCH_HEAD.size:
             raise ProtocolError(f"BATCH frame of {len(payload)} bytes")
         seq, count = frames.BATCH_HEAD.unpack_from(payload)
@@ -323,7 +330,8 @@ class HandOffServer:
         if seq <= slot.last_seq:
             self.duplicate_batches += 1
             return
-        self._sink(connection.names, count, payload[frames.BATCH_HEAD.size :])
+        records = payload[frames.BATCH_HEAD.size :]
+        self._sink(connection.names, count, records, batch_id(*connection.key, seq))
         slot.last_seq = seq
         slot.received += count
 

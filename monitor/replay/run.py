@@ -15,6 +15,7 @@ import orjson
 
 from understudy.monitor.archive.lines import read_label, read_names, read_record
 from understudy.monitor.archive.reading import RecordLogFiles
+from understudy.monitor.archive.repeats import Repeats
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.evidence.settings import Settings
@@ -65,9 +66,15 @@ class Replay:
         self._predictions: list[Prediction] = []
         self.pipeline.stage_one.offer = self._predictions.append
         self._names = Names()
+        self._repeats = Repeats()
         self._batch: list[bytes] = []
         self._labels: list[tuple[float, Label]] = []
         self._due = 0.0
+
+    @property
+    def repeated(self) -> int:
+        """Records that were written twice and are counted once."""
+        return self._repeats.count
 
     def close(self) -> None:
         """Delete the state."""
@@ -116,6 +123,8 @@ class Replay:
         if not self._names.models:
             raise ReplayError("a record before any names")
         encoded = read_record(data)
+        if self._repeats.includes(data.get("id")):
+            return
         ended = float(data["time"]) + float(data["duration"])
         if self.first is None:
             self.first = ended

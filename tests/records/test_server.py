@@ -82,7 +82,7 @@ class Worker:
             await read_on()
 
 
-Taken = list[tuple[Names, int, bytes]]
+Taken = list[tuple[Names, int, bytes, str]]
 Scene = Callable[[HandOffServer, Taken], Awaitable[None]]
 
 
@@ -109,7 +109,7 @@ async def test_batches_arrive_with_their_names_and_are_acknowledged(tmp_path: Pa
         worker.batch(1, 2, b"ab")
         worker.batch(2, 3, b"cde")
         await worker.acknowledged(2)
-        assert [(count, data) for _, count, data in taken] == [(2, b"ab"), (3, b"cde")]
+        assert [(count, data) for _, count, data, _ in taken] == [(2, b"ab"), (3, b"cde")]
         assert taken[0][0] == Names(3, (("delays", "1", "auto"),), ("champion", "candidate"))
         assert server.connections == 1
 

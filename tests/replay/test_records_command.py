@@ -13,7 +13,9 @@ from pyarrow import parquet
 
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.files import recorded
+from understudy.monitor.archive import repeats as archive_repeats
 from understudy.monitor.archive.recorder import Recorder
+from understudy.monitor.archive.repeats import Repeats
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.labels.label import Label
@@ -58,6 +60,38 @@ def log(tmp_path: Path) -> Path:
     recorder.add_label(Label("r-1", 1, "late", 0.5, START + 90.0), START + 99.0)
     recorder.close()
     return tmp_path / "log"
+
+
+def test_records_that_were_written_twice_count_once(tmp_path: Path) -> None:
+    """A batch that was sent again, in part and in another order; never what merely looks alike."""
+    recorder = Recorder(RecordLog.model_validate({"path": str(tmp_path / "log")}))
+    asked, said = {"dataframe_records": [{"age": 31}]}, {"predictions": [0.25]}
+    same = record(asked, said, START, "")
+    for batch, index in [("r-0-1", 0), ("r-0-1", 1), ("r-0-2", 0), ("r-1-1", 0), ("r-0-1", 1),
+                         ("r-0-2", 0), ("r-0-2", 1), ("r-0-1", 0), ("s-0-1", 0), ("", 0), ("", 0)]:  # fmt: skip
+        recorder.add(NAMES, same, batch, index)
+    posted = record(asked, said, START, "posted")
+    for one in (posted, record(asked, said, START, "posted again"), posted):
+        recorder.add(NAMES, one)
+    posted.arm = 1
+    recorder.add(NAMES, posted)
+    recorder.close()
+    found = json.loads(run("verify", tmp_path / "log", "--json").output)
+    assert (found["records"], found["repeated"]) == (6 + 2 + 3, 4)
+    text = run("verify", tmp_path / "log")
+    assert "4 records were written twice and are counted once" in text.stderr
+    damaged = ["", "x", "-", "-1", "a-x", "a-99999999", "a-1.5", "a-²", 7, None, {}]
+    repeats = Repeats()
+    assert not any(repeats.includes(one) for one in damaged * 2)
+
+
+def test_the_memory_for_what_was_written_twice_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_repeats, "MOST_BATCHES", 10)
+    repeats = Repeats()
+    assert not any(repeats.includes(f"r-0-{number}-0") for number in range(100))
+    assert len(repeats._seen) == 10
+    assert repeats.includes("r-0-99-0")
+    assert not repeats.includes("r-0-0-0"), "longer ago than anything is sent again"
 
 
 def test_reports_of_unfinished_requests_are_shown_and_not_exported(tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def test_damaged_stretches_are_left_out_and_said(tmp_path: Path) -> None:
     recorder = Recorder(RecordLog.model_validate({"path": str(tmp_path / "log")}))
     names = Names(1, (("m", "", "auto"),), ("champion",))
     one = decode_batch(encoded({"a": [1.0]}, {"p": [0.5]}))[0]
-    for _ in range(3):
-        recorder.add(names, one)
+    for number in range(3):
+        recorder.add(names, one, "run-0-1", number)
         recorder.flush()
     recorder.close()
     (path,) = (tmp_path / "log").glob("*.useg")

@@ -33,8 +33,8 @@ One YAML file configures one sidecar. `understudy config check FILE` validates i
 problem. `understudy config schema` prints its JSON Schema, for editors.
 
 * Unknown and duplicate keys are rejected, so a misspelt limit is never silently ignored.
-* **Durations** are seconds, or a number with a unit, `ms`, `s`, `m`, `h` or `d`: `250ms`, `5s`, `2m`.
-* **Sizes** are bytes, or a whole number with `KiB`, `MiB` or `GiB`: `256KiB`.
+* **Durations, shares, rates and sizes** are written as in every file of Understudy:
+  see [numbers and units](units.md). A duration or a rate without a unit is rejected.
 * File names are relative to the folder of the configuration file.
 * Secrets come from environment variables, of which the file contains the name. Values of headers may also come
   from files.
@@ -46,6 +46,14 @@ problem. `understudy config schema` prints its JSON Schema, for editors.
 
 def human(value: Any, unit: str | None) -> str:
     """A default as one would write it in the file."""
+    if isinstance(value, str) and value:
+        return f"`{value}`"
+    if unit == "bytes/s":
+        return f"{human(value, 'bytes')[:-1]}/s`"
+    if unit == "rate" and value is not None:
+        return f"`{value:g}/s`"
+    if unit == "seconds" and value == 0:
+        return "`0`"
     if unit == "bytes":
         for name, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
             if value % factor == 0:
@@ -90,10 +98,12 @@ class Page:
 
     def kind(self, value: dict[str, Any]) -> str:
         """The kind of a value, in words."""
-        if value.get("x-unit") == "seconds":
-            return "duration"
-        if value.get("x-unit") == "bytes":
-            return "size"
+        written = {
+            "seconds": "duration", "bytes": "size", "share": "share", "ratio": "number or share",
+            "rate": "rate", "bytes/s": "size per second", "quantile": "percentile",
+        }  # fmt: skip
+        if value.get("x-unit") in written:
+            return written[value["x-unit"]]
         if "enum" in value:
             return ", ".join(f"`{choice}`" for choice in value["enum"])
         if "const" in value:
@@ -143,7 +153,11 @@ class Page:
             text = value.get("description") or self.definitions[target[0]]["description"]  # type: ignore[index]
             text = " ".join(text.split()).replace("|", "\\|")
             examples = [] if target else value.get("examples", [])
-            if examples and "x-unit" not in value and value.get("default") in (None, "", [], {}):
+            if (
+                examples
+                and value.get("x-unit") in (None, "ratio")
+                and value.get("default") in (None, "", [], {})
+            ):
                 text += f" Example: {human(examples[0], None)}"
             yield f"| `{key}` | {kind} | {default} | {text} |"
         for inner_name, place in inner:

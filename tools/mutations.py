@@ -456,7 +456,7 @@ SECRETS = (
     Mutation("monitor/config/fields.py", 'if "?" in value or "#" in value:\n        raise Pydantic',
              "if False:\n        raise Pydantic",
              (f"{_SECRETS}::test_a_refused_configuration_does_not_repeat_a_secret",)),
-    Mutation("monitor/config/messages.py", "if kind == NOT_SHOWN:", "if False:",
+    Mutation("understudy/common/problems.py", "if kind == NOT_SHOWN:", "if False:",
              (f"{_SECRETS}::test_a_refused_configuration_does_not_repeat_a_secret",)),
     Mutation("monitor/findings/notify.py", "in missing_variables(configs):", "in ():",
              (f"{_SECRETS}::test_variables_of_channels_that_are_not_set_are_reported_at_the_start",)),

@@ -73,7 +73,7 @@ def document(folder: Path, bootstrap: str, prefix: str) -> dict[str, Any]:
             "prefix": prefix,
             "partitions": PARTITIONS,
             "replication": 1,
-            "timeout": 30.0,
+            "timeout": "30s",
         },
     }
 

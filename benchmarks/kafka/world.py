@@ -46,7 +46,7 @@ def document(
             "bootstrap": bootstrap.split(","),
             "prefix": prefix,
             "partitions": partitions,
-            "timeout": 4.0,
+            "timeout": "4s",
         },
     }
 

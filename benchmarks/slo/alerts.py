@@ -22,6 +22,7 @@ from tests.support.world import Load
 from tools.parts.debian import environment as programs
 from tools.parts.debian import find
 from tools.parts.sloth import RULES
+from understudy.common.units import write_share
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo import promtool
 from understudy.monitor.slo.burn import SEVERITIES, Severity, first
@@ -138,7 +139,11 @@ def _matrix(tool: str, quick: bool) -> Iterator[Case]:
     objectives = (0.999, 0.99) if quick else OBJECTIVES
     faults = (1.0, 0.1) if quick else FAULTS
     for objective in objectives:
-        said = {"name": SLOTHS.get(objective, "other"), "objective": objective, "availability": {}}
+        said = {
+            "name": SLOTHS.get(objective, "other"),
+            "objective": write_share(objective),
+            "availability": {},
+        }
         file = {"version": 1, "service": "ours", "alerts": "none", "slos": [said]}
         (slo,) = compiled(SloFile.model_validate(file), "benchmark").slos
         for severity in SEVERITIES:

@@ -76,7 +76,7 @@ IDENTICAL = (
     _same(
         "outages of its own",
         Server(outages=(90.0, 20.0, 0.5)),
-        declared={"minimum_duration": 300},
+        declared={"minimum_duration": "300s"},
     ),
     _same("few errors in bursts", Server(errors=0.004, burst=4), modes=("small",)),
     Case("a stall of 8 s of the champion", Server(), Server(stalls=((30.0, 8.0),))),
@@ -141,7 +141,7 @@ def _fails_in_part(
     return "error" if request.segment < 0.3 else None
 
 
-LONGER = {"minimum_duration": 80}
+LONGER = {"minimum_duration": "80s"}
 """Of faults that show only after a while: half a minute for a request that hangs, as that is the
 time limit."""
 

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from understudy.common.text import visible
+from understudy.common.yaml_text import YamlError, read_text, read_yaml
 from understudy.loadtest.chaos import actions
 from understudy.loadtest.chaos.guard import Guard
 from understudy.loadtest.errors import LoadTestError, PlanError
@@ -56,24 +58,23 @@ def load_experiment(path: Path) -> dict[str, Any]:
             "chaos stages need the Chaos Toolkit: pip install 'understudy-serving[load]'"
         ) from error
     try:
-        text = path.read_text()
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        if path.suffix in (".yaml", ".yml"):
-            import yaml
-
-            document = yaml.safe_load(text)
-        else:
-            document = json.loads(text)
-    except ValueError as error:
-        raise PlanError(f"{path}: cannot be parsed: {error}") from error
+        text = read_text(path)
+        document = read_yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+    except YamlError as error:
+        raise PlanError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise PlanError(f"{path}: an experiment must be an object")
     try:
         ensure_experiment_is_valid(document)
     except ChaosException as error:
-        raise PlanError(f"{path}: {error}") from error
+        raise PlanError(f"{path}: {visible(str(error))}") from error
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
+        # The toolkit looks into parts before it checks of which kind they are.
+        raise PlanError(
+            f"{path}: is not an experiment of the Chaos Toolkit: a part is of the wrong kind"
+        ) from error
     return document
 
 

@@ -45,7 +45,9 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
     is_flag=True,
     help="Show results without a verdict; objectives are not judged.",
 )
-@click.option("--check", "only_check", is_flag=True, help="Check the plan without sending load.")
+@click.option(
+    "--check", "only_check", is_flag=True, help="Check the plan and print its limits; send no load."
+)
 @click.pass_context
 def gate(
     context: click.Context,
@@ -79,6 +81,7 @@ def gate(
         return
     from understudy.loadtest.gate.annotations import AnnotatingProgress
     from understudy.loadtest.gate.junit import to_xml
+    from understudy.loadtest.gate.limits import understood
     from understudy.loadtest.gate.plan_file import load_plan
     from understudy.loadtest.gate.report import page
     from understudy.loadtest.gate.run import Gate
@@ -104,6 +107,8 @@ def gate(
             f"{plan_file}: OK: {stages} stage{'s'[: stages != 1]}, {payloads:,} "
             f"payload{'s'[: payloads != 1]}"
         )
+        for line in understood(plan):
+            echo(line)
         for note in run.notes:
             echo(f"note: {note}")
         return

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from understudy.common.units import seconds, share
+from understudy.common.fields import NamedRate, NamedSeconds, Rate, Seconds, Share
+from understudy.common.units import percentile, percentile_name
 from understudy.loadtest.capacity.sizing import PRESETS
 
-Seconds = Annotated[float, BeforeValidator(partial(seconds, loose=True))]
-Share = Annotated[float, BeforeValidator(partial(share, loose=True))]
-Rate = Annotated[float, Field(gt=0.0, le=1e7)]
-Long = Annotated[Seconds, Field(gt=0.0, le=7 * 86400.0)]
+Long = Annotated[Seconds, Field(le=7 * 86400.0)]
+NamedLong = Annotated[NamedSeconds, Field(gt=0.0, le=7 * 86400.0)]
+SendRate = Annotated[NamedRate, Field(le=1e7)]
+"""Requests per second to send: a number, or a text such as `6000/min`."""
+PERCENTILES = {"p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p99.9": "p999"}
+"""Percentiles that a plan may limit, and the attributes of :class:`Objectives` with the limits."""
 
 
 class Part(BaseModel):
     """A part of the plan: what is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True
+    )
 
 
 class Objectives(Part):
@@ -37,10 +35,10 @@ class Objectives(Part):
     p90: Seconds | None = None
     p95: Seconds | None = None
     p99: Seconds | None = None
-    p999: Seconds | None = None
+    p999: Annotated[Seconds | None, Field(alias="p99.9")] = None
     first_byte_p95: Seconds | None = None
     """Of the time to the first byte of the answer, as of a stream of tokens."""
-    errors: Share | None = None
+    errors: Annotated[Share, Field(lt=1.0)] | None = None
     """Largest share of requests that may fail."""
     rate: Rate | None = None
     """Smallest number of good answers per second."""
@@ -53,6 +51,21 @@ class Objectives(Part):
     """Objectives to start from: real-time (p95 of 50 ms, 99.9 % good), interactive (p95 of 100 ms,
     p99 of 500 ms), cloud-scale (p99 of 500 ms at a rate), edge (p90 of 100 ms at an energy)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """One name for each percentile: `p999` is `p99.9`, as everywhere."""
+        if not isinstance(data, dict):
+            return data
+        named: dict[Any, Any] = {}
+        for key, value in data.items():
+            share = percentile(key) if isinstance(key, str) else None
+            name = percentile_name(share) if share is not None else key
+            if name in named:
+                raise ValueError(f"{name} is given twice")
+            named[name] = value
+        return named
+
     @model_validator(mode="after")
     def _known(self) -> Objectives:
         if self.preset is not None and self.preset not in PRESETS:
@@ -64,9 +77,11 @@ class Objectives(Part):
 
     def percentiles(self) -> dict[float, float]:
         """Limits in seconds, by share of the requests."""
-        names = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
-        result = {p: getattr(self, name) for name, p in names.items()}
-        held = {p: float(limit) for p, limit in result.items() if limit is not None}
+        held: dict[float, float] = {}
+        for name, attribute in PERCENTILES.items():
+            share, limit = percentile(name), getattr(self, attribute)
+            if share is not None and limit is not None:
+                held[share] = float(limit)
         if not held and self.preset is not None:
             held = dict(PRESETS[self.preset]["percentiles"])
         return held
@@ -147,7 +162,7 @@ class Limits(Part):
     """In force whatever the stages say."""
 
     rate: Rate = 20_000.0
-    seconds: Long = 3600.0
+    seconds: NamedLong = 3600.0
     """Of the whole gate."""
 
 
@@ -166,14 +181,14 @@ class Load(Part):
         "soak",
         "trace",
     ] = "steady"
-    rate: Rate | None = None
+    rate: SendRate | None = None
     """Of `steady` and `soak`; the quiet rate of `spike` and `bursts`; where others begin."""
-    to: Rate | None = None
+    to: SendRate | None = None
     """The other rate: of the peak, or where it ends."""
-    seconds: Long = 30.0
-    peak_seconds: Long = 5.0
+    seconds: NamedLong = 30.0
+    peak_seconds: NamedLong = 5.0
     every: Long = 15.0
-    step_seconds: Long = 10.0
+    step_seconds: NamedLong = 10.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 5
     at_least: Rate | None = None
     """Of `until-break`: the step that must surely hold; without it the last one is shown."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-import yaml
 from pydantic import Field, ValidationError, create_model
 
-from understudy.loadtest.errors import PlanError, reason
+from understudy.common.problems import problems
+from understudy.common.yaml_text import YamlError, read_text, read_yaml
+from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.plan import Part, Plan, Stage
 from understudy.loadtest.gate.stages.kinds import KINDS
 
@@ -46,13 +47,9 @@ def load_plan(path: Path) -> Plan:
     'steady'
     """
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PlanError(f"{path}: is not valid YAML: {error}") from error
+        data = read_yaml(read_text(path))
+    except YamlError as error:
+        raise PlanError(f"{path}: {error}") from error
     return plan_of(data, path.parent, str(path))
 
 
@@ -63,12 +60,10 @@ def plan_of(data: Any, folder: Path, source: str) -> Plan:
     try:
         return PlanFile.model_validate(_absolute(data, folder))
     except ValidationError as error:
-        lines = []
-        for one in error.errors():
-            place = ".".join(str(part) for part in one["loc"]).replace(".[", "[")
-            said = one["msg"].removeprefix("Value error, ")
-            lines.append(f"{source}: {place or 'plan'}: {said}")
-        raise PlanError("\n".join(lines)) from None
+        found = problems(error, data, PlanFile)
+        raise PlanError(
+            "\n".join(f"{source}: {place or 'plan'}: {message}" for place, message in found)
+        ) from None
 
 
 _FILES = frozenset(

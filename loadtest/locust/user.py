@@ -93,7 +93,7 @@ class OpenLoopUser(User):
             raise LoadTestError("name the target: host = … or --host")
         address = address_of(host)
         allowed(address, self.own_this_target)
-        engine = Engine(connections=self.connections, timeout=self.timeout)
+        engine = Engine(connections=self.connections).model_copy(update={"timeout": self.timeout})
         drawer = Drawer(self.seed)
         given = self.payloads or [drawer.fill(self.template) for _ in range(self.count)]
         requests = [

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from understudy import __version__
+from understudy.common.problems import problem
 from understudy.monitor.api import access, documents, status
 from understudy.monitor.api.answers import CODES, Refused, answer, refusal
 from understudy.monitor.api.baseline import add_baseline
@@ -99,7 +100,7 @@ def prepare(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         faults = [
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            f"{'.'.join(str(part) for part in fault['loc'])}: {problem(fault, None)[1]}"
             for fault in error.errors()
         ]
         _release(error)

@@ -6,12 +6,16 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from understudy.common.terminal import echo, echo_lines
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError, StateError
+
+if TYPE_CHECKING:
+    from understudy.monitor.config.model import Config
 
 
 @click.group()
@@ -29,7 +33,7 @@ def config() -> None:
 @click.argument("file", type=FILE)
 @json_option
 def check(file: Path, as_json: bool) -> None:
-    """Check FILE, and print one line for each problem. Exits 0 or 2.
+    """Check FILE, and print one line for each problem, or the limits in it. Exits 0 or 2.
 
     Warnings name limits that differ between champion and challengers, experiments that may decide
     before a time limit has passed, challengers that serve clients without their credentials, and
@@ -47,8 +51,10 @@ def check(file: Path, as_json: bool) -> None:
 
     problems: list[tuple[str, str]] = []
     warnings: list[tuple[str, str]] = []
+    limits: dict[str, str] = {}
     try:
         config = load(file)
+        limits = _limits(config)
         # The environment is that of the service, which may be another machine's.
         warnings = [*warnings_of(config), *values_of(config, os.environ)[1]]
         # With the experiments that run now, where the service's state is on this machine.
@@ -63,7 +69,7 @@ def check(file: Path, as_json: bool) -> None:
             for found in (problems, warnings)
         )
         found = {"file": str(file), "valid": not problems, "problems": listed, "warnings": doubts}
-        echo(json.dumps(found))
+        echo(json.dumps({**found, "limits": limits}))
     elif problems:
         for path, message in problems:
             echo(f"{file}: {path}: {message}" if path else f"{file}: {message}", err=True)
@@ -71,7 +77,20 @@ def check(file: Path, as_json: bool) -> None:
         for path, message in warnings:
             echo(f"{file}: {path}: warning: {message}", err=True)
         echo(f"{file}: valid")
+        for path, limit in limits.items():
+            echo(f"  {path}: {limit}")
     sys.exit(2 if problems else 0)
+
+
+def _limits(config: Config) -> dict[str, str]:
+    """The durations, shares and rates that the file sets, as they were understood."""
+    from understudy.common.limits import limits_of
+    from understudy.monitor.config.objective import Objective
+
+    found = dict(limits_of(config, given=True))
+    for metric, text in config.objectives.items():
+        found[f"objectives.{metric}"] = str(Objective.parse(metric, text))
+    return found
 
 
 @config.command("schema")

@@ -28,21 +28,15 @@ def load_experiment(path: Path) -> Experiment:
 
     Raises ConfigError, which names each invalid key.
     """
-    import yaml
     from pydantic import ValidationError
 
+    from understudy.common.problems import problems
     from understudy.monitor.config.experiment import Experiment
-    from understudy.monitor.config.messages import problem
+    from understudy.monitor.config.load import document, text_of
     from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
 
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(str(path), [("", f"cannot be read: {error.strerror}")]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        message = " ".join(str(error).split())
-        raise ConfigError(str(path), [("", f"not valid YAML: {message}")]) from error
+    data = document(text_of(path), str(path))
     if not isinstance(data, dict):
         raise ConfigError(
             str(path), [("", "must hold a mapping with name, challengers, metrics …")]
@@ -54,13 +48,7 @@ def load_experiment(path: Path) -> Experiment:
         experiment = Experiment.model_validate(data)
         rules_of(experiment)
     except ValidationError as error:
-        document = {"experiments": [data]}
-        faults = [
-            problem({**item, "loc": ("experiments", 0, *item["loc"])}, document)
-            for item in error.errors()
-        ]
-        inner = [(where.removeprefix("experiments[0]").lstrip("."), what) for where, what in faults]
-        raise ConfigError(str(path), inner) from error
+        raise ConfigError(str(path), problems(error, data, Experiment)) from error
     except ExperimentError as error:
         raise ConfigError(str(path), [(error.path, error.problem)]) from error
     return experiment

@@ -30,10 +30,10 @@ class _Share(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        from understudy.common.units import share
+        from understudy.common.units import ratio
 
         try:
-            result = share(float(value) if str(value).replace(".", "", 1).isdigit() else value)
+            result = ratio(float(value) if str(value).replace(".", "", 1).isdigit() else value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if not 0.0 < result <= 1.0:

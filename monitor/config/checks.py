@@ -8,6 +8,7 @@ import os
 import ssl
 from collections.abc import Collection, Iterator, Mapping
 
+from understudy.common.problems import Problem
 from understudy.monitor.config.compile import arm_names, default_paths
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.fields import server_address, split_address
@@ -22,9 +23,6 @@ from understudy.monitor.config.model import (
 
 _LONGEST_SOCKET = 107
 """Bytes of the path of a Unix socket on Linux."""
-
-Problem = tuple[str, str]
-"""Dotted path and message."""
 
 
 _MOST_NUMBERS = 254

@@ -277,7 +277,8 @@ def mirror_timeouts(config: model.Config, mirror: model.Mirror) -> model.Timeout
     limit = mirror.timeout
     if limit is None:
         return config.champion.timeouts
-    return model.Timeouts(connect=limit, first_byte=limit, between_bytes=limit, total=limit)
+    every = dict.fromkeys(("connect", "first_byte", "between_bytes", "total"), limit)
+    return model.Timeouts().model_copy(update=every)
 
 
 def _copied(

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from understudy.monitor.config.checks import Problem, problems_of
+from understudy.common.fields import SAVED
+from understudy.common.problems import Problem, problems
+from understudy.monitor.config.checks import problems_of
 from understudy.monitor.config.experiment import Experiment
-from understudy.monitor.config.messages import problem
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.routing.routes import Routes
@@ -18,19 +19,15 @@ from understudy.monitor.routing.routes import Routes
 log = logging.getLogger(__name__)
 
 
-def declare(config: Config, data: dict[str, Any], routes: Routes) -> Config:
+def declare(config: Config, data: dict[str, Any], routes: Routes, *, saved: bool = False) -> Config:
     """``config`` with one more experiment, ``data``, under the assignments of ``routes``. Raises
-    ConfigError, which names each key."""
+    ConfigError, which names each key. ``saved``: it is one of the state, maybe of an earlier
+    version, which knew durations without units."""
     number = len(config.experiments)
     try:
-        experiment = Experiment.model_validate(data)
+        experiment = Experiment.model_validate(data, context=SAVED if saved else None)
     except ValidationError as error:
-        document = {"experiments": [*[{}] * number, data]}
-        faults = [
-            problem({**item, "loc": ("experiments", number, *item["loc"])}, document)
-            for item in error.errors()
-        ]
-        raise ConfigError("experiment", [_inner(fault) for fault in faults]) from error
+        raise ConfigError("experiment", problems(error, data, Experiment)) from error
     whole = config.model_copy(update={"experiments": [*config.experiments, experiment]})
     found = problems_of(whole, routes.serving)
     found = [fault for fault in found if fault[0].startswith(f"experiments[{number}]")]
@@ -76,7 +73,7 @@ def _with(config: Config, routes: Routes) -> tuple[Config, dict[str, str]]:
     refused: dict[str, str] = {}
     for data in routes.declared:
         try:
-            config = declare(config, data, routes)
+            config = declare(config, data, routes, saved=True)
         except ConfigError as error:
             refused[str(data.get("name"))] = _joined(error.problems)
     return config, refused

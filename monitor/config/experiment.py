@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from understudy.common.fields import NamedSeconds, Ratio, Seconds, SecondsOrZero
 from understudy.monitor.config.fields import HeaderName, HeaderValue, Name
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Seconds
 from understudy.shadow.experiment import METRICS
 
-Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -82,13 +81,13 @@ class Metric(Section):
 class Stage(Section):
     """A stage of a rollout."""
 
-    weight: Share = 0.0
+    weight: Ratio = 0.0
     """The challenger's share of the units; 0 is a shadow stage."""
     gate: Literal["automatic", "manual"] = "automatic"
     """automatic: continue without approval; manual: wait for a person's approval."""
     requests: int = Field(default=100, ge=0)
     """Minimum number of requests to the challenger."""
-    seconds: Seconds | Literal[0] = 0
+    seconds: NamedSeconds = 0.0
     """Minimum duration."""
     requires: Literal["decision", "no_harm"] = "no_harm"
     """decision: the evidence must allow promotion; no_harm: harm must not be proven."""
@@ -109,7 +108,7 @@ class Compare(Section):
     """Globs over output names whose order is ignored."""
     top_k: int = Field(default=0, ge=0)
     """Compare only the top k of score vectors."""
-    noise: Share = 0.0
+    noise: Ratio = 0.0
     """Share of requests sent to the champion twice, to separate its own nondeterminism from the
     challenger's differences."""
     keep: int = Field(default=20, ge=0, le=200)
@@ -171,7 +170,7 @@ class Experiment(Section):
     """Whether all success metrics must be proven, or any one."""
     minimum: int = Field(default=100, ge=0)
     """Minimum number of requests to the challenger before promotion."""
-    minimum_duration: Seconds | Literal[0] = 300.0
+    minimum_duration: SecondsOrZero = 300.0
     """Minimum time with traffic before promotion: some faults, such as leaks, show only after
     minutes. Pauses of more than a minute do not count."""
     max_duration: Seconds | None = None
@@ -180,17 +179,17 @@ class Experiment(Section):
     """Maximum number of requests to the challenger."""
     at_end: Literal["rollback", "continue"] = "rollback"
     """What to do when the experiment ends without a decision."""
-    weights: dict[Name, Share] = {}
+    weights: dict[Name, Ratio] = {}
     """Shares of the challengers in mode split; the champion gets the rest."""
     stages: list[Stage] | None = None
     """Stages of a canary; default: shadow, 1, 5, 25, 50 and 100 %."""
     on_invalid: Literal["pause", "rollback"] = "pause"
     """What to do when the comparison is invalid."""
-    slice: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.0, 1.0]
+    slice: Annotated[list[Ratio], Field(min_length=2, max_length=2)] = [0.0, 1.0]
     """The part of the model's units that this experiment divides. Experiments that split the
     requests of one model need slices that do not overlap, such as [0, 0.5] and [0.5, 1]; shadow
     experiments share a model freely."""
-    holdout: Share = 0.0
+    holdout: Ratio = 0.0
     """Share of units of the slice that never take part."""
     overrides: dict[Text, Name] = {}
     """Testers' units and the arm that serves them; excluded from the evidence."""
@@ -198,7 +197,7 @@ class Experiment(Section):
     """Header whose value names the arm, for testers; excluded from the evidence."""
     exclude: list[Excluded] = []
     """Requests to exclude."""
-    settle: Seconds | Literal[0] = 0
+    settle: SecondsOrZero = 0.0
     """Time after a weight change during which records are excluded."""
     down_after: Seconds = 30.0
     """How long a challenger that serves may answer none of its requests, while the champion

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
-NOT_SHOWN = "not_shown"
-"""Type of errors whose value may be a secret and must not be repeated in a message."""
+from understudy.common.problems import NOT_SHOWN
 
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _URL = re.compile(

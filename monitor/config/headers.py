@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from understudy.monitor.config.fields import NOT_SHOWN, File, HeaderName, Variable
+from understudy.common.problems import NOT_SHOWN
+from understudy.monitor.config.fields import File, HeaderName, Variable
 from understudy.monitor.config.section import Section
 from understudy.monitor.records.credentials import CREDENTIAL_HEADERS, CREDENTIAL_QUERY
 

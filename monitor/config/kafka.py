@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from understudy.common.fields import Bytes, Seconds
 from understudy.monitor.config.fields import File, Url, Variable, split_address
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Bytes, Seconds
 
 MOST_PARTITIONS = 1024
 _TLS = frozenset(("SSL", "SASL_SSL"))

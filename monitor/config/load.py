@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from understudy.common.problems import problems
+from understudy.common.yaml_text import YamlError, read_text, read_yaml
 from understudy.monitor.config.checks import problems_of
 from understudy.monitor.config.fields import with_socket
 from understudy.monitor.config.kafka import resolved as resolved_kafka
-from understudy.monitor.config.messages import problem
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.notify import resolved
 from understudy.monitor.errors import ConfigError
-
-_MERGE = "tag:yaml.org,2002:merge"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML loader that requires text keys and rejects duplicate keys."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    seen: set[str] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == _MERGE:
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is not text; write it in quotes", key_node.start_mark
-            )
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"duplicate key {key!r}", key_node.start_mark
-            )
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def load(path: Path) -> Config:
@@ -50,14 +23,15 @@ def load(path: Path) -> Config:
 
     Relative file names in it are taken from the file's own folder.
     """
+    return parse(text_of(path), str(path), path.resolve().parent)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        raise ConfigError(str(path), [("", message)]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), [("", "cannot be read: it is not UTF-8")]) from error
-    return parse(text, str(path), path.resolve().parent)
+        return read_text(path)
+    except YamlError as error:
+        raise ConfigError(str(path), [("", str(error))]) from error
 
 
 def parse(text: str, source: str, base: Path) -> Config:
@@ -68,28 +42,20 @@ def parse(text: str, source: str, base: Path) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(source, [problem(item, data) for item in error.errors()]) from error
+        raise ConfigError(source, problems(error, data, Config)) from error
     config = _resolved(config, base)
-    problems = problems_of(config)
-    if problems:
-        raise ConfigError(source, problems)
+    found = problems_of(config)
+    if found:
+        raise ConfigError(source, found)
     return config
 
 
 def document(text: str, source: str) -> object:
     """Parse a YAML text. Raises ConfigError with the line of the fault."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(source, [("", f"{where}{error.problem or error}")]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(
-            source, [("", f"is not valid YAML: {' '.join(str(error).split())}")]
-        ) from error
-    except RecursionError as error:
-        raise ConfigError(source, [("", "is nested too deeply")]) from error
+        return read_yaml(text)
+    except YamlError as error:
+        raise ConfigError(source, [("", str(error))]) from error
 
 
 def _absolute(section: Any, absolute: Callable[[str], str], *keys: str) -> dict[str, str]:

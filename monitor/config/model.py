@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from understudy.common.fields import Bytes, BytesPerSecond, Ratio, Seconds, SecondsOrZero
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.extensions import WIRE_FORMATS
 from understudy.monitor.config.fields import (
@@ -33,7 +34,6 @@ from understudy.monitor.config.performance import Performance
 from understudy.monitor.config.rehearsal import Fault
 from understudy.monitor.config.section import Section
 from understudy.monitor.config.sources import SourceTopic
-from understudy.monitor.config.units import Bytes, Seconds
 from understudy.monitor.config.validation import Validation
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class Queue(Section):
 class Mirror(Section):
     """How requests are mirrored to a challenger."""
 
-    rate: float = Field(default=1.0, ge=0.0, le=1.0, allow_inf_nan=False, examples=[0.1])
+    rate: Ratio = Field(default=1.0, examples=[0.1])
     """Share of inference requests to mirror, sampled by ids of the proxy: clients cannot choose
     what is mirrored. Several challengers with the same rate get the same requests."""
     timeout: Seconds | None = None
@@ -356,8 +356,8 @@ class Limits(Section):
     body_timeout: Seconds = 30.0
     """Maximum time to receive a request body, in addition to one second for each body_rate of it;
     otherwise 408. Time in which the proxy does not read does not count."""
-    body_rate: Bytes = 1024
-    """Minimum size per second of a request body that takes longer than body_timeout."""
+    body_rate: BytesPerSecond = 1024
+    """Minimum rate of a request body that takes longer than body_timeout."""
     keepalive: Seconds = 75.0
     """Idle timeout of a client connection, also of one that reads nothing of the response that
     is left."""
@@ -435,7 +435,7 @@ class Feedback(Section):
     """Maximum size of the database; the oldest predictions are deleted first."""
     max_rows: int = Field(default=2_000_000, ge=1000)
     """Maximum number of predictions and labels together; the oldest are deleted first."""
-    settle: Seconds | Literal[0] = 0
+    settle: SecondsOrZero = 0.0
     """Time for which a label may still be corrected before it counts: what was counted is not taken
     back."""
 

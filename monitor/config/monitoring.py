@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from understudy.common.fields import Bytes, Ratio, Seconds
 from understudy.monitor.config.detectors import Detector
 from understudy.monitor.config.fields import Columns
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Bytes, Seconds
 
 
 class Monitoring(Section):
@@ -25,7 +25,7 @@ class Monitoring(Section):
     and segments."""
     smallest_shift: float = Field(default=0.25, ge=0.05, le=2.0)
     """Smallest shift of a value that matters, in standard deviations of its ranks."""
-    smallest_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
+    smallest_rate: Annotated[Ratio, Field(gt=0.0, lt=1.0)] = 0.005
     """Smallest rise of a rate (missing values, wrong types, …) that matters."""
     window: int = Field(default=1000, ge=100, le=1_000_000)
     """Number of recent rows for which distances from the baseline are shown."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from understudy.common.fields import Seconds
 from understudy.monitor.config.extensions import CHANNEL_SETTINGS, CHANNELS
 from understudy.monitor.config.fields import File, Name, Url, Variable
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Seconds
 
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", examples=["team"])]
 LabelValue = Annotated[str, Field(min_length=1, max_length=128, examples=["pricing"])]

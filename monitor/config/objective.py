@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from understudy.common.units import FINE_SECONDS, quantity
+from understudy.common.text import did_you_mean
+from understudy.common.units import (
+    figure,
+    joules,
+    metric_name,
+    rate,
+    seconds,
+    share,
+    write_rate,
+    write_seconds,
+    write_share,
+)
 
 KNOWN: dict[str, tuple[str, bool]] = {
     "accuracy": ("", False),
@@ -24,13 +34,15 @@ KNOWN: dict[str, tuple[str, bool]] = {
 }
 """By name: unit, and whether less is better."""
 SOURCES = ("measured", "estimated", "absent")
-_UNITS: Mapping[str, Mapping[str, float]] = {
-    "s": {"": 1.0, **FINE_SECONDS},
-    "": {"": 1.0, "%": 0.01},
-    "/s": {"": 1.0, "/s": 1.0},
-    "J": {"": 1.0, "J": 1.0, "mJ": 1e-3},
+_READ: Mapping[str, Callable[[str], float]] = {"s": seconds, "/s": rate, "J": joules, "": figure}
+"""Parsers of limits, by the unit of the metric."""
+_WRITTEN: Mapping[str, Callable[[float], str]] = {
+    "s": write_seconds,
+    "/s": write_rate,
+    "J": "{:g} J".format,
+    "": "{:g}".format,
 }
-"""Units that a limit may have, by the unit of the metric."""
+"""The same for writing them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +56,25 @@ class Objective:
     @classmethod
     def parse(cls, metric: str, text: str) -> Objective:
         """From ``latency_p99`` and ``<= 50ms``. Raises ValueError, which names the valid values."""
-        if metric not in KNOWN:
-            raise ValueError(f"{metric!r} is not one of {', '.join(KNOWN)}")
-        sign = text.strip()[:2]
-        found = quantity(text.strip()[2:], loose=True) if sign in ("<=", ">=") else None
-        if found is None:
+        name = metric_name(metric)
+        if name not in KNOWN:
+            close = did_you_mean(metric, KNOWN)
+            raise ValueError(f"{metric!r} is not one of {', '.join(KNOWN)}{close}")
+        sign, written = text.strip()[:2], text.strip()[2:].strip()
+        if sign not in ("<=", ">=") or not written:
             raise ValueError(f"{text!r}: write <= or >=, and a number with its unit, as '<= 50ms'")
-        unit = KNOWN[metric][0]
-        factor = _UNITS[unit].get(found[1])
-        if factor is None:
-            raise ValueError(f"{text!r}: the unit of {metric} is {unit or 'none, or %'}")
-        limit = float(found[0]) * factor
-        if not math.isfinite(limit):
-            raise ValueError(f"not a finite number: {found[0]!r}")
-        return cls(metric, limit, sign == "<=")
+        read = share if name == "error_rate" else _READ[KNOWN[name][0]]
+        try:
+            limit = read(written)
+        except ValueError as error:
+            unit = "%" if name == "error_rate" else KNOWN[name][0] or "none, or %"
+            raise ValueError(f"{error}; the unit of {metric} is {unit}") from None
+        return cls(name, limit, sign == "<=")
+
+    def __str__(self) -> str:
+        """Such as ``at most 50ms``."""
+        write = write_share if self.metric == "error_rate" else _WRITTEN[KNOWN[self.metric][0]]
+        return f"{'at most' if self.less else 'at least'} {write(self.limit)}"
 
     def met(self, value: float) -> bool:
         """Whether a value is within the limit."""

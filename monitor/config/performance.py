@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from understudy.common.fields import Ratio, Seconds
 from understudy.monitor.config.detectors import ErrorDetector
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Seconds
 from understudy.shadow.experiment.errors import ExperimentError
 from understudy.shadow.experiment.margin import Margin, Unit
 
@@ -68,7 +68,7 @@ class Performance(Section):
     whether predictions are classes, which are right if they equal their label, or numbers."""
     tolerance: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     """For numeric predictions: maximum error of a right prediction."""
-    floor: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(default=None, examples=[0.85])
+    floor: Annotated[Ratio, Field(gt=0.0, lt=1.0)] | None = Field(default=None, examples=[0.85])
     """Accuracy below which the model should be retrained."""
     smallest_loss: str | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         default=0.01, examples=[0.01, "1 pp", "20 %"]
@@ -84,7 +84,7 @@ class Performance(Section):
     """Number of first labels that become the reference of metrics for which the baseline has none.
     A metric that is measured on a part of the labels waits until a twentieth of that number, at
     least 30, are of this part."""
-    largest_gap: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    largest_gap: Annotated[Ratio, Field(gt=0.0, lt=1.0)] | None = None
     """Largest allowed difference between the segments of a feature, in error rate, share of
     positive predictions, or recall. Without it, gaps are shown but raise no finding."""
     guarantee: Literal["run_length", "ever"] = "run_length"
@@ -93,7 +93,7 @@ class Performance(Section):
     `alpha`; detection takes longer after many good labels."""
     alpha: Annotated[float, Field(gt=0.0, le=0.5)] = 0.01
     """Probability of any false alarm, for `guarantee: ever`."""
-    label_share: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+    label_share: Annotated[Ratio, Field(gt=0.0, lt=1.0)] | None = Field(
         default=None, examples=[0.05]
     )
     """Share of predictions for which labels are requested, at random. Expected outcomes of the

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from understudy.common.fields import Ratio
 from understudy.monitor.config.fields import Name
 from understudy.monitor.config.section import Section
 
@@ -15,7 +16,7 @@ class Fault(Section):
 
     arm: Name = "champion"
     """The arm: the champion, or a challenger that serves clients."""
-    share: Annotated[float, Field(gt=0.0, le=1.0)]
+    share: Annotated[Ratio, Field(gt=0.0)]
     """Share of the requests, sampled independently."""
     status: Annotated[int, Field(ge=500, le=599)] = 503
     """Status that the client gets; it counts as an error of the model."""

@@ -9,24 +9,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from understudy.common.units import seconds, share
+from understudy.common.fields import Figure, LongSeconds, NamedRate, QuantileShare, Seconds
+from understudy.common.fields import Share as CommonShare
+from understudy.common.units import percentile_name
 from understudy.monitor.config.fields import Name
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Seconds
 
-_SHARE = {
-    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"}],
-    "examples": ["99.9 %", 0.999],
-}
-Share = Annotated[float, BeforeValidator(share), Field(gt=0.0, lt=1.0), WithJsonSchema(_SHARE)]
-Whole = Annotated[float, BeforeValidator(share), Field(gt=0.0, le=1.0), WithJsonSchema(_SHARE)]
-_LONG = {
-    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(m|h|d)$"}],
-    "examples": ["30d"],
-    "x-unit": "seconds",
-}
+Share = Annotated[CommonShare, Field(gt=0.0, lt=1.0)]
+Whole = Annotated[CommonShare, Field(gt=0.0)]
 
 
 def _whole(value: float) -> float:
@@ -35,13 +27,7 @@ def _whole(value: float) -> float:
     return value
 
 
-Period = Annotated[
-    float,
-    BeforeValidator(seconds),
-    AfterValidator(_whole),
-    Field(ge=3600, le=366 * 86400),
-    WithJsonSchema(_LONG),
-]
+Period = Annotated[LongSeconds, AfterValidator(_whole), Field(ge=3600)]
 WholeSeconds = Annotated[Seconds, AfterValidator(_whole)]
 """Seconds of what stands as a window or an interval in rules."""
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,62}(=|!=|=~|!~)?$")]
@@ -115,8 +101,8 @@ class Latency(Section):
 
     within: Seconds
     """The time limit."""
-    quantile: Share | None = None
-    """Alternative to `objective`: 0.99 means that 99 % must be within the limit."""
+    quantile: QuantileShare | None = None
+    """Alternative to `objective`: p99, or 0.99, means that 99 % must be within the limit."""
     by: Literal["auto", "edge", "interpolate", "strict", "native"] = "auto"
     """How to read the histogram. `edge` uses the bucket boundary at the limit. `interpolate`
     assumes a uniform distribution in the bucket around the limit. `strict` counts that whole bucket
@@ -129,15 +115,16 @@ class Latency(Section):
 
 def _exported(value: float) -> float:
     if value not in EXPORTED:
-        raise ValueError(f"{value:g} is not one of {', '.join(f'{q:g}' for q in EXPORTED)}")
+        names = ", ".join(percentile_name(one) for one in EXPORTED)
+        raise ValueError(f"{percentile_name(value)} is not one of {names}")
     return value
 
 
 class Quantile(Section):
     """Time during which a quantile of the latency is within a limit, by the sketch's own gauge."""
 
-    quantile: Annotated[Share, AfterValidator(_exported)]
-    """The quantile: 0.5, 0.9, 0.95, 0.99 or 0.999."""
+    quantile: Annotated[QuantileShare, AfterValidator(_exported)]
+    """The quantile: p50, p90, p95, p99 or p99.9, or as a number, such as 0.999."""
     at_most: Seconds
     """The limit; any value."""
     window: Literal["10s", "1m", "5m"] = "1m"
@@ -168,9 +155,9 @@ class Performance(Section):
     recall, f1, auc, log_loss, brier, ece, mae, rmse."""
     bound: Literal["lower", "upper", "estimate"] = "lower"
     """The bound to compare."""
-    at_least: Number | None = None
+    at_least: Figure | None = None
     """The floor."""
-    at_most: Number | None = None
+    at_most: Figure | None = None
     """The ceiling, for losses."""
 
     @model_validator(mode="after")
@@ -290,7 +277,7 @@ class Objective(Section):
     """Severities of its alerts: `[ticket]` never pages, `[]` only records."""
     labels: dict[LabelName, LabelValue] = {}
     """Additional labels for recorded series and alerts."""
-    rate: float | None = Field(default=None, gt=0.0, le=1e9)
+    rate: NamedRate | None = None
     """Expected events per second; `explain` uses it to show the effect of low traffic."""
 
     @model_validator(mode="before")

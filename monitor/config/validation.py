@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from understudy.common.fields import Rate, Seconds
 from understudy.monitor.config.fields import File
 from understudy.monitor.config.section import Section
-from understudy.monitor.config.units import Seconds
 
 
 class Validation(Section):
@@ -25,5 +25,5 @@ class Validation(Section):
     service, if there is one. In both cases they do not count as traffic."""
     timeout: Seconds = 10.0
     """Timeout of each response."""
-    max_rate: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)] = 5.0
+    max_rate: Annotated[Rate, Field(le=1000.0)] = 5.0
     """Maximum requests per second to a model server."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from understudy.common.problems import problems
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.evidence.prediction_stats import DEFAULT_BUCKETS, MAX_CLASSES
@@ -61,7 +62,7 @@ class Settings:
         try:
             return Config.model_validate(self.document)
         except ValidationError as error:
-            raise ConfigError("configuration", [("", str(error))]) from error
+            raise ConfigError("configuration", problems(error, self.document, Config)) from error
 
     @classmethod
     def load(cls, path: Path) -> Settings:

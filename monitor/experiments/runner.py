@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from understudy.common.fields import SAVED
 from understudy.monitor.config.checks import together
 from understudy.monitor.config.declared import declare, with_declared
 from understudy.monitor.config.experiment import Experiment as Declared
@@ -304,7 +305,7 @@ class ExperimentRunner:
         """An experiment that was removed, or whose servers changed, while the service was stopped,
         as it was last."""
         now = self._clock()
-        declared = Declared.model_validate(saved["declared"])
+        declared = Declared.model_validate(saved["declared"], context=SAVED)
         arms = replace(
             arms_of(self.config, declared),
             champion=str(saved["champion"]),

@@ -11,12 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from understudy.common.problems import problems
+from understudy.common.units import write_seconds, write_share
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.objective import Objective, latency_limits
 from understudy.monitor.config.slo import Objective as SloObjective
 from understudy.monitor.config.slo import SloFile
 
-OF_TIME = 0.99
+OF_TIME = "99 %"
 """The share of time that must be good, for limits that are not shares of requests."""
 
 
@@ -36,10 +38,10 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
         try:
             slos.append(SloObjective.model_validate(entry))
         except ValidationError as error:
-            why = error.errors()[0]["msg"]
+            why = "; ".join(message for _, message in problems(error, entry, SloObjective))
             notices.append(f"objectives.{metric}: {text!r} is not valid over time ({why}); omitted")
     if not slos:
-        entry = {"name": "availability", "objective": 0.999, "availability": {}}
+        entry = {"name": "availability", "objective": "99.9 %", "availability": {}}
         slos.append(SloObjective.model_validate(entry))
         notices.append("no objectives: using 99.9 % availability")
     return SloFile(version=1, service=service, slos=slos), notices
@@ -49,10 +51,13 @@ def _entry(one: Objective, edges: list[float], champion: str) -> dict[str, Any] 
     """The entry for one objective; None when it has no equivalent."""
     metric, limit = one.metric, one.limit
     if metric == "error_rate" and one.less:
-        return {"name": "availability", "objective": 1.0 - limit, "availability": {}}
+        return {"name": "availability", "objective": write_share(1.0 - limit), "availability": {}}
     if metric.startswith("latency_p") and one.less:
-        share = float(f"{float(metric.removeprefix('latency_p')) / 100:.12g}")
-        latency = {"within": limit, "quantile": share, "edges": edges}
+        latency = {
+            "within": write_seconds(limit),
+            "quantile": metric.removeprefix("latency_"),
+            "edges": [write_seconds(edge) for edge in edges],
+        }
         return {"name": metric.replace("_", "-"), "latency": latency}
     if metric == "accuracy" and not one.less:
         of = {"metric": "accuracy", "bound": "lower", "at_least": limit}

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from understudy.common.problems import problems
+from understudy.common.yaml_text import YamlError, read_documents
 from understudy.monitor.config.fields import NAME
-from understudy.monitor.config.load import document, parse
-from understudy.monitor.config.messages import problem
+from understudy.monitor.config.load import document, parse, text_of
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo import openslo
@@ -30,12 +30,7 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
     source = str(path)
     if service and not re.fullmatch(NAME, service):
         raise ConfigError("--service", [("", f"not a valid name: {service!r} (allowed: {NAME})")])
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(source, [("", f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(source, [("", "cannot be read: it is not UTF-8")]) from error
+    text = text_of(path)
     if openslo.recognised(text):
         if service:
             raise ConfigError(source, [("", "an OpenSLO file names the service in spec.service")])
@@ -63,14 +58,11 @@ def checked(data: dict[str, Any], source: str) -> SloFile:
     try:
         return SloFile.model_validate(data)
     except ValidationError as error:
-        problems = [problem(item, data, SloFile) for item in error.errors()]
-        raise ConfigError(source, problems) from error
+        raise ConfigError(source, problems(error, data, SloFile)) from error
 
 
 def _documents(text: str, source: str) -> list[Any]:
     try:
-        return [one for one in yaml.safe_load_all(text) if one is not None]
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            source, [("", f"is not valid YAML: {' '.join(str(error).split())}")]
-        ) from error
+        return read_documents(text)
+    except YamlError as error:
+        raise ConfigError(source, [("", str(error))]) from error

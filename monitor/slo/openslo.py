@@ -201,8 +201,9 @@ def _target(objective: Mapping[str, Any], path: str) -> float:
     if len(given) != 1:
         raise _Fault(path, "give either target or targetPercent")
     value = objective[given[0]]
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _Fault(f"{path}.{given[0]}", f"not a valid number: {value!r}")
+    number_ = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number_ or abs(value) > 1e300:
+        raise _Fault(f"{path}.{given[0]}", f"not a valid number: {value!r}"[:80])
     target = float(f"{value / (100 if given[0] == 'targetPercent' else 1):.12g}")
     if not 0.0 < target < 1.0:
         raise _Fault(f"{path}.{given[0]}", f"{value!r} must be between 0 and 100 %, both excluded")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from understudy.common.text import did_you_mean
+from understudy.common.units import metric_name
 from understudy.shadow.experiment.errors import ExperimentError
 from understudy.shadow.experiment.margin import Margin, Unit
 
@@ -256,10 +258,11 @@ class Hypothesis:
         if unknown:
             raise ExperimentError(f"{path}.{sorted(unknown)[0]}", "is not known")
         name = data.get("metric")
-        metric = METRICS.get(name) if isinstance(name, str) else None
+        metric = METRICS.get(metric_name(name)) if isinstance(name, str) else None
         if metric is None:
-            known = ", ".join(METRICS)
-            raise ExperimentError(f"{path}.metric", f"{name!r} does not exist; there are {known}")
+            close = did_you_mean(str(name), METRICS) or f"; there are {', '.join(METRICS)}"
+            raise ExperimentError(f"{path}.metric", f"{name!r} does not exist{close}")
+        name = metric.name
         role = data.get("role", "guardrail")
         if role not in ROLES:
             raise ExperimentError(f"{path}.role", f"must be success or guardrail, not {role!r}")

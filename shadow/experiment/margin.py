@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from understudy.common.units import FINE_SECONDS, quantity
+from understudy.common.units import SECONDS, quantity
 from understudy.shadow.experiment.errors import ExperimentError
 
 
@@ -30,7 +30,7 @@ _UNITS = {
     "pp": (Unit.POINTS, 0.01),
     "point": (Unit.POINTS, 0.01),
     "points": (Unit.POINTS, 0.01),
-    **{name: (Unit.SECONDS, factor) for name, factor in FINE_SECONDS.items()},
+    **{name: (Unit.SECONDS, factor) for name, factor in SECONDS.items()},
     "unit": (Unit.VALUE, 1.0),
     "units": (Unit.VALUE, 1.0),
     "%": (Unit.RELATIVE, 0.01),
@@ -66,7 +66,7 @@ class Margin:
         wanted = " or ".join(_EXAMPLES[unit] for unit in dict.fromkeys((allowed, Unit.RELATIVE)))
         if isinstance(text, bool) or not isinstance(text, (str, int, float)):
             raise ExperimentError(path, f"must be a text such as {wanted}, not {text!r}")
-        parsed = quantity(str(text), loose=True)
+        parsed = quantity(str(text))
         if parsed is None:
             raise ExperimentError(path, f"not a valid margin: {text!r} (write {wanted})")
         number = float(parsed[0])

@@ -66,7 +66,7 @@ def outcomes(answer: httpx.Response) -> list[str]:
 
 def test_twice_late_and_unknown(tmp_path: Path) -> None:
     """A row of the failure table: 200, 200 and 202."""
-    declared: dict[str, Any] = {"experiments": [EXPERIMENT], "feedback": {"horizon": 400.0}}
+    declared: dict[str, Any] = {"experiments": [EXPERIMENT], "feedback": {"horizon": "400s"}}
     with PlaneProcess(tmp_path, **declared) as plane:
         worker = serve(plane, "r-1")
         label = {"request_id": "r-1", "label": 1}

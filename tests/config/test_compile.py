@@ -149,7 +149,7 @@ def test_workers() -> None:
 
 
 fraction = st.floats(0, 1, allow_nan=False)
-duration = st.floats(0.001, 3600)
+duration = st.floats(0.001, 3600).map("{}s".format)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 header_names = names.filter(lambda name: name.lower() not in OWN_HEADERS)
 

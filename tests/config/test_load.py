@@ -84,7 +84,7 @@ BAD = [
     (GOOD + f"limits: {{drain: 1{'0' * 400}}}\n", "limits.drain", "not a valid duration"),
     (GOOD + "limits: {head: 3MB}\n", "limits.head", "(examples: 256KiB, 16MiB)"),
     (GOOD + "limits: {head: 1.5}\n", "limits.head", "not a valid size: 1.5"),
-    (GOOD + "limits: {head: 64KiB}\n", "limits.head", "equal to 61440 (found 65536)"),
+    (GOOD + "limits: {head: 64KiB}\n", "limits.head", "equal to 61440B (found '64KiB')"),
     # URLs
     (champion("url: 'ftp://h'"), "champion.url", "not a valid URL: 'ftp://h' (write http://"),
     (champion("url: 'http://'"), "champion.url", "not a valid URL"),

@@ -103,7 +103,7 @@ def test_the_report_of_the_gate(browser: Browser, tmp_path: Path) -> None:
             objectives: {p90: 200ms, errors: 5 %}
             stages:
               - name: capacity
-                capacity: {start: 100, most: 150, seconds: 1, at_least: 30, traffic: 1000,
+                capacity: {start: 100, most: 150, seconds: 1, at_least: 30/s, traffic: 1000,
                            concurrencies: [1, 2, 3, 4, 8], price_per_hour: 1}
               - name: pause
                 chaos: {experiment: pause.json, load: {rate: 60}, before: 2s, after: 2s,

@@ -51,7 +51,7 @@ def run(folder: Path, name: str, url: str, shorter: dict[str, dict[str, Any]]) -
 
 
 def test_streamed_answers(tmp_path: Path, target: str) -> None:
-    shorter = {"load": {"seconds": 4, "rate": 50, "to": 60, "every": 2, "peak_seconds": 1}}
+    shorter = {"load": {"seconds": 4, "rate": 50, "to": 60, "every": "2s", "peak_seconds": 1}}
     found = run(tmp_path, "llm-streaming.yaml", target, shorter)
     steady = found["steady"]
     assert steady["load"]["statuses"] == {"200": steady["load"]["requests"]}

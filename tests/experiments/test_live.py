@@ -93,7 +93,7 @@ def test_outcomes_without_evidence_are_excluded() -> None:
 
 
 def test_requests_started_before_a_change_of_weights_are_excluded() -> None:
-    one = live(**SPLIT, settle=5)
+    one = live(**SPLIT, settle="5s")
     for i in range(20):
         one.take(*assigned(i, i % 2), division(), None, answer(1))
     assert served(one) == [10, 10]

@@ -42,7 +42,7 @@ def test_pauses_do_not_count_and_batches_add_up() -> None:
 @pytest.mark.parametrize("mode", ["shadow", "split"])
 def test_a_burst_of_requests_and_silence_promote_nothing(mode: str) -> None:
     """3,000 requests within half a minute; then no traffic for an hour."""
-    one = live(**(SPLIT if mode == "split" else {}), metrics=GUARD, minimum_duration=300)
+    one = live(**(SPLIT if mode == "split" else {}), metrics=GUARD, minimum_duration="300s")
     rng = np.random.default_rng(2)
 
     def serve(first: int, last: int, begin: float) -> None:

@@ -58,7 +58,7 @@ def test_a_complete_configuration_is_accepted() -> None:
         ({**HOOK, "url": "http://a/", "tls": {"verify": False}}, "the url is not https"),
         ({**HOOK, "secret_env": "xoxb-123"}, "name of an environment variable"),
         ({**HOOK, "secret": "x"}, "not permitted"),
-        ({**HOOK, "repeat": 1}, "repeat must be at least 60 s"),
+        ({**HOOK, "repeat": "1s"}, "repeat must be at least 60 s"),
         ({"kind": "alertmanager", "url": "http://a", "resend": "1ms"}, "at least 0.5 s"),
         ({**HOOK, "timeout": 0}, "greater than 0"),
     ],

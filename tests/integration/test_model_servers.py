@@ -130,7 +130,7 @@ def test_mlserver_and_the_plan_that_is_for_it(tmp_path: Path) -> None:
             kind = next(iter(stage.keys() - {"name", "judged", "stop_on_fail"}))
             short = {
                 "load": {"seconds": 4, "rate": 50, "to": 80, "peak_seconds": 1},
-                "capacity": {"start": 40, "most": 80, "seconds": 2, "at_least": 30},
+                "capacity": {"start": 40, "most": 80, "seconds": 2, "at_least": "30/s"},
                 "chaos": {
                     "load": {"rate": 30},
                     "before": "1s",

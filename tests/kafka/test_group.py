@@ -258,14 +258,14 @@ def test_mismatched_partition_counts_are_reported(tmp_path: Path, kafka_cluster:
         ]
     )
     admin.close()
-    odd = Process(_written(config, tmp_path / "odd.yaml", timeout=30.0), "odd")
+    odd = Process(_written(config, tmp_path / "odd.yaml", timeout="30s"), "odd")
     assert odd.process.wait(PATIENCE) == 2
     assert "same number of partitions, not 4 and 3" in odd.log.read_text()
 
 
 def _written(config: Config, path: Path, **kafka: Any) -> Path:
     document = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    document["kafka"] |= {"timeout": 1.0, **kafka}
+    document["kafka"] |= {"timeout": "1s", **kafka}
     path.write_text(yaml.safe_dump(document))
     return path
 

@@ -188,7 +188,7 @@ def test_capacity_is_searched_and_other_targets_are_compared(tmp_path: Path) -> 
             objectives: {{p90: 400ms}}
             stages:
               - name: capacity
-                capacity: {{start: 40, most: 400, seconds: 3, precision: 0.3, at_least: 30,
+                capacity: {{start: 40, most: 400, seconds: 3, precision: 0.3, at_least: 30/s,
                            traffic: 500, price_per_hour: 1, pid: {server.process.pid}, servers: 2}}
               - name: other
                 compare: {{other: "{other.url}", load: {{rate: 30, seconds: 2}}, repeats: 3,
@@ -344,7 +344,7 @@ def test_limits_hold_for_closed_loops_and_for_the_whole_gate(tmp_path: Path) -> 
         tmp_path,
         """
         objectives: {errors: 5 %}
-        limits: {rate: 40, seconds: 8s}
+        limits: {rate: 40/s, seconds: 8s}
         stages:
           - {name: loop, loadgen: {scenario: SingleStream, seconds: 2, queries: 60}}
           - {name: long, load: {rate: 40, seconds: 7}}
@@ -401,7 +401,7 @@ def test_verdicts_of_known_outcomes() -> None:
     due = np.arange(0.0, 20.0, 0.01)
     ok = np.ones(len(due), np.bool_)
     fast = outcome_of(due, np.full(len(due), 0.01), ok)
-    found = evaluate(Objectives(p99="50ms", errors="1 %", rate=90.0), fast)
+    found = evaluate(Objectives(p99="50ms", errors="1 %", rate="90/s"), fast)
     assert overall_verdict(found) == "passed"
     assert evaluate(Objectives(p99="50ms", rule="loadgen"), fast)[0].verdict == "passed"
     long = np.arange(0.0, 600.0, 0.01)
@@ -416,7 +416,7 @@ def test_verdicts_of_known_outcomes() -> None:
     failing.errors["reset"] = 300
     found = evaluate(Objectives(errors="1 %"), failing)
     assert (found[0].verdict, "reset: 300" in found[0].why) == ("failed", True)
-    assert overall_verdict(evaluate(Objectives(p99="50ms", errors=0.0), Outcome())) == "invalid"
+    assert overall_verdict(evaluate(Objectives(p99="50ms", errors="0 %"), Outcome())) == "invalid"
     assert Objectives(preset="real-time").percentiles() == {0.95: 0.05}
     assert Objectives(preset="real-time").most_errors() == 0.001
     assert Objectives(preset="interactive").percentiles() == {0.95: 0.1, 0.99: 0.5}
@@ -582,7 +582,7 @@ def test_steps_end_at_the_first_failure(tmp_path: Path) -> None:
         engine: {timeout: 3s}
         stages:
           - name: stairs
-            load: {shape: until-break, rate: 5, to: 200, steps: 4, step_seconds: 4, at_least: 5}
+            load: {shape: until-break, rate: 5, to: 200, steps: 4, step_seconds: 4, at_least: 5/s}
         """,
     )
     data = tmp_path / "r.json"
@@ -607,7 +607,7 @@ def test_an_undecided_step_has_not_failed(tmp_path: Path) -> None:
         engine: {timeout: 3s}
         stages:
           - name: stairs
-            load: {shape: until-break, rate: 5, to: 200, steps: 2, step_seconds: 2, at_least: 5}
+            load: {shape: until-break, rate: 5, to: 200, steps: 2, step_seconds: 2, at_least: 5/s}
         """
     with Server(slots=1, seconds=0.05) as server:
         found = gate("--target", server.url, "--plan", plan(tmp_path, text))

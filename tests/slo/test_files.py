@@ -71,10 +71,12 @@ def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Pa
     own = sli(within="60ms", edges=["60ms"])
     assert 'le="0.06"' in own.bad
     assert "within 0.55 %" in own.exactness
-    said = problems(tmp_path, ours({"name": "l", "objective": 0.9, "latency": {
+    said = problems(tmp_path, ours({"name": "l", "objective": "90 %", "latency": {
         "within": "60ms", "by": "edge"}}))  # fmt: skip
     assert "not a bucket boundary of the histogram" in said["slos[0].latency"]
-    said = problems(tmp_path, ours({"name": "l", "objective": 0.9, "latency": {"within": "20s"}}))
+    said = problems(
+        tmp_path, ours({"name": "l", "objective": "90 %", "latency": {"within": "20s"}})
+    )
     assert "above the last boundary" in said["slos[0].latency"]
 
 
@@ -82,28 +84,28 @@ def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Pa
     ("data", "path", "message"),
     [
         ({"version": 1, "service": "x"}, "slos", "is required"),
-        (ours({"name": "a", "objective": 0.99}), "slos[0]", "has no indicator"),
+        (ours({"name": "a", "objective": "99 %"}), "slos[0]", "has no indicator"),
         (ours({**AVAILABLE, "cost": {"at_most": 1.0}}), "slos[0]", "availability and cost"),
         (ours({"name": "a", "availability": {}}), "slos[0]", "objective is required"),
         (ours({**AVAILABLE, "objective": "99.9"}), "slos[0].objective", "99.9 %"),
-        (ours({**AVAILABLE, "objective": 99.9}), "slos[0].objective", "write 99.9 %, or 0.999"),
-        (ours({"name": "a", "objective": 0.9, "latency": None}), "slos[0]", "needs its settings"),
+        (ours({**AVAILABLE, "objective": 99.9}), "slos[0].objective", "99.9 has no unit: write 99.9 %"),
+        (ours({"name": "a", "objective": "90 %", "latency": None}), "slos[0]", "needs its settings"),
         (ours(AVAILABLE, interval="500ms"), "interval", "must be whole seconds"),
-        (ours(AVAILABLE, scrape_interval=1.5), "scrape_interval", "must be whole seconds"),
+        (ours(AVAILABLE, scrape_interval="1.5s"), "scrape_interval", "must be whole seconds"),
         (ours(AVAILABLE, labels={"severity": "x"}), "", "'severity' is set by the rules"),
         (ours({**AVAILABLE, "labels": {"__name__": "x"}}), "", "is set by the rules"),
-        (ours({**AVAILABLE, "objective": 1.0}), "slos[0].objective", "less than 1"),
+        (ours({**AVAILABLE, "objective": "100 %"}), "slos[0].objective", "less than 1"),
         (ours({**AVAILABLE, "objektive": 1}), "slos[0].objektive", "did you mean 'objective'"),
         (ours(AVAILABLE, AVAILABLE), "", "duplicate name 'a'"),
         (ours(AVAILABLE, without=["UnderstudyNo"]), "without[0]", "is not one of"),
         (ours(AVAILABLE, alerting={"windows": [
-            {"severity": "page", "budget": 0.02, "long": "1h", "short": "2h"}]}),
+            {"severity": "page", "budget": "2 %", "long": "1h", "short": "2h"}]}),
          "alerting.windows[0]", "short must be shorter"),
-        (ours({"name": "a", "objective": 0.9, "availability": {}},
+        (ours({"name": "a", "objective": "90 %", "availability": {}},
               alerting={"unreachable": "refuse"}), "slos[0].objective", "it can never fire"),
-        (ours({"name": "a", "objective": 0.9, "quantile": {"quantile": 0.98, "at_most": 1}}),
-         "slos[0].quantile.quantile", "not one of 0.5"),
-        (ours({"name": "e", "objective": 0.9, "events": {"bad": "a", "total": "b"}}),
+        (ours({"name": "a", "objective": "90 %", "quantile": {"quantile": 0.98, "at_most": "1s"}}),
+         "slos[0].quantile.quantile", "p98 is not one of p50"),
+        (ours({"name": "e", "objective": "90 %", "events": {"bad": "a", "total": "b"}}),
          "slos[0].events", "{{.window}}"),
         ("a: [", "", "line"),
         ("- a", "", "must be a mapping"),
@@ -121,7 +123,7 @@ def test_objectives_of_a_sidecars_configuration(tmp_path: Path) -> None:
             "version": 1, "listen": "127.0.0.1:0", "models": [{"name": "delays"}],
             "champion": {"url": "http://127.0.0.1:1", "name": "old"},
             "objectives": {"latency_p99": "<= 60ms", "error_rate": "<= 1 %", "accuracy": ">= 0.9",
-                           "cost_per_prediction": "<= 0.01", "throughput": ">= 5"},
+                           "cost_per_prediction": "<= 0.01", "throughput": ">= 5/s"},
         },
     )  # fmt: skip
     assert found.service == "delays"
@@ -240,7 +242,7 @@ def test_a_scrape_that_cannot_be_tried_says_so(tmp_path: Path) -> None:
 
 
 def test_windows_too_far_apart_for_promtool(tmp_path: Path) -> None:
-    window = {"severity": "page", "budget": 0.02, "long": "1d", "short": "5s"}
+    window = {"severity": "page", "budget": "2 %", "long": "1d", "short": "5s"}
     found = loaded(tmp_path, ours(AVAILABLE, alerting={"windows": [window]}, alerts="none"))
     assert found.test_files() == {}
     assert any("too short compared with its longest" in notice for notice in found.notices)

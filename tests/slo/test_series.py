@@ -34,7 +34,7 @@ def tried(
 
 
 def of(**slo: Any) -> dict[str, Any]:
-    file = {"version": 1, "service": "s", "slos": [{"name": "a", "objective": 0.99, **slo}]}
+    file = {"version": 1, "service": "s", "slos": [{"name": "a", "objective": "99 %", **slo}]}
     found = compiled(SloFile.model_validate(file), "test")
     return document([found.slo_group(found.slos[0])])
 

@@ -56,7 +56,7 @@ def served(folder: Path) -> World:
     case = {"name": "one", "request": {"inputs": [tensor]}, "expect": {"p": 0.5}}
     (folder / "cases.jsonl").write_text(json.dumps(case) + "\n")
     cases = {"cases": str(folder / "cases.jsonl"), "every": "300ms"}
-    return World(folder, validation=cases, monitoring={"hold": 1.0})
+    return World(folder, validation=cases, monitoring={"hold": "1s"})
 
 
 def past(labels: str, until: float, seconds: int = DAY, step: int = 15, rate: float = 100.0) -> str:

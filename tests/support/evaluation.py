@@ -46,7 +46,7 @@ SPLIT = {
     "challengers": ["other"],
     "mode": "split",
     "weights": {"other": 0.4},
-    "settle": 1,
+    "settle": "1s",
     "label": {"prediction": "p", "threshold": 0.5},
     "metrics": [
         {"metric": "error_rate", "margin": "2 pp"},

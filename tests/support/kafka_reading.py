@@ -15,8 +15,8 @@ from understudy.monitor.labels.label import Label
 
 def kafka_of(bootstrap: str, prefix: str, **more: object) -> Kafka:
     """A configuration that is quick to notice."""
-    told = {"bootstrap": bootstrap, "prefix": prefix, "partitions": 3, "timeout": 5.0, **more}
-    return Kafka.model_validate({"linger": 0.1, **told})
+    told = {"bootstrap": bootstrap, "prefix": prefix, "partitions": 3, "timeout": "5s", **more}
+    return Kafka.model_validate({"linger": "100ms", **told})
 
 
 def create_topics(kafka: Kafka) -> None:

@@ -26,7 +26,7 @@ def with_kafka(config: Config, bootstrap: str, prefix: str, partitions: int = 4)
         "bootstrap": bootstrap.split(","),
         "prefix": prefix,
         "partitions": partitions,
-        "timeout": 4.0,
+        "timeout": "4s",
     }
     document = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return Config.model_validate({**document, "kafka": kafka})

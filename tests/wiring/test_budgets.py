@@ -232,7 +232,7 @@ def label(watch: PerformanceWatch, number: int, feature: str, value: str) -> Non
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [{}, {"label_share": 0.1, "label_wait": 10.0}])
+@pytest.mark.parametrize("settings", [{}, {"label_share": 0.1, "label_wait": "10s"}])
 @pytest.mark.parametrize("segments", [[], ["country"], ["country", "flag"]])
 def test_what_watches_the_performance_of_a_model_shares_its_false_alarms(
     tmp_path: Path, rates: Rates, segments: list[str], settings: dict[str, Any]

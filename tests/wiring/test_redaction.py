@@ -118,7 +118,7 @@ def world(folder: Path, mapped: bool, **changes: Any) -> Config:
         folder / "state",
         models=[model],
         experiments=[EXPERIMENT],
-        monitoring={"segments": ["country", "ssn"], "hold": 60},
+        monitoring={"segments": ["country", "ssn"], "hold": "60s"},
         records={"redact": BY_PATH if mapped else BY_NAME, "keep": 10},
         **changes,
     )

@@ -1,8 +1,11 @@
-"""User text in a line of ours: control characters are shown, never obeyed."""
+"""User text in a line of ours: control characters are shown, never obeyed; words that are meant."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+
+from understudy.common.units import percentile, percentile_name
 
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 """Unicode's categories of characters that a terminal or a page obeys instead of drawing: controls,
@@ -31,3 +34,14 @@ def visible(text: str, lines: bool = False) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'rate'?`` where a known word is close, otherwise an empty text."""
+    import difflib  # only for messages
+
+    choices = {one.lower(): one for one in known}
+    share = percentile(word)
+    same = choices.get(percentile_name(share)) if share is not None else None
+    close = [same] if same else difflib.get_close_matches(word.lower(), choices, n=1)
+    return f"; did you mean {choices[close[0].lower()]!r}?" if close else ""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from understudy.common.fields import Rate, Share
 from understudy.loadtest.capacity.breakpoint import Capacity, StepVerdict, estimate, search
 from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, observed, predict
@@ -18,7 +19,7 @@ from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Loop, Open
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.context import GateContext, StageKind
-from understudy.loadtest.gate.plan import Long, Objectives, Part, Rate, Share, Stage
+from understudy.loadtest.gate.plan import NamedLong, Objectives, Part, SendRate, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import (
     Criterion,
@@ -40,17 +41,17 @@ _PROBE_FACTOR = 1.5
 class CapacityStage(Part):
     """The highest rate at which the objectives hold."""
 
-    start: Rate
-    most: Rate
-    seconds: Long = 5.0
+    start: SendRate
+    most: SendRate
+    seconds: NamedLong = 5.0
     """Of a probe at one rate, and longer where its percentile needs more requests."""
     precision: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     at_least: Rate | None = None
     """Rate that must surely pass; without it the capacity is shown, by a stage that is not
     judged, or the energy is judged (`joules`)."""
-    traffic: Rate | None = None
+    traffic: SendRate | None = None
     """Requests per second for which replicas are counted."""
-    headroom: Annotated[Share, Field(ge=0.0, lt=1.0)] = 0.3
+    headroom: Annotated[Share, Field(lt=1.0)] = 0.3
     spare: Annotated[int, Field(ge=0, le=1000)] = 1
     price_per_hour: Annotated[float, Field(ge=0.0)] | None = None
     watts: Annotated[float, Field(ge=0.0)] | None = None

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from understudy.common.fields import LongSeconds, Seconds, Share
 from understudy.loadtest.chaos.experiment import ChaosOutcome, load_experiment, run_experiment
 from understudy.loadtest.chaos.probes import alert_firing
 from understudy.loadtest.chaos.recovery import Recovery, budget_burned, recovery
@@ -18,7 +19,7 @@ from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Open
 from understudy.loadtest.errors import LoadTestError, PlanError
 from understudy.loadtest.gate.context import GateContext, StageKind
-from understudy.loadtest.gate.plan import Load, Long, Part, Seconds, Share, Stage
+from understudy.loadtest.gate.plan import Load, Long, Part, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.verdict import Criterion, overall_verdict, pass_or_fail, reasons
@@ -35,8 +36,8 @@ class Budget(Part):
     """The error budget that a fault takes from: of good requests, over a period."""
 
     objective: Annotated[Share, Field(gt=0.0, lt=1.0)]
-    period: Annotated[Seconds, Field(gt=0.0, le=366 * 86400.0)] = 30 * 86400.0
-    burned_at_most: Annotated[Share, Field(ge=0.0)] | None = None
+    period: LongSeconds = 30 * 86400.0
+    burned_at_most: Share | None = None
     """Part of the budget of the whole period that one fault may take."""
 
 

@@ -10,10 +10,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from understudy.common.fields import Seconds
 from understudy.loadtest.engine.pool import Loop
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.gate.context import GateContext, StageKind
-from understudy.loadtest.gate.plan import Long, Part, Seconds, Stage
+from understudy.loadtest.gate.plan import Long, Part, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import Criterion, pass_or_fail, reasons
 from understudy.loadtest.statistics.intervals import mean

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from understudy.common.fields import Share
+from understudy.common.units import percentile, percentile_name
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.gate.context import GateContext, StageKind
-from understudy.loadtest.gate.plan import Load, Part, Share, Stage
+from understudy.loadtest.gate.plan import Load, Part, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.target import address_of, allowed
 from understudy.loadtest.statistics.compare import compare as compared
+
+Percentile = Literal["p50", "p90", "p95", "p99", "p99.9"]
+
+
+def _name(value: Any) -> Any:
+    share = percentile(value) if isinstance(value, str) else None
+    return percentile_name(share) if share is not None else value
 
 
 class CompareStage(Part):
@@ -24,14 +33,15 @@ class CompareStage(Part):
     repeats: Annotated[int, Field(ge=3, le=50)] = 5
     margin: Share = 0.05
     """Smallest relative difference that matters."""
-    percentile: Literal["p50", "p90", "p95", "p99"] = "p99"
+    percentile: Annotated[Percentile, BeforeValidator(_name)] = "p99"
 
 
 def run_compare(gate: GateContext, stage: Stage, settings: CompareStage) -> StageResult:
     """Load both targets alternately, and compare the repeats."""
     other = address_of(settings.other)
     load = load_of(settings.load, gate.plan.engine, gate.plan.limits)
-    p = float(settings.percentile[1:]) / 100.0
+    p = percentile(settings.percentile)
+    assert p is not None
     mine: list[float] = []
     theirs: list[float] = []
     outcome: Outcome | None = None

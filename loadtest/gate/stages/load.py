@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from understudy.common.fields import Seconds
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Arrivals, Loop
 from understudy.loadtest.gate.context import GateContext, StageKind
-from understudy.loadtest.gate.plan import Load, Long, Part, Rate, Seconds, Stage
+from understudy.loadtest.gate.plan import Load, NamedLong, Part, SendRate, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.verdict import (
@@ -29,8 +30,8 @@ class LoadGen(Part):
     """A scenario of MLPerf LoadGen."""
 
     scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"]
-    seconds: Long = 600.0
-    rate: Rate | None = None
+    seconds: NamedLong = 600.0
+    rate: SendRate | None = None
     limit: Seconds | None = None
     queries: Annotated[int, Field(ge=1)] | None = None
     users: Annotated[int, Field(ge=1, le=10_000)] = 32

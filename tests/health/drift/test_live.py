@@ -19,7 +19,7 @@ ROWS = 50
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[PlaneProcess]:
     model = {**MODEL, "baseline": saved(tmp_path)}
-    with PlaneProcess(tmp_path, models=[model], monitoring={"hold": 1.0}) as running:
+    with PlaneProcess(tmp_path, models=[model], monitoring={"hold": "1s"}) as running:
         yield running
 
 

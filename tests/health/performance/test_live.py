@@ -54,7 +54,7 @@ def keys(watch: PerformanceWatch) -> list[str]:
 
 def test_a_twentieth_of_the_labels_detects_a_worse_model() -> None:
     rng = np.random.default_rng(1)
-    settings = judged(label_share=0.05, label_wait=100.0)
+    settings = judged(label_share=0.05, label_wait="100s")
     known = baseline(rng)
     watch = PerformanceWatch(settings, known, 100_000.0)
     stream(watch, rng, 20_000, 0.05, 1.0)
@@ -76,7 +76,7 @@ def test_a_twentieth_of_the_labels_detects_a_worse_model() -> None:
 
 def test_sampled_labels_count_once_each_and_only_in_time() -> None:
     rng = np.random.default_rng(2)
-    watch = PerformanceWatch(judged(label_share=0.5, label_wait=10.0), baseline(rng), 1e5)
+    watch = PerformanceWatch(judged(label_share=0.5, label_wait="10s"), baseline(rng), 1e5)
     for number in range(100):
         watch.take([0.9], [float(number)], None, f"r-{number}")
     label(watch, 95, 0.9, 0.0)
@@ -94,7 +94,7 @@ def test_sampled_labels_count_once_each_and_only_in_time() -> None:
 
 def test_a_client_that_repeats_its_id_holds_up_no_other_predictions() -> None:
     watch = PerformanceWatch(
-        judged(label_share=0.5, label_wait=10.0), baseline(np.random.default_rng(2)), 1e5
+        judged(label_share=0.5, label_wait="10s"), baseline(np.random.default_rng(2)), 1e5
     )
     for number in range(100):
         watch.take([0.9], [float(number)], None, "always-the-same")

@@ -43,7 +43,7 @@ def test_cases_pass_workers_and_are_not_counted(tmp_path: Path) -> None:
         champion={"url": champion.url, "headers": {"x-added": "by the sidecar"}},
         challengers=[{"name": "next", "url": challenger.url}],
         validation={
-            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": 0.3, "max_rate": 1000,
+            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": "300ms", "max_rate": "1000/s",
         },
     ).start()  # fmt: skip
     try:
@@ -94,7 +94,7 @@ def test_unknown_arms_are_rejected_and_dead_workers_skipped(tmp_path: Path) -> N
         models=[{"name": "m", "protocol": "kserve-v1"}],
         champion={"url": model.url},
         validation={
-            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": 0.3, "max_rate": 1000,
+            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": "300ms", "max_rate": "1000/s",
         },
     ).start()  # fmt: skip
     try:
@@ -125,7 +125,7 @@ def test_model_servers_on_unix_sockets(tmp_path: Path) -> None:
         champion={"url": "unix:one.sock"},
         challengers=[{"name": "next", "url": f"{challenger.url}:/prefix/"}],
         validation={
-            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": 0.3, "max_rate": 1000,
+            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": "300ms", "max_rate": "1000/s",
         },
     ).start()  # fmt: skip
     try:
@@ -159,7 +159,7 @@ def test_cases_go_directly_without_workers_or_on_request(
         "listen": "127.0.0.1:0",
         "models": [{"name": "m", "protocol": "kserve-v1"}],
         "champion": {"url": model.url},
-        "validation": {"cases": str(cases), "max_rate": 1000, "direct": direct},
+        "validation": {"cases": str(cases), "max_rate": "1000/s", "direct": direct},
     }
     path.write_text(json.dumps(document))
     room = Validation(load(path), tmp_path)

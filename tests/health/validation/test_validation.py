@@ -33,7 +33,7 @@ def config(tmp_path: Path, model: Model, **more: Any) -> dict[str, Any]:
         "models": [{"name": "m", "protocol": "kserve-v1"}],
         "champion": {"url": model.url},
         "validation": {
-            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": 0.3, "max_rate": 1000,
+            "cases": str(write(tmp_path / "cases.jsonl", CASES)), "every": "300ms", "max_rate": "1000/s",
             **more,
         },
     }  # fmt: skip

@@ -86,13 +86,13 @@ class Closed:
         self._number += 1
         try:
             async with asyncio.timeout(self._endpoint.timeout):
-                connection = connections[index]
-                if connection is None or connection.transport is None:
-                    connection = connections[index] = await self._connect()
-                future: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
-                self._waiting[connection] = future
-                connection.send(self._payloads[exchange.payload], exchange)
-                await future
+                used = await self._send(connections, index, exchange)
+                if used and not exchange.first_byte and exchange.error in ("reset", "closed early"):
+                    # The server had closed the kept connection: once more, as every client does.
+                    self._recorder.retry()
+                    connections[index] = None
+                    exchange.error, exchange.ended = "", 0
+                    await self._send(connections, index, exchange)
         except TimeoutError:
             hanging = connections[index]
             if hanging is not None:
@@ -115,6 +115,21 @@ class Closed:
             exchange.status, exchange.payload, exchange.error,
         )  # fmt: skip
         return exchange
+
+    async def _send(
+        self, connections: list[Connection | None], index: int, exchange: Exchange
+    ) -> bool:
+        """Send the request and wait for its end; return whether its connection had served before.
+        Raises OSError."""
+        connection = connections[index]
+        used = connection is not None and connection.transport is not None
+        if connection is None or connection.transport is None:
+            connection = connections[index] = await self._connect()
+        future: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        self._waiting[connection] = future
+        connection.send(self._payloads[exchange.payload], exchange)
+        await future
+        return used
 
     async def _connect(self) -> Connection:
         endpoint = self._endpoint

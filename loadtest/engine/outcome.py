@@ -41,6 +41,8 @@ class Outcome:
     complete: float = 0.0
     """Every request that was due before this time has ended. Before the end of the run, use only
     these: fast requests end first, so the others are biased."""
+    retried: int = 0
+    """Requests that were sent again, since the server had closed their kept connection."""
     cpu_seconds: float = 0.0
     """CPU time of the sending processes."""
     _buffers: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Outcome:
         """Add finished requests of the sending processes, in any order."""
         rows: list[tuple[Any, ...]] = []
         for part in parts:
+            self.retried += part.retried
             if not len(part.due):
                 continue
             latency = np.maximum(part.ended - part.due, 0.0)
@@ -179,6 +182,7 @@ class Outcome:
             "send_lag": {f"p{p:g}": self.lags.quantile(p / 100.0) for p in (50.0, 99.0)},
             "statuses": self.statuses,
             "errors": self.errors,
+            "retried": self.retried,
             "cpu_us_per_request": self.cpu_seconds / self.count * 1e6 if self.count else None,
         }
 

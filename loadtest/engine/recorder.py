@@ -17,6 +17,7 @@ class FinishedRequests:
     run; ``picked`` is when the engine was ready to send the request, ``first_byte`` is NaN without
     a response. ``status`` is HTTP's, or 0 when there was no response or it failed its check.
     ``payload`` is the index of the payload; ``errors`` counts requests by reason.
+    ``retried`` is how many were sent again, since the server had closed their kept connection.
     """
 
     due: NDArray[np.float64]
@@ -27,6 +28,7 @@ class FinishedRequests:
     status: NDArray[np.int64]
     payload: NDArray[np.int64]
     errors: dict[str, int]
+    retried: int = 0
 
 
 class Recorder:
@@ -35,6 +37,11 @@ class Recorder:
     def __init__(self) -> None:
         self._rows = array("q")
         self._errors: dict[str, int] = {}
+        self._retried = 0
+
+    def retry(self) -> None:
+        """Count a request that is sent again; it is recorded when it ends."""
+        self._retried += 1
 
     def record(
         self,
@@ -57,8 +64,11 @@ class Recorder:
         """All requests since the last call, with times in seconds from ``origin_ns``."""
         rows, self._rows = self._rows, array("q")
         errors, self._errors = self._errors, {}
+        retried, self._retried = self._retried, 0
         whole = (np.frombuffer(rows, np.int64) if rows else np.zeros(0, np.int64)).reshape(-1, 7)
         due, picked, sent, first_byte, ended = ((whole[:, :5] - origin_ns) / 1e9).T.copy()
         first_byte[whole[:, 3] == 0] = np.nan
         status, payload = whole[:, 5:].T.copy()
-        return FinishedRequests(due, picked, sent, first_byte, ended, status, payload, errors)
+        return FinishedRequests(
+            due, picked, sent, first_byte, ended, status, payload, errors, retried
+        )

@@ -42,8 +42,10 @@ class Endpoint:
 
 Check = Callable[[int, int, bytes], str]
 """(payload index, status, body) → what is wrong with the response, or an empty text."""
-Due = tuple[int, int, int]
-"""(payload index, due, picked), times in nanoseconds."""
+Due = tuple[int, int, int, bool]
+"""(payload index, due, picked, whether it is sent again), times in nanoseconds."""
+_CLOSED = ("reset", "closed early")
+"""How an exchange ends when the server had closed its connection before."""
 
 
 class Sender:
@@ -178,18 +180,18 @@ class Sender:
             self._next_payload = (payload + self._stride) % count
             picked = due if due > now else now
             if idle:
-                self._begin(idle.pop(), payload, due, picked)
+                self._begin(idle.pop(), payload, due, picked, False)
             else:
-                self._waiting.append((payload, due, picked))
+                self._waiting.append((payload, due, picked, False))
                 self._open()
             self._advance()
         if not self._exhausted:
             self._timer.set(self._next)
 
-    def _begin(self, wire: Wire, payload: int, due: int, picked: int) -> None:
+    def _begin(self, wire: Wire, payload: int, due: int, picked: int, again: bool) -> None:
         wire.begin()
         wire.busy = True
-        wire.payload, wire.due, wire.picked = payload, due, picked
+        wire.payload, wire.due, wire.picked, wire.again = payload, due, picked, again
         if self._bodiless:
             wire.bodiless = payload in self._bodiless
         self._busy[wire.fd] = wire
@@ -290,7 +292,7 @@ class Sender:
 
     def _record_refused(self, error: OSError) -> None:
         if self._waiting:
-            payload, due, picked = self._waiting.popleft()
+            payload, due, picked, _ = self._waiting.popleft()
             self._recorder.record(
                 due, picked, 0, 0, now_ns(), 0, payload, _connect_error_name(error)
             )
@@ -340,7 +342,7 @@ class Sender:
 
     def _done(self, wire: Wire) -> None:
         del self._busy[wire.fd]
-        wire.busy = False
+        wire.busy, wire.used = False, True
         error = ""
         if self._check is not None:
             error = self._check(wire.payload, wire.status, b"".join(wire.body))
@@ -355,8 +357,17 @@ class Sender:
             self._open()
 
     def _fail(self, wire: Wire, why: str) -> None:
-        """Close a connection, and record its request as failed."""
-        if wire.busy:
+        """Close a connection, and record its request as failed.
+
+        A server closes kept connections when it likes. A request that met this is sent once more on
+        another connection, as every client does: where no byte of an answer came on a connection
+        that had served before. Its time counts from when it was due.
+        """
+        if wire.busy and wire.used and not wire.again and not wire.first_byte and why in _CLOSED:
+            wire.busy = False
+            self._recorder.retry()
+            self._waiting.appendleft((wire.payload, wire.due, wire.picked, True))
+        elif wire.busy:
             wire.busy = False
             self._recorder.record(
                 wire.due, wire.picked, wire.sent, wire.first_byte, now_ns(), 0, wire.payload, why
@@ -370,7 +381,7 @@ class Sender:
         """Abort exchanges and handshakes that exceed the timeout."""
         oldest = now - int(self._endpoint.timeout * 1e9)
         while self._waiting and self._waiting[0][1] < oldest:
-            payload, due, picked = self._waiting.popleft()
+            payload, due, picked, _ = self._waiting.popleft()
             self._recorder.record(due, picked, 0, 0, now, 0, payload, "no connection")
         for wire in [wire for wire in self._wires.values() if wire.busy and wire.due < oldest]:
             self._fail(wire, "timeout")

@@ -78,7 +78,8 @@ class Wire:
     ``number`` counts the requests of the process, ``payload`` is the index of the payload. Times
     are monotonic nanoseconds, 0 for what has not happened; ``picked`` is when the engine was ready
     to send the request: the time from ``due`` to ``picked`` is the engine's own lag. ``ready``: the
-    connection is open, TLS included; ``reusable``: it can serve another request.
+    connection is open, TLS included; ``reusable``: it can serve another request; ``used``: it has
+    served one; ``again``: its request is sent for the second time.
     """
 
     __slots__ = (
@@ -87,6 +88,7 @@ class Wire:
         "_parser",
         "_until_close",
         "address",
+        "again",
         "bodiless",
         "body",
         "busy",
@@ -105,6 +107,7 @@ class Wire:
         "sent",
         "sock",
         "status",
+        "used",
     )
 
     def __init__(self, sock: socket.socket, address: int, opened: int, keep: bool) -> None:
@@ -114,7 +117,7 @@ class Wire:
         self.opened = opened
         self.ready = False
         self.reusable = True
-        self.busy = False
+        self.busy = self.used = self.again = False
         self.mask = 0
         self.out = b""
         self.keep = keep

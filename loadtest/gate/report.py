@@ -47,7 +47,7 @@ def _summary(stage: StageResult) -> dict[str, Any]:
             f"{outcome.count:,}",
             seconds(median) if median is not None else "",
             seconds(tail) if tail is not None and outcome.count >= 100 else "",
-            f"{outcome.failed:,}",
+            f"{outcome.failed:,}{f', {outcome.retried:,} sent again' if outcome.retried else ''}",
         ]
     return {"name": stage.name, "verdict": stage.verdict, "cells": cells}
 

@@ -79,6 +79,8 @@ class Terminal(SilentProgress):
                 line.append(f", p99 {tail * 1e3:.1f} ms")
             if outcome.failed:
                 line.append(f", {outcome.failed:,} failed")
+            if outcome.retried:
+                line.append(f", {outcome.retried:,} sent again on a new connection")
         self._console.print(line)
         for why in result.why:
             self._console.print(f"    {why}")

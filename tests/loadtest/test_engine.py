@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -296,6 +297,53 @@ def test_answers_of_every_form(answers: list[bytes], close: bool, error: str) ->
     assert said == ({error: 12} if error else {}), found.errors
     assert (found.status == 0).all() == bool(error)
     assert np.isfinite(found.first_byte).all() == bool(answers)
+
+
+@contextmanager
+def forgetful(start: bytes = b"", reset: bool = False) -> Iterator[int]:
+    """Answers the first request of each connection; reads the second one, and closes."""
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na")
+            client.recv(65536)
+            client.sendall(start)
+            if reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_request_on_a_kept_connection_that_was_closed_is_sent_again(reset: bool) -> None:
+    with forgetful(reset=reset) as port:
+        # One connection at a time, so that every second request meets one that is closed.
+        target = Target("127.0.0.1", port, connections=1, timeout=5.0)
+        found = drive(target, requests(), Open(steady(40.0, 0.5), kind="even", seed=1), processes=1)
+        users = drive(target, requests(), Loop(1, 1, 10, 30.0), processes=1)
+    for one in (found, users):
+        assert (one.failed, one.errors) == (0, {})
+        assert one.statuses == {"200": one.count}
+        assert one.retried == one.summary()["retried"] > 0
+    assert users.count == 10
+
+
+def test_an_answer_that_has_begun_is_a_failure() -> None:
+    with forgetful(start=b"HTTP/1.1 200 OK\r\n") as port:
+        target = Target("127.0.0.1", port, connections=1, timeout=5.0)
+        found = drive(target, requests(), Open(steady(40.0, 0.5), kind="even", seed=1), processes=1)
+    assert found.retried == 0
+    assert found.errors == {"closed early": found.failed}
+    assert 0 < found.failed < found.count
 
 
 def test_an_answer_to_head_has_no_body() -> None:

@@ -8,7 +8,6 @@ the runner is killed. Only :func:`cut_link` needs privileges; it raises an error
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -28,6 +27,7 @@ from understudy.loadtest.errors import LoadTestError, PlanError
 
 guard: Guard | None = None
 """The guard of the running experiment; without one, only rollbacks undo faults."""
+_CLONE_NEWNET = 0x40000000
 _active: list[tuple[str, Undo, int | None]] = []
 """Active faults: (name, how to undo it, its number with the guard)."""
 
@@ -303,18 +303,7 @@ def wait(seconds: float) -> float:
 
 def partition_possible() -> bool:
     """Whether this process may create network namespaces."""
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_try_namespace)
-    process.start()
-    process.join(10.0)
-    return process.exitcode == 0
-
-
-def _try_namespace() -> None:
-    clone_newnet = 0x40000000
-    unshare = getattr(os, "unshare", None)  # from Python 3.12 on
-    if unshare is None:
-        import ctypes
-
-        raise SystemExit(1 if ctypes.CDLL(None, use_errno=True).unshare(clone_newnet) else 0)
-    unshare(clone_newnet)
+    # Python has os.unshare from 3.12 on.
+    code = f"import ctypes; raise SystemExit(ctypes.CDLL(None).unshare({_CLONE_NEWNET}) != 0)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL)
+    return done.returncode == 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import multiprocessing
-import multiprocessing.context
 import os
+import posix
 import signal
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.loadtest.engine.arrivals import Profile, arrivals
-from understudy.loadtest.engine.closed import Closed
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.recorder import FinishedRequests
-from understudy.loadtest.engine.sender import Check, Endpoint, Sender
-from understudy.loadtest.engine.timer import now_ns
+from understudy.loadtest.engine.sender import Check, Endpoint
 from understudy.loadtest.errors import LoadTestError, TargetError
 
-_REPORT_SECONDS = 0.2
+REPORT_SECONDS = 0.2
 """Seconds between two reports of a process to its parent."""
+_READY_SECONDS = 30.0
+"""For the start of a process."""
 _START_DELAY_SECONDS = 0.4
 """From the last "ready" of a process to the start of the load."""
 
@@ -48,7 +47,7 @@ class Target:
     timeout: float = 30.0
 
     def endpoint(self) -> Endpoint:
-        """For a sender; created in its process, since a TLS context cannot be pickled."""
+        """For a sender; created in its process, since a TLS context cannot be sent to it."""
         context = None
         if self.tls:
             context = ssl.create_default_context(cafile=self.ca_file)
@@ -109,7 +108,6 @@ class Loop:
 
 
 Arrivals = Open | Loop
-Running = dict[Pipe, multiprocessing.context.SpawnProcess]
 Watch = Callable[[Outcome], bool]
 """Called with the outcome so far; True ends the load."""
 
@@ -130,7 +128,61 @@ class Job:
     check: Check | None
     index: int
     processes: int
-    origin_ns: int
+
+
+class SenderProcess:
+    """A sending process; ``pipe`` is the connection to it, over which it waits for its job.
+
+    It is a module of its own, with its end of the connection as its standard input: what
+    multiprocessing starts would run the script of this process again, which may be Locust's. Raises
+    LoadTestError if it cannot be started.
+    """
+
+    def __init__(self) -> None:
+        self.pipe, theirs = multiprocessing.Pipe()
+        for end in (self.pipe, theirs):
+            # Under gevent, as in Locust, new sockets are non-blocking.
+            os.set_blocking(end.fileno(), True)
+        command = (sys.executable, "-P", "-m", "understudy.loadtest.engine.process")
+        try:
+            # Not by way of `os` or `subprocess`, which gevent confines to the main thread.
+            self._pid = posix.posix_spawn(
+                sys.executable, command, os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
+            )  # fmt: skip
+        except OSError as error:
+            self.pipe.close()
+            raise LoadTestError(f"a sending process cannot start: {error}") from error
+        finally:
+            theirs.close()
+        self._code: int | None = None
+
+    def exit_code(self, timeout: float) -> int | None:
+        """Its exit code, once it has ended; None if it still runs after ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        while self._code is None:
+            try:
+                pid, status = posix.waitpid(self._pid, os.WNOHANG)
+            except ChildProcessError:
+                self._code = 0  # another part of this program has asked for it
+                break
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > until:
+                return None
+            else:
+                time.sleep(0.005)
+        return self._code
+
+    def close(self) -> None:
+        """End it, in a second at most by itself, and close the connection."""
+        if self.exit_code(1.0) is None:
+            os.kill(self._pid, signal.SIGKILL)
+            self.exit_code(30.0)
+        self.pipe.close()
+
+
+Running = dict[Pipe, SenderProcess]
 
 
 def cores() -> int:
@@ -159,40 +211,34 @@ def drive(
     """
     if not payloads:
         raise LoadTestError("there is nothing to send: no payloads")
-    context = multiprocessing.get_context("spawn")
     outcome = Outcome()
     running: Running = {}
-    # The common start time is sent once all processes are ready.
-    for index in range(processes):
-        ours, theirs = context.Pipe()
-        for end in (ours, theirs):
-            # Under gevent, as in Locust, new sockets are non-blocking.
-            os.set_blocking(end.fileno(), True)
-        job = Job(target, tuple(payloads), load, check, index, processes, 0)
-        process = context.Process(target=_work, args=(theirs, job), daemon=True)
-        process.start()
-        theirs.close()
-        running[ours] = process
+    origin = 0
     try:
-        for pipe in running:
-            if not pipe.poll(30.0) or pipe.recv() != "ready":
-                raise LoadTestError("a sending process did not start")
+        for _ in range(processes):
+            process = SenderProcess()
+            running[process.pipe] = process
+        for index, pipe in enumerate(running):
+            try:
+                pipe.send(Job(target, tuple(payloads), load, check, index, processes))
+            except OSError:
+                pass  # it has ended: _await_ready() tells how
+        # The common start time is sent once all processes are ready.
+        for pipe, process in running.items():
+            _await_ready(pipe, process)
         origin = time.monotonic_ns() + int(_START_DELAY_SECONDS * 1e9)
         outcome.begun = time.time() + _START_DELAY_SECONDS
         for pipe in running:
             pipe.send(origin)
         _collect(running, outcome, origin, load, watch, progress, sink)
     except KeyboardInterrupt:
-        _broadcast(running, "stop")
-        _collect(running, outcome, origin, load, None, None, sink)
+        if origin:
+            _broadcast(running, "stop")
+            _collect(running, outcome, origin, load, None, None, sink)
         raise
     finally:
-        for pipe, process in running.items():
-            process.join(1.0)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            pipe.close()
+        for process in running.values():
+            process.close()
     refused = sum(outcome.errors.get(name, 0) for name in ("refused", "unreachable"))
     if outcome.count and refused == outcome.count:
         raise TargetError(
@@ -200,6 +246,19 @@ def drive(
             "were refused"
         )
     return outcome
+
+
+def _await_ready(pipe: Pipe, process: SenderProcess) -> None:
+    why = f"it was not ready within {_READY_SECONDS:g} s"
+    try:
+        if pipe.poll(_READY_SECONDS):
+            message = pipe.recv()
+            if message == "ready":
+                return
+            why = str(message)
+    except (EOFError, ConnectionResetError):
+        why = f"it has ended with exit code {process.exit_code(1.0)}"
+    raise LoadTestError(f"a sending process did not start: {why}")
 
 
 def _broadcast(running: Running, message: str) -> None:
@@ -224,16 +283,13 @@ def _collect(
     stopped = False
     while open_pipes:
         parts: list[FinishedRequests] = []
-        for ready in wait(open_pipes, _REPORT_SECONDS):
+        for ready in wait(open_pipes, REPORT_SECONDS):
             assert isinstance(ready, Pipe)
             try:
                 message = ready.recv()
             except (EOFError, ConnectionResetError):
-                process = running[ready]
-                process.join(1.0)
-                raise LoadTestError(
-                    f"a sending process has ended with exit code {process.exitcode}"
-                ) from None
+                code = running[ready].exit_code(1.0)
+                raise LoadTestError(f"a sending process has ended with exit code {code}") from None
             if isinstance(message, float):
                 outcome.cpu_seconds += message
                 open_pipes.remove(ready)
@@ -265,72 +321,3 @@ def _collect(
         outcome.seconds = max(0.0, (time.monotonic_ns() - origin) / 1e9)
         if len(outcome.due):
             outcome.seconds = float((outcome.due + outcome.latency).max())
-
-
-def _work(pipe: Pipe, job: Job) -> None:
-    """A process: wait for the start, send, and report."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    # There are no reference cycles here, and a collection would delay requests.
-    gc.freeze()
-    gc.disable()
-    try:
-        if job.check is not None:
-            job.check(0, 200, b"{}")  # warm up, so that lazy imports do not delay requests
-        pipe.send("ready")
-        origin = pipe.recv()
-        begun = time.process_time()
-        if isinstance(job.load, Open):
-            _send(pipe, job, job.load, origin)
-        else:
-            _loop(pipe, job, job.load, origin)
-        pipe.send(float(time.process_time() - begun))
-    except (OSError, ValueError) as error:
-        pipe.send(f"a sending process failed: {error}")
-
-
-def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:
-    sender = Sender(job.target.endpoint(), job.payloads, job.check, job.index, job.processes)
-    stopped = False
-
-    def report() -> None:
-        nonlocal stopped
-        earliest = sender.earliest
-        pipe.send((sender.drain(), now_ns() if earliest is None else origin + int(earliest * 1e9)))
-        if not stopped and pipe.poll():
-            pipe.recv()
-            stopped = True
-            sender.stop()
-
-    sender.run(load.share(job.index, job.processes), origin, report, _REPORT_SECONDS)
-    pipe.send((sender.drain(), now_ns()))
-
-
-def _loop(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
-    try:
-        import uvloop
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    with runner:
-        runner.run(_closed(pipe, job, load, origin))
-
-
-async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
-    own = load.users // job.processes + int(job.index < load.users % job.processes)
-    queries = load.queries
-    if queries is not None:
-        queries = queries // job.processes + int(job.index < queries % job.processes)
-    pace = load.at_once * job.processes / load.most
-    closed = Closed(job.target.endpoint(), job.payloads, job.check, pace)
-    work = asyncio.ensure_future(closed.run(own, load.at_once, queries, origin))
-    stopped = False
-    while not work.done():
-        await asyncio.wait([work], timeout=_REPORT_SECONDS)
-        pipe.send((closed.drain(), now_ns()))
-        if not stopped and pipe.poll():
-            pipe.recv()
-            stopped = True
-            closed.stop()
-    work.result()
-    pipe.send((closed.drain(), now_ns()))

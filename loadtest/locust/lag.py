@@ -2,7 +2,8 @@
 
 Workers send their histograms to the master with their reports; the master merges them. At the end
 it prints the send lag; a run whose p99 lag exceeds 5 % of the latency limit is INVALID, with exit
-code 2. The web page serves the same figures at ``/send-lag``.
+code 2, as is a run without requests. The web page serves the same
+figures at ``/send-lag``.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ class LagStatistics:
 
     def add(self, name: str, part: FinishedRequests, limit: float | None) -> None:
         """Add finished requests of ``name``; ``limit`` in seconds."""
-        self._ensure(name)
+        self.start(name)
         self.lags[name].add((part.picked - part.due).clip(0.0))
         self.latencies[name].add((part.ended - part.due).clip(0.0))
         if limit is not None:
             self.limits[name] = min(limit, self.limits.get(name, limit))
 
-    def _ensure(self, name: str) -> None:
+    def start(self, name: str) -> None:
+        """A user begins to send requests of ``name``."""
         for histograms in (self.lags, self.latencies):
             histograms.setdefault(name, Histogram())
 
@@ -52,7 +54,7 @@ class LagStatistics:
     def merge(self, data: dict[str, Any]) -> None:
         """Merge the packed data of another process."""
         for name, (lags, latencies, limit) in data.items():
-            self._ensure(name)
+            self.start(name)
             self.lags[name].merge(Histogram.from_dict(lags))
             self.latencies[name].merge(Histogram.from_dict(latencies))
             if limit is not None:
@@ -114,6 +116,8 @@ def _print_lag(environment: Environment, **_: Any) -> None:
         return
     for one in statistics.figures():
         lag = f"send lag p50 {_ms(one['lag_p50'])}, p99 {_ms(one['lag_p99'])}"
+        if not one["requests"]:
+            continue
         line = f"{one['name']}: {one['requests']:,} requests, p99 {_ms(one['p99'])}; {lag}"
         if one["valid"] is False:
             line = (
@@ -122,6 +126,11 @@ def _print_lag(environment: Environment, **_: Any) -> None:
             )
             environment.process_exit_code = 2
         echo(line, err=True)
+    silent = [one["name"] for one in statistics.figures() if not one["requests"]]
+    if not environment.stats.total.num_requests or silent:
+        what = ", ".join(silent) or "the run"
+        echo(f"INVALID {what}: no request has ended, so nothing was measured", err=True)
+        environment.process_exit_code = 2
 
 
 def _ms(seconds: float | None) -> str:

@@ -20,7 +20,6 @@ and Poisson processes add up to one.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from typing import Any, ClassVar
@@ -40,10 +39,6 @@ from understudy.loadtest.locust import lag
 from understudy.loadtest.payloads.request import Payload, as_body
 from understudy.loadtest.payloads.template import Drawer
 from understudy.loadtest.scenarios.shapes import steady
-
-# The sending processes import the `locust` program again, as multiprocessing does. There it must
-# not replace the standard library's select by gevent's, which has no epoll.
-os.environ["LOCUST_SKIP_MONKEY_PATCH"] = "1"
 
 _LONGEST = 7 * 86400.0
 _numbers = itertools.count()
@@ -86,6 +81,7 @@ class OpenLoopUser(User):
     @task
     def dispatch(self) -> None:
         """The task that Locust starts: send until Locust stops it."""
+        lag.statistics.start(self.path)
         worker = max(0, getattr(self.environment.runner, "worker_index", 0) or 0)
         number = next(_numbers)
         host = self.host or self.environment.host

@@ -8,6 +8,8 @@ import signal
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from scipy.stats import kstest
 from tests.support.certificates import self_signed
 from tests.support.load_server import Server
 from tests.support.outcomes import outcome_of
+from tests.support.patience import patient
 from understudy.loadtest.engine.arrivals import Piece, Profile, arrivals
 from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.engine.outcome import Outcome, percentiles
@@ -398,3 +401,34 @@ def test_watch_sees_only_complete_intervals() -> None:
     counts = [count for count, _ in found]
     assert counts == sorted(counts)
     assert 0 < max(counts) <= whole.count
+
+
+UNGUARDED = """
+import sys
+from understudy.loadtest.engine.arrivals import Piece, Profile
+from understudy.loadtest.engine.pool import Open, Target, drive
+
+print("started")
+request = b"POST / HTTP/1.1\\r\\nhost: h\\r\\ncontent-length: 0\\r\\n\\r\\n"
+load = Open(Profile((Piece(1.0, 50.0, 50.0),)), kind="even")
+print(drive(Target("127.0.0.1", int(sys.argv[1])), [request], load, processes=2).count)
+"""
+
+
+def test_senders_do_not_run_the_script_of_their_parent(tmp_path: Path) -> None:
+    """Also where it has no ``if __name__ == "__main__"``, and modules that hide ours beside it."""
+    (tmp_path / "load.py").write_text(UNGUARDED)
+    (tmp_path / "multiprocessing.py").write_text("raise RuntimeError")
+    with Server() as server:
+        command = [sys.executable, "-P", str(tmp_path / "load.py"), str(server.port)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, timeout=patient(60)
+        )
+    assert (done.returncode, done.stdout) == (0, "started\n50\n"), done.stderr
+
+
+def test_a_sender_that_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program, said in (("/no/such/python", "No such file"), ("/bin/false", "exit code 1")):
+        monkeypatch.setattr(sys, "executable", program)
+        with pytest.raises(LoadTestError, match=f"a sending process .*{said}"):
+            drive(Target("127.0.0.1", 1), requests(), Open(steady(50.0, 0.5)))

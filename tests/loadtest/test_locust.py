@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.documented import blocks, command
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
@@ -56,12 +60,20 @@ def quit_after_some_requests(environment, **_):
 """Ends a run without a web page when requests have ended, however long that takes."""
 
 
-def locust(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "locust", "-f", str(folder / "locustfile.py"), *arguments]
+LOCUST = Path(sys.executable).with_name("locust")
+"""The command that users type, not ``python -m locust``."""
+
+
+def started(folder: Path, words: list[str]) -> subprocess.Popen[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     return subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        [LOCUST, *words[1:]], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, env={**kept, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
+
+
+def locust(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return started(folder, ["locust", "-f", "locustfile.py", *arguments])
 
 
 def figures(folder: Path) -> dict[str, dict[str, str]]:
@@ -129,3 +141,47 @@ def test_failures_are_locust_s_failures(tmp_path: Path) -> None:
     found = figures(tmp_path)["/broken"]
     assert found["Failure Count"] == found["Request Count"] != "0"
     assert "HTTP 503" in said
+
+
+def test_the_documented_command_measures(tmp_path: Path) -> None:
+    """The words of docs/gate.md, but for the address of the server, in a folder with nothing but
+    the documented file; ended as by Ctrl-C once there are requests."""
+    (file,) = blocks("gate.md", "Locust", "python")
+    written(tmp_path, "locustfile.py", file)
+    words = command("gate.md", "Locust", "--headless")
+    assert words[-2] == "--host"
+    with Server() as server:
+        one = started(tmp_path, [*words[:-1], server.url])
+        assert one.stdout is not None
+        lines = []
+        for line in one.stdout:
+            lines.append(line)
+            cells = line.split()
+            if cells[:1] == ["POST"] and int(cells[2]) > 0:
+                break
+        one.send_signal(signal.SIGINT)
+        said = "".join(lines) + one.communicate(timeout=patient(60))[0]
+    assert one.returncode == 0, said
+    assert "/v2/models/m/infer: " in said
+    assert "INVALID" not in said
+    assert said.count("Starting Locust") == 1, "a sender ran the script of Locust again"
+    assert "Traceback" not in said
+
+
+def test_a_run_without_requests_is_invalid(tmp_path: Path) -> None:
+    """The server accepts connections and never answers."""
+    written(tmp_path, "locustfile.py", FILE.split("class Plain")[0])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        one = locust(tmp_path, "--headless", "-u", "2", "-r", "2", "-t", "2s", "--host", host)
+        said = one.communicate(timeout=patient(60))[0]
+    assert one.returncode == 2, said
+    assert "INVALID /open: no request has ended, so nothing was measured" in said
+
+
+def test_a_run_without_users_is_invalid(tmp_path: Path) -> None:
+    written(tmp_path, "locustfile.py", FILE.split("class Plain")[0])
+    one = locust(tmp_path, "--headless", "-u", "0", "-t", "1s", "--host", "http://127.0.0.1:1")
+    said = one.communicate(timeout=patient(60))[0]
+    assert one.returncode == 2, said
+    assert "INVALID the run: " in said

@@ -1,0 +1,96 @@
+"""A sending process: a module of its own, so that it never runs the script that started the load.
+
+``python -P -m understudy.loadtest.engine.process`` with a socket as its standard input, over which
+it receives its job and the start time, and reports the requests that have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import time
+from multiprocessing.connection import Connection as Pipe
+
+from understudy.loadtest.engine.closed import Closed
+from understudy.loadtest.engine.pool import REPORT_SECONDS, Job, Loop, Open
+from understudy.loadtest.engine.sender import Sender
+from understudy.loadtest.engine.timer import now_ns
+
+
+def work(pipe: Pipe) -> None:
+    """Receive a job, wait for the start, send, and report."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    job: Job = pipe.recv()
+    # There are no reference cycles here, and a collection would delay requests.
+    gc.freeze()
+    gc.disable()
+    try:
+        if job.check is not None:
+            job.check(0, 200, b"{}")  # warm up, so that lazy imports do not delay requests
+        pipe.send("ready")
+        origin = pipe.recv()
+        begun = time.process_time()
+        if isinstance(job.load, Open):
+            _send(pipe, job, job.load, origin)
+        else:
+            _loop(pipe, job, job.load, origin)
+        pipe.send(float(time.process_time() - begun))
+    except (OSError, ValueError) as error:
+        pipe.send(f"a sending process failed: {error}")
+
+
+def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:
+    sender = Sender(job.target.endpoint(), job.payloads, job.check, job.index, job.processes)
+    stopped = False
+
+    def report() -> None:
+        nonlocal stopped
+        earliest = sender.earliest
+        pipe.send((sender.drain(), now_ns() if earliest is None else origin + int(earliest * 1e9)))
+        if not stopped and pipe.poll():
+            pipe.recv()
+            stopped = True
+            sender.stop()
+
+    sender.run(load.share(job.index, job.processes), origin, report, REPORT_SECONDS)
+    pipe.send((sender.drain(), now_ns()))
+
+
+def _loop(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        runner.run(_closed(pipe, job, load, origin))
+
+
+async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
+    own = load.users // job.processes + int(job.index < load.users % job.processes)
+    queries = load.queries
+    if queries is not None:
+        queries = queries // job.processes + int(job.index < queries % job.processes)
+    pace = load.at_once * job.processes / load.most
+    closed = Closed(job.target.endpoint(), job.payloads, job.check, pace)
+    work = asyncio.ensure_future(closed.run(own, load.at_once, queries, origin))
+    stopped = False
+    while not work.done():
+        await asyncio.wait([work], timeout=REPORT_SECONDS)
+        pipe.send((closed.drain(), now_ns()))
+        if not stopped and pipe.poll():
+            pipe.recv()
+            stopped = True
+            closed.stop()
+    work.result()
+    pipe.send((closed.drain(), now_ns()))
+
+
+if __name__ == "__main__":
+    # Without its parent there is no one to report to: the load ends.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
+        work(Pipe(os.dup(0)))

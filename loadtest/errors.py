@@ -15,6 +15,10 @@ class TargetError(LoadTestError):
     """The target must not be loaded, or cannot be reached."""
 
 
+class GeneratorError(LoadTestError):
+    """The load generator failed; nothing is known of the target."""
+
+
 def reason(error: Exception) -> str:
     """The message of an OSError without its number and the file name; else the text."""
     return str(getattr(error, "strerror", None) or error)

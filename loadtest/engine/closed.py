@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from array import array
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from understudy.loadtest.engine.connection import Connection, Exchange
 from understudy.loadtest.engine.recorder import FinishedRequests, Recorder
 from understudy.loadtest.engine.sender import Check, Endpoint
-from understudy.loadtest.engine.timer import now_ns
+from understudy.loadtest.engine.timer import Timer, now_ns
+
+_TICK_NS = 10_000_000
+"""Between two looks at how late this process wakes up."""
 
 
 class Closed:
@@ -40,6 +48,8 @@ class Closed:
         self._pace_ns = int(pace * 1e9)
         self._next_start = 0
         self._waiting: dict[Connection, asyncio.Future[Exchange]] = {}
+        self._wakes = array("d")
+        self._next_tick = 0
 
     def stop(self) -> None:
         """Start no more queries."""
@@ -47,7 +57,8 @@ class Closed:
 
     def drain(self) -> FinishedRequests:
         """The requests that ended since the last call."""
-        return self._recorder.drain(self._origin)
+        wakes, self._wakes = self._wakes, array("d")
+        return replace(self._recorder.drain(self._origin), wakes=np.array(wakes, np.float64))
 
     async def run(self, users: int, at_once: int, queries: int | None, origin_ns: int) -> None:
         """Run ``users`` concurrently from ``origin_ns``, each with ``at_once`` requests per query,
@@ -55,7 +66,23 @@ class Closed:
         self._origin = self._next_start = origin_ns
         self._remaining = queries
         await asyncio.sleep(max(0.0, (origin_ns - now_ns()) / 1e9))
-        await asyncio.gather(*(self._user(at_once) for _ in range(users)))
+        timer, loop = Timer(), asyncio.get_running_loop()
+        self._next_tick = now_ns() + _TICK_NS
+        timer.set(self._next_tick)
+        loop.add_reader(timer.fd, self._tick, timer)
+        try:
+            await asyncio.gather(*(self._user(at_once) for _ in range(users)))
+        finally:
+            loop.remove_reader(timer.fd)
+            timer.close()
+
+    def _tick(self, timer: Timer) -> None:
+        """Record how late this process woke up: a response that arrived then was as late."""
+        os.read(timer.fd, 8)
+        now = now_ns()
+        self._wakes.append((now - self._next_tick) / 1e9)
+        self._next_tick = now + _TICK_NS
+        timer.set(self._next_tick)
 
     async def _user(self, at_once: int) -> None:
         connections: list[Connection | None] = [None] * at_once

@@ -13,7 +13,7 @@ from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.engine.recorder import FinishedRequests
 
 Floats = NDArray[np.float64]
-_COLUMNS = ("due", "latency", "first_byte", "ok", "payload")
+_COLUMNS = ("due", "latency", "first_byte", "ok", "payload", "lag", "service")
 MOST_KEPT = 5_000_000
 """Up to this number every request is kept; beyond it, only the histograms grow."""
 
@@ -22,7 +22,9 @@ MOST_KEPT = 5_000_000
 class Outcome:
     """Requests of one run of load. Times are in seconds from its start; ``begun`` is the start in
     unix time. Latencies count from the time at which a request was *due*, so that a stalled target
-    cannot hide. ``single`` is False when there were too many requests to keep each of them."""
+    cannot hide. Of a latency, ``lag`` is the generator's own delay, and ``service`` the time from
+    the bytes sent to the whole response. ``single`` is False when there were too many requests to
+    keep each of them."""
 
     seconds: float = 0.0
     begun: float = 0.0
@@ -31,8 +33,13 @@ class Outcome:
     first_byte: Floats = field(default_factory=lambda: np.zeros(0))
     ok: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     payload: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    lag: Floats = field(default_factory=lambda: np.zeros(0))
+    service: Floats = field(default_factory=lambda: np.zeros(0))
     latencies: Histogram = field(default_factory=Histogram)
     lags: Histogram = field(default_factory=Histogram)
+    """Of requests, or of a timer in a closed loop, in which no request has a time at which it is
+    due."""
+    services: Histogram = field(default_factory=Histogram)
     count: int = 0
     failed: int = 0
     statuses: dict[str, int] = field(default_factory=dict)
@@ -45,6 +52,9 @@ class Outcome:
     """Requests that were sent again, since the server had closed their kept connection."""
     cpu_seconds: float = 0.0
     """CPU time of the sending processes."""
+    waited_seconds: float | None = None
+    """For how long they were ready to run and had no CPU; None where the kernel does not say."""
+    processes: int = 1
     _buffers: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Arrays with spare capacity whose first part is the column, so that appending copies
     little."""
@@ -59,7 +69,10 @@ class Outcome:
             latency = np.maximum(part.ended - part.due, 0.0)
             ok = (part.status >= 200) & (part.status < 400)
             self.latencies.add(latency)
-            self.lags.add(np.maximum(part.picked - part.due, 0.0))
+            lag = np.maximum(part.picked - part.due, 0.0)
+            service = np.maximum(part.ended - part.sent, 0.0)
+            self.lags.add(lag if part.wakes is None else part.wakes)
+            self.services.add(service)
             self.count += len(latency)
             self.failed += int((~ok).sum())
             for status, number in zip(*np.unique(part.status, return_counts=True), strict=True):
@@ -69,7 +82,8 @@ class Outcome:
             for error, number in part.errors.items():
                 self.errors[error] = self.errors.get(error, 0) + number
             if self.count <= MOST_KEPT:
-                rows.append((part.due, latency, part.first_byte - part.due, ok, part.payload))
+                first_byte = part.first_byte - part.due
+                rows.append((part.due, latency, first_byte, ok, part.payload, lag, service))
             else:
                 self.single = False
         if rows:
@@ -117,6 +131,20 @@ class Outcome:
             return int(((self.latency > seconds) | ~self.ok).sum())
         return max(self.latencies.above(seconds), self.failed)
 
+    def served_over(self, seconds: float) -> int:
+        """Number of requests whose time of service was longer than ``seconds``, or that failed."""
+        if self.single:
+            return int(((self.service > seconds) | ~self.ok).sum())
+        return max(self.services.above(seconds), self.failed)
+
+    def served(self, slack: float) -> Outcome:
+        """The same requests, with their time of service but for ``slack`` seconds as latency. Needs
+        ``single``."""
+        outcome = self.part(0.0, np.inf)
+        outcome.seconds, outcome.begun = self.seconds, self.begun
+        outcome.latency = np.maximum(outcome.service - slack, 0.0)
+        return outcome
+
     @property
     def lag_p99(self) -> float | None:
         """99th percentile of the engine's own lag, in seconds."""
@@ -133,7 +161,9 @@ class Outcome:
         outcome.first_byte, outcome.payload = self.first_byte[cut].copy(), self.payload[cut].copy()
         outcome.count, outcome.failed = len(outcome.due), int((~outcome.ok).sum())
         outcome.latencies.add(outcome.latency)
-        outcome.lags = self.lags
+        outcome.lag, outcome.service = self.lag[cut].copy(), self.service[cut].copy()
+        outcome.lags.add(outcome.lag)
+        outcome.services.add(outcome.service)
         return outcome
 
     def series(self, width: float = 1.0) -> list[dict[str, Any]]:
@@ -180,6 +210,9 @@ class Outcome:
                 "max": self.latencies.largest or None,
             },
             "send_lag": {f"p{p:g}": self.lags.quantile(p / 100.0) for p in (50.0, 99.0)},
+            "service": {name: self.services.quantile(float(name[1:]) / 100.0) for name in reliable},
+            "processes": self.processes,
+            "waited_seconds": self.waited_seconds,
             "statuses": self.statuses,
             "errors": self.errors,
             "retried": self.retried,

@@ -22,7 +22,7 @@ from understudy.loadtest.engine.arrivals import Profile, arrivals
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.recorder import FinishedRequests
 from understudy.loadtest.engine.sender import Check, Endpoint
-from understudy.loadtest.errors import LoadTestError, TargetError
+from understudy.loadtest.errors import GeneratorError, LoadTestError, TargetError
 
 REPORT_SECONDS = 0.2
 """Seconds between two reports of a process to its parent."""
@@ -34,9 +34,8 @@ _START_DELAY_SECONDS = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server to load. ``timeout`` limits an exchange, from its due time, in seconds;
-    ``ca_file`` is a PEM file of the authority that TLS trusts; ``connections`` limits each
-    process."""
+    """The server to load. ``timeout`` limits an exchange in seconds; ``ca_file`` is a PEM file of
+    the authority that TLS trusts; ``connections`` limits each process."""
 
     host: str
     port: int
@@ -119,6 +118,15 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """The last report of a sending process: its CPU time, and for how long it was ready to run and
+    had no CPU (None where the kernel does not say), in seconds."""
+
+    cpu: float
+    waited: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a sending process receives."""
 
@@ -135,7 +143,7 @@ class SenderProcess:
 
     It is a module of its own, with its end of the connection as its standard input: what
     multiprocessing starts would run the script of this process again, which may be Locust's. Raises
-    LoadTestError if it cannot be started.
+    GeneratorError if it cannot be started.
     """
 
     def __init__(self) -> None:
@@ -152,7 +160,7 @@ class SenderProcess:
             )  # fmt: skip
         except OSError as error:
             self.pipe.close()
-            raise LoadTestError(f"a sending process cannot start: {error}") from error
+            raise GeneratorError(f"a sending process cannot start: {error}") from error
         finally:
             theirs.close()
         self._code: int | None = None
@@ -206,12 +214,12 @@ def drive(
     ``check`` returns what is wrong with a response; ``watch`` can end the load; ``progress`` is
     called with the outcome so far. ``sink`` receives finished requests as they are reported, which
     are then not kept in the outcome. Raises TargetError when every connection was refused, and
-    LoadTestError when a process fails. When the target goes down during the load, its requests are
+    GeneratorError when a process fails. When the target goes down during the load, its requests are
     counted as failed.
     """
     if not payloads:
         raise LoadTestError("there is nothing to send: no payloads")
-    outcome = Outcome()
+    outcome = Outcome(processes=processes)
     running: Running = {}
     origin = 0
     try:
@@ -258,7 +266,7 @@ def _await_ready(pipe: Pipe, process: SenderProcess) -> None:
             why = str(message)
     except (EOFError, ConnectionResetError):
         why = f"it has ended with exit code {process.exit_code(1.0)}"
-    raise LoadTestError(f"a sending process did not start: {why}")
+    raise GeneratorError(f"a sending process did not start: {why}")
 
 
 def _broadcast(running: Running, message: str) -> None:
@@ -289,12 +297,14 @@ def _collect(
                 message = ready.recv()
             except (EOFError, ConnectionResetError):
                 code = running[ready].exit_code(1.0)
-                raise LoadTestError(f"a sending process has ended with exit code {code}") from None
-            if isinstance(message, float):
-                outcome.cpu_seconds += message
+                raise GeneratorError(f"a sending process has ended with exit code {code}") from None
+            if isinstance(message, Ended):
+                outcome.cpu_seconds += message.cpu
+                if message.waited is not None:
+                    outcome.waited_seconds = (outcome.waited_seconds or 0.0) + message.waited
                 open_pipes.remove(ready)
             elif isinstance(message, str):
-                raise LoadTestError(message)
+                raise GeneratorError(message)
             else:
                 part, complete = message
                 parts.append(part)

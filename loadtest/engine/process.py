@@ -15,7 +15,7 @@ import time
 from multiprocessing.connection import Connection as Pipe
 
 from understudy.loadtest.engine.closed import Closed
-from understudy.loadtest.engine.pool import REPORT_SECONDS, Job, Loop, Open
+from understudy.loadtest.engine.pool import REPORT_SECONDS, Ended, Job, Loop, Open
 from understudy.loadtest.engine.sender import Sender
 from understudy.loadtest.engine.timer import now_ns
 
@@ -32,14 +32,29 @@ def work(pipe: Pipe) -> None:
             job.check(0, 200, b"{}")  # warm up, so that lazy imports do not delay requests
         pipe.send("ready")
         origin = pipe.recv()
-        begun = time.process_time()
+        begun, waited = time.process_time(), _waited()
         if isinstance(job.load, Open):
             _send(pipe, job, job.load, origin)
         else:
             _loop(pipe, job, job.load, origin)
-        pipe.send(float(time.process_time() - begun))
+        end = _waited()
+        pipe.send(
+            Ended(
+                time.process_time() - begun,
+                end - waited if end is not None and waited is not None else None,
+            )
+        )
     except (OSError, ValueError) as error:
         pipe.send(f"a sending process failed: {error}")
+
+
+def _waited() -> float | None:
+    """Seconds for which this process has been ready to run and had no CPU, throttling included."""
+    try:
+        with open("/proc/self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:

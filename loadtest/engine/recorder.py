@@ -18,6 +18,9 @@ class FinishedRequests:
     a response. ``status`` is HTTP's, or 0 when there was no response or it failed its check.
     ``payload`` is the index of the payload; ``errors`` counts requests by reason.
     ``retried`` is how many were sent again, since the server had closed their kept connection.
+
+    ``wakes``, (m,), is how late a timer of a closed loop woke up, in seconds; None in an open loop,
+    where requests themselves have a time at which they are due.
     """
 
     due: NDArray[np.float64]
@@ -29,6 +32,7 @@ class FinishedRequests:
     payload: NDArray[np.int64]
     errors: dict[str, int]
     retried: int = 0
+    wakes: NDArray[np.float64] | None = None
 
 
 class Recorder:

@@ -30,7 +30,8 @@ _IN, _OUT = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Address of the target. ``timeout`` limits an exchange, from its due time, in seconds."""
+    """Address of the target. ``timeout`` limits an exchange, in seconds from the time at which it
+    was due, or the sender ready: its own lag is not the target's time."""
 
     host: str
     port: int
@@ -380,10 +381,10 @@ class Sender:
     def _sweep(self, now: int) -> None:
         """Abort exchanges and handshakes that exceed the timeout."""
         oldest = now - int(self._endpoint.timeout * 1e9)
-        while self._waiting and self._waiting[0][1] < oldest:
+        while self._waiting and self._waiting[0][2] < oldest:
             payload, due, picked, _ = self._waiting.popleft()
             self._recorder.record(due, picked, 0, 0, now, 0, payload, "no connection")
-        for wire in [wire for wire in self._wires.values() if wire.busy and wire.due < oldest]:
+        for wire in [wire for wire in self._wires.values() if wire.busy and wire.picked < oldest]:
             self._fail(wire, "timeout")
         for wire in [w for w in self._wires.values() if not w.ready and w.opened < oldest]:
             self._connect_failed(wire, TimeoutError())

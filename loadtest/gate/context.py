@@ -65,7 +65,14 @@ class GateContext:
         self.checks = checks_of(plan.checks, self.payloads)
         self.target: Target = target_of(self.address, plan.engine)
         self.processes = plan.engine.processes or cores()
+        self.earlier: StageResult | None = None
+        """The first attempt of the stage that runs, if it did not decide and is repeated."""
         self._until = time.monotonic() + plan.limits.seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the limit of the whole gate, in seconds."""
+        return max(0.0, self._until - time.monotonic())
 
     def objectives(self, stage: Stage) -> Objectives:
         """The objectives of a stage, by default those of the plan."""
@@ -119,6 +126,10 @@ def _asks(gate: GateContext, stage: Stage, settings: Part) -> str:
     return ""
 
 
+def _same(gate: GateContext, stage: Stage, settings: S, result: StageResult) -> S | None:
+    return settings if result.late else None
+
+
 def _nothing_to_check(gate: GateContext, stage: Stage, settings: Part) -> list[str]:
     return []
 
@@ -131,10 +142,12 @@ class StageKind(Generic[S]):
     for all stages before any runs: it raises PlanError for what cannot be run, and returns notes
     for the report, as that a stage is too short for a verdict. ``lacks`` names what a stage needs
     that asks nothing, so that it could only pass by accident; an empty text where it asks
-    something.
+    something. ``again`` returns the settings with which an invalid stage is repeated, None if that
+    would not help: by default the same, if the load generator was at fault.
     """
 
     settings: type[S]
     run: Callable[[GateContext, Stage, S], StageResult]
     check: Callable[[GateContext, Stage, S], list[str]] = _nothing_to_check
     lacks: Callable[[GateContext, Stage, S], str] = _asks
+    again: Callable[[GateContext, Stage, S, StageResult], S | None] = _same

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from understudy.loadtest.gate.result import Result, StageResult
+from understudy.loadtest.gate.verdict import against
 
 
 def to_xml(result: Result) -> str:
@@ -19,7 +20,7 @@ def to_xml(result: Result) -> str:
                 (
                     f"{stage.name}: {one.name}",
                     one.verdict,
-                    one.why or _numbers(one.value, one.limit),
+                    one.why or against(one),
                 )
                 for one in stage.criteria
             ]
@@ -36,7 +37,8 @@ def to_xml(result: Result) -> str:
             elif verdict in ("invalid", "not measured"):
                 errors += 1
                 ElementTree.SubElement(case, "error", {"message": why, "type": verdict})
-        _output(suite, stage)
+        for attempt in stage.attempts:
+            _output(suite, attempt)
     if result.why:
         tests += 1
         errors += 1
@@ -50,15 +52,15 @@ def to_xml(result: Result) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _numbers(value: float | None, limit: float) -> str:
-    return f"{value:.6g} against a limit of {limit:.6g}" if value is not None else ""
-
-
 def _output(suite: ElementTree.Element, stage: StageResult) -> None:
-    if stage.outcome is None:
-        return
-    summary = stage.outcome.summary()
-    latency = {k: v for k, v in summary["latency"].items() if v is not None}
-    text = ", ".join(f"{name} {value * 1e3:.3f} ms" for name, value in latency.items())
-    out = ElementTree.SubElement(suite, "system-out")
-    out.text = f"{stage.name}: {summary['requests']} requests, {summary['failed']} failed; {text}"
+    texts = list(stage.facts)
+    if stage.outcome is not None:
+        summary = stage.outcome.summary()
+        latency = {k: v for k, v in summary["latency"].items() if v is not None}
+        text = ", ".join(f"{name} {value * 1e3:.3f} ms" for name, value in latency.items())
+        texts.insert(0, f"{summary['requests']} requests, {summary['failed']} failed; {text}")
+    if stage.repeated:
+        texts.append(f"the second attempt, with {stage.repeated}")
+    if texts:
+        out = ElementTree.SubElement(suite, "system-out")
+        out.text = f"{stage.name}: {stage.verdict}: {'; '.join([*texts, *stage.why])}"

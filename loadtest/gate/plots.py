@@ -6,25 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 
 from understudy.common.svg import Axes, log_ticks
+from understudy.loadtest.gate.words import number, seconds
 
 SIZE = (720, 240)
 _MARGINS = (64, 16, 14, 38)
 Points = Sequence[tuple[float, float]]
-
-
-def seconds(value: float) -> str:
-    """A duration with three digits and a unit, such as ``1.25 ms``."""
-    if value <= 0.0:
-        return "0"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size * 0.9995:
-            return f"{value / size:.3g} {unit}"
-    return f"{value * 1e6:.2g} µs"
-
-
-def number(value: float) -> str:
-    """A number with four significant digits."""
-    return f"{value:,.4g}" if value < 1e5 else f"{value:,.0f}"
 
 
 def plot(

@@ -9,8 +9,10 @@ from typing import Any
 
 from understudy.common.templates import render, trusted
 from understudy.loadtest.engine.outcome import percentiles
-from understudy.loadtest.gate.plots import number, percentile_plot, plot, seconds
+from understudy.loadtest.gate.plots import percentile_plot, plot
 from understudy.loadtest.gate.result import Result, StageResult
+from understudy.loadtest.gate.verdict import Criterion
+from understudy.loadtest.gate.words import figure, number, seconds
 
 _TEMPLATE = Path(__file__).parent / "templates" / "gate.html"
 _WORDS = {
@@ -20,8 +22,6 @@ _WORDS = {
     "not measured": "Not measured: no verdict",
     "shown": "Shown: no verdict was asked for",
 }
-_TIMES = ("p", "send lag", "recovers", "first", "alert")
-"""Prefixes of criteria whose values are durations."""
 
 
 def page(result: Result) -> str:
@@ -31,8 +31,8 @@ def page(result: Result) -> str:
         result=result,
         words=_WORDS[result.verdict],
         when=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(result.begun)),
-        summary=[_summary(stage) for stage in result.stages],
-        stages=[_stage(stage) for stage in result.stages],
+        summary=[_summary(one) for stage in result.stages for one in stage.attempts],
+        stages=[_stage(one) for stage in result.stages for one in stage.attempts],
         environment=_environment(result.environment),
         missing=", ".join(result.environment["missing"]),
     )
@@ -49,13 +49,20 @@ def _summary(stage: StageResult) -> dict[str, Any]:
             seconds(tail) if tail is not None and outcome.count >= 100 else "",
             f"{outcome.failed:,}{f', {outcome.retried:,} sent again' if outcome.retried else ''}",
         ]
-    return {"name": stage.name, "verdict": stage.verdict, "cells": cells}
+    return {"name": _name(stage), "verdict": stage.verdict, "cells": cells}
+
+
+def _name(stage: StageResult) -> str:
+    if stage.earlier is None:
+        return stage.name
+    return f"{stage.name} (repeated{stage.repeated and f' with {stage.repeated}'})"
 
 
 def _stage(stage: StageResult) -> dict[str, Any]:
     data = stage.data
     return {
-        "name": stage.name,
+        "name": _name(stage),
+        "facts": stage.facts,
         "verdict": stage.verdict,
         "why": stage.why,
         "criteria": [_criterion(one) for one in stage.criteria],
@@ -69,15 +76,14 @@ def _stage(stage: StageResult) -> dict[str, Any]:
     }
 
 
-def _criterion(one: Any) -> dict[str, Any]:
-    show = seconds if one.name.startswith(_TIMES) else number
+def _criterion(one: Criterion) -> dict[str, Any]:
     ends = ""
     if one.low is not None and one.high is not None:
-        ends = f"{show(one.low)} to {show(one.high)}"
+        ends = f"{figure(one.low, one.unit)} to {figure(one.high, one.unit)}"
     return {
         "name": one.name,
-        "limit": show(one.limit),
-        "value": show(one.value) if one.value is not None else "–",
+        "limit": figure(one.limit, one.unit),
+        "value": figure(one.value, one.unit) if one.value is not None else "–",
         "ends": ends,
         "said": one.verdict,
     }
@@ -123,9 +129,9 @@ def _chaos(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     recovered = data["recovered_after"]
     rows = [
-        ("visible after",
+        ("time to detect",
          shown(data["detected_after"], "never" if data["detected_after"] is None else "at once")),
-        ("last bad request after the end of the fault",
+        ("time to recover: last bad request after the end of the fault",
          "not before the load ended" if recovered is None else shown(recovered, "none")),
         ("lost requests", f"{data['lost']:,} of {data['requests']:,} during the fault"),
         ("slow requests", f"{data['slow']:,} above {seconds(data['limit'])}"),

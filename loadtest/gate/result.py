@@ -21,8 +21,12 @@ NOTHING_JUDGED = (
 @dataclass(slots=True)
 class StageResult:
     """The result of a stage. ``why`` lists the reasons for a verdict other than "passed"; ``data``
-    is specific to the kind of the stage; ``windows`` are the faults, (start, end, name) in seconds
-    from the start of the stage."""
+    is specific to the kind of the stage, ``facts`` are its main figures as texts; ``windows`` are
+    the faults, (start, end, name) in seconds from the start of the stage.
+
+    ``late``: the load generator was at fault, so that another attempt may succeed. ``earlier`` is
+    the first attempt of a stage that was repeated, and ``repeated`` what was changed for the
+    second."""
 
     name: str
     kind: str
@@ -32,7 +36,16 @@ class StageResult:
     outcome: Outcome | None = None
     data: dict[str, Any] = field(default_factory=dict)
     windows: list[tuple[float, float, str]] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    late: bool = False
+    repeated: str = ""
+    earlier: StageResult | None = None
+
+    @property
+    def attempts(self) -> list[StageResult]:
+        """All attempts, the last one last."""
+        return [*(self.earlier.attempts if self.earlier is not None else ()), self]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -42,10 +55,15 @@ class StageResult:
             "kind": self.kind,
             "verdict": self.verdict,
             "why": self.why,
+            "facts": self.facts,
             "seconds": self.seconds,
+            "late": self.late,
             "criteria": [one.to_dict() for one in self.criteria],
             **self.data,
         }
+        if self.earlier is not None:
+            result["repeated"] = self.repeated
+            result["earlier"] = self.earlier.to_dict()
         if self.windows:
             result["windows"] = [list(window) for window in self.windows]
         if outcome is not None:

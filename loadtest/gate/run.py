@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import cores
-from understudy.loadtest.errors import LoadTestError, TargetError
+from understudy.loadtest.errors import GeneratorError, LoadTestError, TargetError
 from understudy.loadtest.gate.context import GateContext, Progress
 from understudy.loadtest.gate.environment import environment
 from understudy.loadtest.gate.plan import Plan, Stage
@@ -16,6 +18,9 @@ from understudy.loadtest.gate.result import Result, StageResult
 from understudy.loadtest.gate.stages.kinds import KINDS, check
 from understudy.loadtest.gate.target import reachable
 from understudy.loadtest.gate.verdict import nothing_good
+
+_BUSY = 0.6
+"""Share of the time of a sending process on a CPU from which on it is the bottleneck."""
 
 
 class Gate(GateContext):
@@ -91,18 +96,56 @@ class Gate(GateContext):
         return result
 
     def _stage(self, stage: Stage) -> StageResult:
+        result, measured = self._attempt(stage, stage.settings)
+        if stage.judged and result.verdict == "invalid" and not self._target_down:
+            result = self._repeat(stage, result)
+        if not stage.judged and measured:
+            result.verdict, result.why = "shown", []
+        return result
+
+    def _attempt(self, stage: Stage, settings: Any) -> tuple[StageResult, bool]:
+        """Run a stage; the result, and whether anything of the model was measured."""
         begun = time.monotonic()
         try:
-            result = KINDS[stage.kind].run(self, stage, stage.settings)
+            result = KINDS[stage.kind].run(self, stage, settings)
             unseen = nothing_good(result.outcome) if result.outcome is not None else ""
+        except GeneratorError as error:
+            result = StageResult(stage.name, stage.kind, "invalid", [str(error)], late=True)
+            unseen = ""
         except LoadTestError as error:
             result, unseen = StageResult(stage.name, stage.kind, "not measured"), str(error)
         result.seconds = time.monotonic() - begun
         if unseen:
             result.verdict, result.why = "not measured", [unseen]
         self._check_target(stage, result)
-        if not stage.judged and not unseen:
-            result.verdict, result.why = "shown", []
+        return result, not unseen and not (result.late and result.outcome is None)
+
+    def _repeat(self, stage: Stage, first: StageResult) -> StageResult:
+        """Repeat an invalid stage once, with what the first attempt has shown; both attempts are in
+        the report."""
+        settings = KINDS[stage.kind].again(self, stage, stage.settings, first)
+        if settings is None or first.seconds > self.seconds_left:
+            return first
+        processes = self.processes
+        if first.late and first.outcome is not None:
+            self.processes = _processes(processes, first.outcome)
+        changed = [f"{self.processes} instead of {processes} sending processes"]
+        changed *= self.processes != processes
+        changed += [
+            f"{name}: {getattr(settings, name):g} instead of {getattr(stage.settings, name):g}"
+            for name in type(settings).model_fields
+            if getattr(settings, name) != getattr(stage.settings, name)
+        ]
+        self.show.done(first)
+        self.earlier = None if first.late else first
+        self.show.note("invalid: repeated once" + "".join(f", {one}" for one in changed))
+        try:
+            result, _ = self._attempt(stage, settings)
+        finally:
+            self.earlier = None
+        result.earlier, result.repeated = first, "; ".join(changed)
+        if result.late:
+            self.processes = processes
         return result
 
     def _check_target(self, stage: Stage, found: StageResult) -> None:
@@ -123,3 +166,12 @@ class Gate(GateContext):
             if not kept or found.verdict == "passed":
                 found.verdict = "invalid"
             found.why = [self._target_down, *found.why]
+
+
+def _processes(now: int, outcome: Outcome) -> int:
+    """How many sending processes to try after ``now`` of them were late: fewer, so that they do not
+    wait for each other, unless they were themselves busy and there are cores for more."""
+    used = outcome.cpu_seconds / (outcome.seconds * now) if outcome.seconds else 0.0
+    if used < _BUSY:
+        return max(1, now // 2)
+    return max(now, min(2 * now, cores()))

@@ -82,5 +82,7 @@ class Terminal(SilentProgress):
             if outcome.retried:
                 line.append(f", {outcome.retried:,} sent again on a new connection")
         self._console.print(line)
+        for text in result.facts:
+            self._console.print(f"    {text}")
         for why in result.why:
             self._console.print(f"    {why}")

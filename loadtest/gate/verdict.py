@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Objectives
+from understudy.loadtest.gate.words import Unit, figure, seconds
 from understudy.loadtest.payloads.checks import UNEXPECTED
 from understudy.loadtest.statistics.intervals import quantile, rate
 from understudy.loadtest.statistics.percentile import Percentile, queries_needed
-from understudy.loadtest.statistics.percentile import Verdict as Decision
 
 LAG_SHARE = 0.05
-"""Largest p99 of the engine's own lag, as a share of the tightest latency limit."""
+"""Largest p99 of the generator's own lag, as a share of a latency limit."""
+FIRST_BYTE = 0.95
 CriterionVerdict = Literal["passed", "failed", "invalid"]
 Verdict = Literal["passed", "failed", "invalid", "not measured", "shown"]
 """Of a stage and of the gate. "invalid": the measurement decides nothing; "not measured": nothing
@@ -35,12 +38,14 @@ class Criterion:
     why: str = ""
     low: float | None = None
     high: float | None = None
+    unit: Unit = "times"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "name": self.name, "limit": self.limit, "value": self.value, "low": self.low,
             "high": self.high, "said": self.verdict, "why": self.why,
+            "unit": self.unit,
         }  # fmt: skip
 
 
@@ -60,127 +65,257 @@ def missed_already(objectives: Objectives, outcome: Outcome) -> bool:
     ``outcome.complete``. The test is anytime-valid, so it can be repeated."""
     count = int(np.searchsorted(outcome.due, outcome.complete)) if outcome.single else 0
     return any(
-        _decision(objectives, outcome, p, limit, slice(0, count)) == "missed"
+        Percentile(p, objectives.alpha).verdict(*_over(outcome, limit, None, slice(0, count)))
+        == "missed"
         for p, limit in objectives.percentiles().items()
     )
 
 
-def _decision(
-    objectives: Objectives, outcome: Outcome, p: float, limit: float, part: slice
-) -> Decision:
-    if not outcome.single:
-        n, over = outcome.count, outcome.over(limit)
-    else:
-        slow = (outcome.latency[part] > limit) | ~outcome.ok[part]
-        n, over = len(slow), int(slow.sum())
-    return Percentile(p, objectives.alpha).verdict(n, over)
+@dataclass(frozen=True, slots=True)
+class Late:
+    """That the generator was late, as a ``criterion`` that is invalid, and what is to be allowed
+    for in the times of service of its load.
+
+    A queue that is served in order is at most as much later as its arrivals, and a response is read
+    as late as a request is sent. So a time of service is at most ``slack`` (twice the lag that a
+    share 1 - ``beyond`` of the requests does not exceed) above what it would be with a generator
+    that is never late, but for that share ``beyond`` of the requests."""
+
+    criterion: Criterion
+    slack: float
+    beyond: float
+
+    def over(self, outcome: Outcome, limit: float) -> int:
+        """How many requests failed or exceeded ``limit`` by their time of service alone."""
+        return self.sure(outcome.count, outcome.served_over(limit + self.slack))
+
+    def sure(self, n: int, over: int) -> int:
+        """How many of ``n`` were over a limit, if all that may be the generator's fault were."""
+        return max(0, over - math.ceil(self.beyond * n))
 
 
-def evaluate(objectives: Objectives, outcome: Outcome) -> list[Criterion]:
-    """Evaluate every objective after the end of a load. Without requests they are invalid."""
-    criteria: list[Criterion] = []
-    tightest = objectives.tightest
-    lag = outcome.lag_p99
-    if tightest is not None and lag is not None and lag > LAG_SHARE * tightest:
-        criteria.append(
-            Criterion(
-                "send lag p99", LAG_SHARE * tightest, lag, "invalid",
-                "the load generator was late: send fewer requests per process, or use more "
-                "processes or a less busy machine",
-            )
-        )  # fmt: skip
-    for p, limit in sorted(objectives.percentiles().items()):
-        criteria.append(_percentile(objectives, outcome, p, limit))
+def generator_late(outcome: Outcome, limits: Mapping[float, float]) -> Late | None:
+    """Whether the generator's own lag is more than 5 % of a latency limit; None if it is not.
+
+    ``limits`` are in seconds, by share of the requests. The lag that counts is its p99, or further
+    in the tail where the objective is."""
+    worst: Late | None = None
+    for p, limit in limits.items():
+        q = max(0.99, p)
+        lag, most = outcome.lags.quantile(q), LAG_SHARE * limit
+        if lag is None or lag <= most:
+            continue
+        if worst is None or lag / most > 0.5 * worst.slack / worst.criterion.limit:
+            name = f"send lag p{100 * q:g}"
+            criterion = Criterion(name, most, lag, "invalid", _why_late(outcome), unit="seconds")
+            worst = Late(criterion, 2.0 * lag, 1.0 - q)
+    return worst
+
+
+def _why_late(outcome: Outcome) -> str:
+    why = "the load generator was late"
+    if outcome.waited_seconds is not None and outcome.seconds > 0.0:
+        length = outcome.seconds * outcome.processes
+        why += (
+            f" (its processes waited for a CPU for {outcome.waited_seconds / length:.1%} of the "
+            f"time, and used one for {outcome.cpu_seconds / length:.0%})"
+        )
+    return f"{why}: use a less busy machine, or another number of processes"
+
+
+def unless_late(criterion: Criterion, by_service: Criterion, late: Late) -> Criterion:
+    """``criterion``, or "invalid" instead of "failed" when the same criterion ``by_service``, by
+    the times of service alone, is not missed."""
+    if criterion.verdict != "failed":
+        return criterion
+    if by_service.verdict == "failed":
+        return replace(criterion, why=f"{criterion.why}; also by the time of service alone")
+    why = (
+        f"{criterion.why}; but not by the time of service alone, allowing for "
+        f"{seconds(late.slack)} of the late load generator"
+    )
+    return replace(criterion, verdict="invalid", why=why)
+
+
+def _over(
+    outcome: Outcome, limit: float, late: Late | None, part: slice | None = None
+) -> tuple[int, int]:
+    """How many requests there were (in ``part``), and how many failed or exceeded ``limit``."""
+    if part is None or not outcome.single:
+        over = outcome.over(limit) if late is None else late.over(outcome, limit)
+        return outcome.count, over
+    times = outcome.latency if late is None else outcome.service - late.slack
+    bad = (times[part] > limit) | ~outcome.ok[part]
+    n, over = len(bad), int(bad.sum())
+    return n, over if late is None else late.sure(n, over)
+
+
+def latency_limits(objectives: Objectives) -> dict[float, float]:
+    """All limits of latencies in seconds, that of the first byte as well, by share of the
+    requests."""
+    limits = objectives.percentiles()
     if objectives.first_byte_p95 is not None:
-        criteria.append(_first_byte(outcome, objectives.first_byte_p95, objectives.alpha))
+        first = objectives.first_byte_p95
+        limits[FIRST_BYTE] = min(first, limits.get(FIRST_BYTE, first))
+    return limits
+
+
+def evaluate(
+    objectives: Objectives, outcome: Outcome, earlier: Outcome | None = None
+) -> list[Criterion]:
+    """Evaluate every objective after the end of a load. Without requests they are invalid.
+
+    ``earlier`` is the outcome of the same load that did not decide: the tests of shares are
+    anytime-valid, so they continue with its counts.
+
+    When the generator was late, that is a criterion that is invalid, and an objective is only
+    failed if it is missed by the time of service alone."""
+    criteria: list[Criterion] = []
+    late = generator_late(outcome, latency_limits(objectives))
+    if late is not None:
+        criteria.append(late.criterion)
+    for p, limit in sorted(objectives.percentiles().items()):
+        one = _percentile(objectives, outcome, p, limit, earlier)
+        if late is not None:
+            one = unless_late(one, _percentile(objectives, outcome, p, limit, earlier, late), late)
+        criteria.append(one)
+    first = objectives.first_byte_p95
+    if first is not None:
+        one = _first_byte(outcome, first, objectives.alpha, earlier)
+        if late is not None:
+            served = _first_byte(outcome, first, objectives.alpha, earlier, late)
+            one = unless_late(one, served, late)
+        criteria.append(one)
     most = objectives.most_errors()
     if most is not None:
-        criteria.append(_errors(outcome, most, objectives.alpha))
+        criteria.append(_errors(outcome, most, objectives.alpha, earlier))
     if objectives.rate is not None:
         good = (outcome.count - outcome.failed) / outcome.seconds if outcome.seconds else 0.0
         verdict: CriterionVerdict = "passed" if good >= objectives.rate else "failed"
-        criteria.append(Criterion("good responses per second", objectives.rate, good, verdict))
+        name = "good responses per second"
+        criteria.append(Criterion(name, objectives.rate, good, verdict, unit="per second"))
     return criteria
 
 
-def _percentile(objectives: Objectives, outcome: Outcome, p: float, limit: float) -> Criterion:
-    name = f"p{100 * p:g}"
-    n, over = outcome.count, outcome.over(limit)
+def _percentile(
+    objectives: Objectives,
+    outcome: Outcome,
+    p: float,
+    limit: float,
+    earlier: Outcome | None = None,
+    late: Late | None = None,
+) -> Criterion:
+    n, over = _over(outcome, limit, late)
+    if earlier is not None:
+        before = _over(earlier, limit, late)
+        n, over = n + before[0], over + before[1]
     interval = quantile(outcome.latency, p) if outcome.single else None
-    value = outcome.quantile(p) if n * (1.0 - p) >= 1.0 else None
-    ends = (interval.low, interval.high) if interval is not None else (None, None)
+    value = outcome.quantile(p) if outcome.count * (1.0 - p) >= 1.0 else None
+    low, high = (interval.low, interval.high) if interval is not None else (None, None)
+    allowed = math.floor(n * (1.0 - p) + 1e-9)
+
+    def found(verdict: CriterionVerdict, why: str = "") -> Criterion:
+        return Criterion(f"p{100 * p:g}", limit, value, verdict, why, low, high, "seconds")
+
+    too_many = f"{_slow(limit, n, over, outcome, earlier)}, {allowed:,} are allowed"
     if objectives.rule == "loadgen":
         needed = queries_needed(p, over)
-        verdict: CriterionVerdict = (
-            "passed" if n >= needed else "invalid" if over <= n * (1.0 - p) else "failed"
-        )
-        why = (
-            ""
-            if verdict == "passed"
-            else f"{n:,} queries with {over:,} over: {needed:,} are required"
-        )
-        return Criterion(name, limit, value, verdict, why, *ends)
-    decision = _decision(objectives, outcome, p, limit, slice(0, n))
+        if n >= needed:
+            return found("passed")
+        if over <= n * (1.0 - p):
+            return found("invalid", f"not enough requests: {too_many}; {needed:,} are required")
+        return found("failed", f"{too_many}; {needed:,} requests are required")
+    objective = Percentile(p, objectives.alpha)
+    decision = objective.verdict(n, over)
     if decision == "met" and outcome.single:
         # A growing queue is fast at first, so the second half must not miss the limit by itself.
         half = int(np.searchsorted(outcome.due, outcome.seconds / 2.0))
-        if _decision(objectives, outcome, p, limit, slice(half, n)) == "missed":
+        if objective.verdict(*_over(outcome, limit, late, slice(half, None))) == "missed":
             why = "latency grows: the second half of the requests misses the limit"
-            return Criterion(name, limit, value, "failed", why, *ends)
+            return found("failed", why)
     if decision == "met":
-        return Criterion(name, limit, value, "passed", "", *ends)
+        return found("passed")
     if decision == "missed":
-        allowed = math.floor(n * (1.0 - p))
-        why = f"{over:,} of {n:,} requests exceeded the limit, {allowed:,} are allowed"
-        return Criterion(name, limit, value, "failed", why, *ends)
-    fewest = Percentile(p, objectives.alpha).fewest
-    if n < fewest:
-        why = f"not enough requests: {n:,}, at least {fewest:,} are required even if none is slow"
+        return found("failed", too_many)
+    if n < objective.fewest:
+        why = f"{n:,}, at least {objective.fewest:,} are required even if none is slow"
     else:
-        why = (
-            f"not enough requests: {over:,} of {n:,} exceeded the limit, {n * (1.0 - p):,.0f} are "
-            "allowed; run longer"
-        )
-    return Criterion(name, limit, value, "invalid", why, *ends)
+        why = f"{too_many}; run longer"
+    return found("invalid", f"not enough requests: {why}")
 
 
-def _first_byte(outcome: Outcome, limit: float, alpha: float) -> Criterion:
-    name, p = "first byte p95", 0.95
-    late = ~(outcome.first_byte <= limit) | ~outcome.ok  # NaN: no byte arrived
-    n, over = len(late), int(late.sum())
+def _slow(limit: float, n: int, over: int, outcome: Outcome, earlier: Outcome | None) -> str:
+    """As ``failed or took longer than 50 ms: 486 of 486 (TLS: 486)``."""
+    failed = _failures(outcome, earlier)
+    what = "failed or took" if failed else "took"
+    return f"{what} longer than {seconds(limit)}: {over:,} of {n:,}{failed and f' ({failed})'}"
+
+
+def _first_byte(
+    outcome: Outcome,
+    limit: float,
+    alpha: float,
+    earlier: Outcome | None = None,
+    late: Late | None = None,
+) -> Criterion:
+    n = over = 0
+    for one in (outcome, earlier):
+        if one is None:
+            continue
+        times = one.first_byte
+        if late is not None:
+            times = times - (one.latency - one.service) - late.slack
+        bad = ~(times <= limit) | ~one.ok  # NaN: no byte arrived
+        slow = int(bad.sum())
+        n, over = n + len(bad), over + (slow if late is None else late.sure(len(bad), slow))
     begun = outcome.first_byte[np.isfinite(outcome.first_byte)]
-    value = float(np.quantile(begun, p)) if len(begun) >= 20 else None
-    decision = Percentile(p, alpha).verdict(n, over)
+    value = float(np.quantile(begun, FIRST_BYTE)) if len(begun) >= 20 else None
+    decision = Percentile(FIRST_BYTE, alpha).verdict(n, over)
     why = "" if decision == "met" else f"{over:,} of {n:,} responses started later"
     verdict: CriterionVerdict = "invalid" if decision == "open" else pass_or_fail(decision == "met")
-    return Criterion(name, limit, value, verdict, why)
+    return Criterion("first byte p95", limit, value, verdict, why, unit="seconds")
 
 
-def _errors(outcome: Outcome, most: float, alpha: float) -> Criterion:
+def _errors(outcome: Outcome, most: float, alpha: float, earlier: Outcome | None) -> Criterion:
     n, failed = outcome.count, outcome.failed
+    if earlier is not None:
+        n, failed = n + earlier.count, failed + earlier.failed
     interval = rate(failed, n)
-    ends = (interval.low, interval.high) if interval is not None else (None, None)
-    value = failed / n if n else None
+    low, high = (interval.low, interval.high) if interval is not None else (None, None)
+
+    def found(verdict: CriterionVerdict, why: str = "") -> Criterion:
+        value = failed / n if n else None
+        return Criterion("errors", most, value, verdict, why, low, high, "share")
+
     if not n:
-        return Criterion("errors", most, None, "invalid", "no requests")
-    worst = ", ".join(f"{name}: {count:,}" for name, count in _worst(outcome))
+        return found("invalid", "no requests")
+    causes = _failures(outcome, earlier)
+    worst = f"{failed:,} of {n:,} failed" + (f" ({causes})" if causes else "")
     if most <= 0.0:
-        verdict: CriterionVerdict = "failed" if failed else "passed"
-        return Criterion("errors", most, value, verdict, worst, *ends)
-    decision = Percentile(1.0 - most, alpha).verdict(n, failed)
+        return found("failed", worst) if failed else found("passed")
+    objective = Percentile(1.0 - most, alpha)
+    decision = objective.verdict(n, failed)
     if decision == "open":
-        fewest = Percentile(1.0 - most, alpha).fewest
-        why = f"not enough requests: {failed:,} of {n:,} failed"
-        if n < fewest:
+        why = f"not enough requests: {worst}"
+        if n < objective.fewest:
+            fewest = objective.fewest
             why = f"not enough requests: {n:,}, at least {fewest:,} are required even if none fails"
-        return Criterion("errors", most, value, "invalid", why, *ends)
-    verdict = "passed" if decision == "met" else "failed"
-    return Criterion("errors", most, value, verdict, worst if verdict == "failed" else "", *ends)
+        return found("invalid", why)
+    return found("passed") if decision == "met" else found("failed", worst)
+
+
+def _failures(outcome: Outcome, earlier: Outcome | None) -> str:
+    """As ``TLS: 486, status 503: 2``."""
+    counts: Counter[str] = Counter()
+    for one in (outcome, earlier):
+        if one is not None:
+            counts.update(dict(_worst(one)))
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.most_common(3))
 
 
 def _worst(outcome: Outcome) -> list[tuple[str, int]]:
     bad = {f"status {s}": c for s, c in outcome.statuses.items() if not 200 <= int(s) < 400}
-    return sorted({**bad, **outcome.errors}.items(), key=lambda item: -item[1])[:3]
+    return sorted({**bad, **outcome.errors}.items(), key=lambda item: -item[1])
 
 
 def overall_verdict(criteria: list[Criterion]) -> Verdict:
@@ -199,8 +334,7 @@ def nothing_good(outcome: Outcome) -> str:
         return "no request was sent"
     if outcome.failed < outcome.count or UNEXPECTED in outcome.errors:
         return ""
-    worst = ", ".join(f"{name}: {count:,}" for name, count in _worst(outcome))
-    return f"none of {outcome.count:,} answers was good: {worst}"
+    return f"none of {outcome.count:,} answers was good: {_failures(outcome, None)}"
 
 
 def pass_or_fail(met: bool) -> CriterionVerdict:
@@ -210,8 +344,11 @@ def pass_or_fail(met: bool) -> CriterionVerdict:
 
 def reasons(criteria: list[Criterion]) -> list[str]:
     """A text for each criterion that did not pass."""
-    return [
-        f"{one.name}: {one.why or f'{one.value:.4g} against a limit of {one.limit:.4g}'}"
-        for one in criteria
-        if one.verdict != "passed"
-    ]
+    return [f"{one.name}: {one.why or against(one)}" for one in criteria if one.verdict != "passed"]
+
+
+def against(criterion: Criterion) -> str:
+    """As ``5.2 s against a limit of 3 s``."""
+    limit = figure(criterion.limit, criterion.unit)
+    value = "nothing" if criterion.value is None else figure(criterion.value, criterion.unit)
+    return f"{value} against a limit of {limit}"

@@ -8,10 +8,14 @@ from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.recorder import FinishedRequests
 
 
-def outcome_of(due: np.ndarray, latency: np.ndarray, ok: np.ndarray) -> Outcome:
+def outcome_of(
+    due: np.ndarray, latency: np.ndarray, ok: np.ndarray, lag: np.ndarray | None = None
+) -> Outcome:
+    """``lag`` is the part of each latency that is the generator's own."""
     found = Outcome(float(due[-1]))
     status = np.where(ok, 200, 503)
     nothing = np.full(len(due), np.nan)
     payload = np.zeros(len(due), np.int64)
-    found.add([FinishedRequests(due, due, due, nothing, due + latency, status, payload, {})])
+    sent = due if lag is None else due + lag
+    found.add([FinishedRequests(due, sent, sent, nothing, due + latency, status, payload, {})])
     return found

@@ -15,7 +15,6 @@ from understudy.loadtest.capacity.queue import HIGHEST_LOAD, highest_rate, obser
 from understudy.loadtest.capacity.sizing import per_prediction, replicas
 from understudy.loadtest.capacity.usl import fit
 from understudy.loadtest.chaos.processes import cpu_seconds
-from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Loop, Open
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.context import GateContext, StageKind
@@ -24,6 +23,8 @@ from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import (
     Criterion,
     evaluate,
+    generator_late,
+    latency_limits,
     missed_already,
     needed,
     overall_verdict,
@@ -74,6 +75,7 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
     begun = time.monotonic()
     answered = 0
     seed = [gate.plan.engine.seed * 1000]
+    lates: list[Criterion] = []
 
     def probe(rate: float) -> StepVerdict:
         nonlocal answered
@@ -87,15 +89,17 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
         )
         answered += outcome.count - outcome.failed
         meter.joules()
-        criteria = evaluate(objectives, outcome)
-        lag = next((one for one in criteria if one.name == "send lag p99"), None)
-        rest = [one for one in criteria if one is not lag]
-        passed: bool | None = overall_verdict(rest) == "passed"
+        late = generator_late(outcome, latency_limits(objectives))
+        rest = [
+            one for one in evaluate(objectives, outcome) if late is None or one != late.criterion
+        ]
+        verdict = overall_verdict(rest)
+        passed: bool | None = verdict == "passed"
         why = "; ".join(reasons(rest))
-        # Lag only increases latencies, so a pass is valid. A failure is valid if the limit is
-        # exceeded by more than the lag.
-        if lag is not None and not passed and not _beyond(objectives, outcome, lag.value or 0.0):
-            passed, why = None, f"send lag p99: {lag.why}"
+        # Lag only increases latencies, so a pass is valid.
+        if late is not None and verdict == "invalid":
+            passed, why = None, "; ".join(reasons([late.criterion]))
+            lates.append(late.criterion)
         gate.show.note(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
         return StepVerdict(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
 
@@ -133,10 +137,12 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
     if settings.concurrencies:
         data["scalability"] = _scalability(gate, settings.concurrencies, settings.seconds)
     result.data = data
+    result.facts = [described(capacity.low, capacity.high)]
     if capacity.low is None and capacity.high is not None and capacity.why.startswith("even"):
         result.verdict, result.why = "failed", [capacity.why]
     elif capacity.probes and capacity.probes[-1].passed is None:
         result.verdict, result.why = "invalid", [capacity.why]
+        result.late, result.criteria = bool(lates), lates[-1:]
     if settings.at_least is not None and result.verdict == "passed":
         low = capacity.low or 0.0
         verdict = pass_or_fail(low >= settings.at_least)
@@ -163,12 +169,10 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
     return result
 
 
-def _beyond(objectives: Objectives, outcome: Outcome, lag: float) -> bool:
-    """Whether a percentile exceeds its limit by more than the generator's own lag."""
-    return any(
-        (outcome.quantile(p) or 0.0) > limit + 2.0 * lag
-        for p, limit in objectives.percentiles().items()
-    )
+def described(low: float | None, high: float | None) -> str:
+    """The capacity in words."""
+    text = f"{low:,.0f}/s passed" if low is not None else "no rate passed"
+    return text + (f", {high:,.0f}/s failed" if high is not None else "")
 
 
 def _prediction(objectives: Objectives, found: Capacity, servers: int) -> dict[str, Any]:

@@ -22,7 +22,15 @@ from understudy.loadtest.gate.context import GateContext, StageKind
 from understudy.loadtest.gate.plan import Load, Long, Part, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
-from understudy.loadtest.gate.verdict import Criterion, overall_verdict, pass_or_fail, reasons
+from understudy.loadtest.gate.verdict import (
+    Criterion,
+    generator_late,
+    overall_verdict,
+    pass_or_fail,
+    reasons,
+    unless_late,
+)
+from understudy.loadtest.gate.words import seconds
 
 
 class Alert(Part):
@@ -125,6 +133,7 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
         limit = max(0.05, 3.0 * usual) if usual is not None else 0.05
     one = recovery(outcome, start, end, limit)
     extra: dict[str, Any] = {}
+    usual_rate = normal.count / start if start > 0.0 else rate
     if watch is not None:
         fired = [at - outcome.begun - start for at in watch.firing]
         after = [at for at in fired if at >= 0.0]
@@ -132,7 +141,6 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
         if watch.before:
             extra["alert_note"] = "the alert was firing before the fault"
     if settings.budget is not None:
-        usual_rate = normal.count / start if start > 0.0 else rate
         burned = budget_burned(one, settings.budget.objective, usual_rate, settings.budget.period)
         extra["budget_burned"] = burned
     result.data["chaos"] = {
@@ -144,7 +152,23 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
     }  # fmt: skip
     # Requests due during the fault or during the degradation, whichever are more.
     during = max(one.requests, outcome.part(start, end).count)
+    result.facts = [_found(one, limit, extra)]
     result.criteria = _criteria(settings, one, ran, start + outcome.begun, during, extra)
+    late = generator_late(outcome, objectives.percentiles())
+    if late is not None:
+        # The fault's times fail the stage only if the times of service alone do as well.
+        served = recovery(outcome.served(late.slack), start, end, limit)
+        ours = dict(extra)
+        if settings.budget is not None:
+            ours["budget_burned"] = budget_burned(
+                served, settings.budget.objective, usual_rate, settings.budget.period
+            )
+        by_service = _criteria(settings, served, ran, start + outcome.begun, during, ours)
+        result.criteria = [
+            late.criterion,
+            *(unless_late(*pair, late) for pair in zip(result.criteria, by_service, strict=True)),
+        ]
+        result.late = True
     result.verdict = overall_verdict(result.criteria)
     if not result.criteria and _has_steady_state(experiment):
         result.verdict = "passed"  # unless the steady state did not hold, below
@@ -159,6 +183,25 @@ def run_chaos(gate: GateContext, stage: Stage, settings: ChaosStage) -> StageRes
         result.verdict = "failed"
         result.why.append("the steady state did not hold after the method, or before it")
     return result
+
+
+def _found(one: Recovery, limit: float, extra: dict[str, Any]) -> str:
+    """As ``time to detect 210 ms, time to recover 1.2 s, 3 of 512 requests lost, 40 slow``."""
+    recovered = one.recovered_after
+    texts = [
+        "not noticed by any request"
+        if one.detected_after is None
+        else f"time to detect {seconds(one.detected_after)}",
+        "not recovered when the load ended"
+        if recovered is None
+        else f"time to recover {seconds(max(0.0, recovered))}",
+        f"{one.lost:,} of {one.requests:,} requests lost",
+        f"{one.slow:,} above {seconds(limit)}",
+    ]
+    if "alert_after" in extra:
+        after = extra["alert_after"]
+        texts.append("no alert" if after is None else f"alert after {seconds(after)}")
+    return ", ".join(texts)
 
 
 class _AlertWatch:
@@ -201,11 +244,17 @@ def _criteria(
         value = one.recovered_after
         verdict = pass_or_fail(value is not None and value <= settings.recovers_within)
         why = "" if value is not None else "not recovered when the load ended"
-        criteria.append(Criterion("recovers within", settings.recovers_within, value, verdict, why))
+        criteria.append(
+            Criterion(
+                "recovers within", settings.recovers_within, value, verdict, why, unit="seconds"
+            )
+        )
     if settings.lost_at_most is not None:
         share = one.lost / during if during else 0.0
         verdict = pass_or_fail(share <= settings.lost_at_most)
-        criteria.append(Criterion("lost requests", settings.lost_at_most, share, verdict))
+        criteria.append(
+            Criterion("lost requests", settings.lost_at_most, share, verdict, unit="share")
+        )
     if settings.detected_within is not None:
         seen = [probe["at"] - start for probe in ran.probes if probe["output"] is True]
         value = min(seen) if seen else None
@@ -216,10 +265,14 @@ def _criteria(
         verdict = pass_or_fail(value is not None and value <= settings.detected_within)
         if "alert_note" in extra:
             verdict, why = "invalid", str(extra["alert_note"])
-        criteria.append(Criterion("alert within", settings.detected_within, value, verdict, why))
+        criteria.append(
+            Criterion("alert within", settings.detected_within, value, verdict, why, unit="seconds")
+        )
     if settings.budget is not None and settings.budget.burned_at_most is not None:
         most, burned = settings.budget.burned_at_most, extra["budget_burned"]
-        criteria.append(Criterion("budget burned", most, burned, pass_or_fail(burned <= most)))
+        criteria.append(
+            Criterion("budget burned", most, burned, pass_or_fail(burned <= most), unit="share")
+        )
     if settings.hypothesis_holds:
         broken = len(ran.deviations)
         why = "" if ran.checks else "the steady state was not checked while the method ran"

@@ -17,6 +17,7 @@ from understudy.loadtest.gate.context import GateContext, StageKind
 from understudy.loadtest.gate.plan import Long, Part, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.verdict import Criterion, pass_or_fail, reasons
+from understudy.loadtest.gate.words import seconds
 from understudy.loadtest.statistics.intervals import mean
 
 
@@ -58,10 +59,13 @@ def run_cold_start(gate: GateContext, stage: Stage, settings: ColdStart) -> Stag
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
     }
+    result.facts = [f"first response after {seconds(max(times))} at the latest"]
     if settings.within is not None:
         worst = max(times)
         verdict = pass_or_fail(worst <= settings.within)
-        result.criteria = [Criterion("first response within", settings.within, worst, verdict)]
+        result.criteria = [
+            Criterion("first response within", settings.within, worst, verdict, unit="seconds")
+        ]
         result.verdict = verdict
         result.why = reasons(result.criteria)
     return result

@@ -16,6 +16,8 @@ from understudy.loadtest.gate.sending import load_of
 from understudy.loadtest.gate.verdict import (
     Criterion,
     evaluate,
+    generator_late,
+    latency_limits,
     missed_already,
     needed,
     overall_verdict,
@@ -24,6 +26,10 @@ from understudy.loadtest.gate.verdict import (
 )
 from understudy.loadtest.scenarios.loadgen import Settings
 from understudy.loadtest.scenarios.loadgen import evaluate as evaluate_loadgen
+
+_LOADGEN_SHARE = 0.99
+_LONGER = 4.0
+"""Largest factor by which a load that did not decide is longer when it is repeated."""
 
 
 class LoadGen(Part):
@@ -50,9 +56,31 @@ def run_load(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     if load.shape == "until-break":
         return _until_break(gate, stage, load)
     outcome = gate.drive(load_of(load, gate.plan.engine, gate.plan.limits))
-    criteria = evaluate(objectives, outcome)
+    earlier = gate.earlier.outcome if gate.earlier is not None else None
+    criteria = evaluate(objectives, outcome, earlier)
     verdict = overall_verdict(criteria)
-    return StageResult(stage.name, stage.kind, verdict, reasons(criteria), criteria, outcome)
+    late = generator_late(outcome, latency_limits(objectives)) is not None
+    why = reasons(criteria)
+    return StageResult(stage.name, stage.kind, verdict, why, criteria, outcome, late=late)
+
+
+def load_again(gate: GateContext, stage: Stage, load: Load, result: StageResult) -> Load | None:
+    """The settings with which to repeat an invalid load: never at a lower rate, and longer where
+    it is steady. None where it would not be decided even so."""
+    if result.outcome is None or load.shape == "until-break":
+        return load if result.late else None
+    objectives = gate.objectives(stage)
+    count, fewest = result.outcome.count, needed(objectives)
+    if not result.late and (objectives.rule == "loadgen" or not count):
+        return None  # LoadGen's rule is for one look
+    longest = 1.0
+    if load.shape in ("steady", "soak"):
+        longest = min(_LONGER, gate.seconds_left / load.seconds)
+    if not result.late and count * (1.0 + longest) < fewest:
+        return None
+    wanted = max(2.0, 1.5 * (fewest - count) / max(count, 1))
+    longer = max(1.0, min(longest, wanted))
+    return load.model_copy(update={"seconds": load.seconds * longer}) if longer > 1.0 else load
 
 
 def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
@@ -76,16 +104,21 @@ def _until_break(gate: GateContext, stage: Stage, load: Load) -> StageResult:
         if not part.count:
             break
         criteria = evaluate(objectives, part)
+        late = generator_late(part, latency_limits(objectives)) is not None
         verdict = overall_verdict(criteria)
         why = "; ".join(reasons(criteria))
         rows.append({"rate": first + rise * number, "said": verdict, "why": why,
-                     "p99": part.quantile(0.99), "failed": part.failed})  # fmt: skip
+                     "p99": part.quantile(0.99), "failed": part.failed,
+                     "late": late})  # fmt: skip
         if verdict == "failed":
             break
     good = [row["rate"] for row in rows if row["said"] == "passed"]
     bad = [row["rate"] for row in rows if row["said"] == "failed"]
     data = {"steps": rows, "holds": max(good, default=None), "breaks": bad[0] if bad else None}
     result = StageResult(stage.name, stage.kind, "shown", [], [], outcome, {"until_break": data})
+    result.late = any(row["late"] for row in rows)
+    held = f"{data['holds']:,.0f}/s held" if good else "no step was proven to hold"
+    result.facts = [held + (f", {bad[0]:,.0f}/s failed" if bad else ", no step failed")]
     if load.at_least is not None:
         top = max(good, default=0.0)
         verdict = pass_or_fail(top >= load.at_least)
@@ -135,15 +168,20 @@ def run_loadgen(gate: GateContext, stage: Stage, declared: LoadGen) -> StageResu
     evaluation = evaluate_loadgen(settings, outcome)
     result = StageResult(stage.name, stage.kind, "passed", list(evaluation.why), [], outcome)
     result.data = {"loadgen": dict(evaluation.fields), "log": evaluation.log()}
-    if outcome.failed or (declared.limit is not None and _over(outcome, declared.limit)):
+    limit = declared.limit
+    late = generator_late(outcome, {_LOADGEN_SHARE: limit}) if limit is not None else None
+    result.late = late is not None
+    if late is not None:
+        result.criteria = [late.criterion]
+        result.why += reasons(result.criteria)
+    over = 0
+    if limit is not None:
+        over = outcome.over(limit) if late is None else late.over(outcome, limit)
+    if outcome.failed or over > (1.0 - _LOADGEN_SHARE) * outcome.count:
         result.verdict = "failed"
-    elif not evaluation.valid:
+    elif late is not None or not evaluation.valid:
         result.verdict = "invalid"
     return result
-
-
-def _over(outcome: Outcome, limit: float) -> bool:
-    return outcome.over(limit) > 0.01 * outcome.count
 
 
 def _check_load(gate: GateContext, stage: Stage, load: Load) -> list[str]:
@@ -163,5 +201,5 @@ def _lacks(gate: GateContext, stage: Stage, load: Load) -> str:
     return "at_least" if load.shape == "until-break" and load.at_least is None else ""
 
 
-LOAD = StageKind(Load, run_load, _check_load, _lacks)
+LOAD = StageKind(Load, run_load, _check_load, _lacks, load_again)
 LOADGEN = StageKind(LoadGen, run_loadgen)

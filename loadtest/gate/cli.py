@@ -148,36 +148,42 @@ def gate(
 def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     """Check whether anything got worse between two results of the same plan.
 
-    Exit code 0: nothing got worse. 1: something did. 2: the results cannot be compared.
+    Exit code 0: nothing got worse. 1: something did. 2: it cannot be told, for example because of
+    too few requests, or because the results have no stage in common or are of machines with another
+    number of cores.
 
     \b
     Example:
       understudy gate compare last.json now.json --margin 0.2
     """
     from understudy.common.screen import Table, Text, console
-    from understudy.loadtest.gate.regression import changes, read
+    from understudy.loadtest.gate.regression import changes, overall, read
 
     try:
         result = changes(read(old), read(new), margin)
-    except (LoadTestError, KeyError, TypeError) as error:
-        echo_lines(f"understudy: {error}", err=True)
+    except LoadTestError as error:
+        echo_lines(f"understudy: cannot be compared: {error}", err=True)
         sys.exit(2)
+    except (KeyError, TypeError, ValueError) as error:
+        echo_lines(f"understudy: cannot be compared: a result is damaged: {error!r}", err=True)
+        sys.exit(2)
+    code, sentence = overall(result)
     if as_json:
         echo(json.dumps([one.to_dict() for one in result]))
     else:
         table = Table(box=None, pad_edge=False)
-        for name in ("stage", "figure", "before", "after", "ratio", "verdict"):
+        for name in ("stage", "figure", "before", "after", "change", "verdict"):
             table.add_column(name)
-        styles = {"worse": "red", "better": "green"}
+        styles = {"worse": "red", "better": "green", "cannot be told": "yellow"}
         for one in result:
-            ratio = f"{one.low:.2f} to {one.high:.2f}" if one.low is not None else ""
-            style = styles.get(one.verdict, "")
             verdict = f"{one.verdict}{': ' + one.why if one.why else ''}"
-            cells = [f"{v:.4g}" if v is not None else "\u2013" for v in (one.before, one.after)]
-            table.add_row(one.stage, one.figure, *cells, ratio, Text(verdict, style))
+            style = styles.get(one.verdict, "")
+            table.add_row(
+                one.stage, one.figure, *one.values(), one.interval(), Text(verdict, style)
+            )
         console(width=140).print(table)
-    verdicts = {one.verdict for one in result}
-    sys.exit(1 if "worse" in verdicts else 2 if not result else 0)
+    echo_lines(sentence, err=as_json)
+    sys.exit(code)
 
 
 @gate.command("fault")

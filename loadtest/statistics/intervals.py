@@ -65,6 +65,19 @@ def rate(hits: int, count: int, level: float = 0.95) -> Interval | None:
     return Interval(hits / count, low, high)
 
 
+def difference(hits: int, count: int, others: int, of: int, level: float = 0.95) -> Interval | None:
+    """The share ``others / of`` minus the share ``hits / count``, with an interval squared and
+    added from those of both shares (Newcombe 1998, method 10, from Clopper & Pearson's); None
+    without values."""
+    a, b = rate(hits, count, level), rate(others, of, level)
+    if a is None or b is None:
+        return None
+    value = b.value - a.value
+    low = value - math.hypot(b.value - b.low, a.high - a.value)
+    high = value + math.hypot(b.high - b.value, a.value - a.low)
+    return Interval(value, low, high)
+
+
 def mean(values: Sequence[float], level: float = 0.95) -> Interval | None:
     """The mean of repeats, by Student's t; None for fewer than two."""
     n = len(values)

@@ -18,14 +18,11 @@ from tests.support.load_server import Server, written
 from tests.support.outcomes import outcome_of
 from tests.support.patience import eventually, patient
 from understudy.loadtest.capacity.meters import Meter, energy, memory
-from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.errors import PlanError, TargetError
 from understudy.loadtest.gate.environment import scheduling
-from understudy.loadtest.gate.plan import Objectives
 from understudy.loadtest.gate.plan_file import load_plan
 from understudy.loadtest.gate.sending import load_of, payloads_of
 from understudy.loadtest.gate.target import address_of, allowed
-from understudy.loadtest.gate.verdict import evaluate, overall_verdict
 from understudy.loadtest.payloads.checks import alike, at
 from understudy.loadtest.payloads.formats import in_format
 from understudy.loadtest.payloads.request import as_body
@@ -76,7 +73,8 @@ def test_a_passed_gate_writes_its_reports(tmp_path: Path) -> None:
         "httptools", ""
     )
     same = gate("compare", data, data)
-    assert same.exit_code == 0, same.output
+    # Hundreds of requests show no p99.
+    assert (same.exit_code, "at least 1,000 are required" in same.output) == (2, True), same.output
 
 
 def test_a_failed_gate_prints_the_reasons(tmp_path: Path) -> None:
@@ -90,7 +88,8 @@ def test_a_failed_gate_prints_the_reasons(tmp_path: Path) -> None:
         """,
     )
     junit = tmp_path / "r.xml"
-    with Server(seconds=0.05) as server:
+    # Far more than the limit, and than the lag of a generator on a busy machine.
+    with Server(slots=512, seconds=3.0) as server:
         found = gate("--target", server.url, "--plan", file, "--junit", junit)
     assert found.exit_code == 1, found.output
     assert "p95: took longer than 10 ms: " in found.output
@@ -361,32 +360,6 @@ def test_limits_hold_for_closed_loops_and_for_the_whole_gate(tmp_path: Path) -> 
     assert loop["load"]["rate"] < 60.0, "an idle server would answer thousands"
 
 
-def test_regressions_are_found(tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
-
-    def result(scale: float, failed: int) -> dict[str, Any]:
-        due = np.arange(0.0, 20.0, 0.01)
-        ok = np.ones(len(due), np.bool_)
-        ok[:failed] = False
-        outcome = outcome_of(due, scale * rng.lognormal(-4.0, 0.3, len(due)), ok)
-        stage = {"name": "s", "verdict": "passed", "why": [], "load": outcome.summary(),
-                 "histogram": outcome.latencies.to_dict()}  # fmt: skip
-        return {"format": "understudy-gate", "stages": [stage]}
-
-    old, new, broken = (tmp_path / f"{n}.json" for n in ("old", "new", "broken"))
-    old.write_text(json.dumps(result(1.0, 2)))
-    new.write_text(json.dumps(result(1.5, 60)))
-    broken.write_text("{}")
-    worse = gate("compare", old, new, "--json")
-    assert worse.exit_code == 1
-    said = {one["figure"]: one["said"] for one in json.loads(worse.output)}
-    assert said == {"p50": "worse", "p99": "worse", "error rate": "worse"}
-    assert "better" in gate("compare", new, old).output
-    assert gate("compare", old, broken).exit_code == 2
-    new.write_text(json.dumps({**result(1.0, 2), "stages": []}))
-    assert "the stage was removed" in gate("compare", old, new).output
-
-
 def test_scheduling_is_described() -> None:
     core = min(os.sched_getaffinity(0))
     command = ["nice", "-n", "3", "taskset", "-c", str(core), "sleep", "60"]
@@ -397,31 +370,6 @@ def test_scheduling_is_described() -> None:
         eventually(lambda: scheduling(process.pid) == wanted)
         process.kill()
     assert "not known" in scheduling(process.pid)
-
-
-def test_verdicts_of_known_outcomes() -> None:
-    due = np.arange(0.0, 20.0, 0.01)
-    ok = np.ones(len(due), np.bool_)
-    fast = outcome_of(due, np.full(len(due), 0.01), ok)
-    found = evaluate(Objectives(p99="50ms", errors="1 %", rate="90/s"), fast)
-    assert overall_verdict(found) == "passed"
-    assert evaluate(Objectives(p99="50ms", rule="loadgen"), fast)[0].verdict == "passed"
-    long = np.arange(0.0, 600.0, 0.01)
-    slow = np.where(long > 595.8, 0.2, 0.01)  # 0.7 % of all, 1.4 % of the later half
-    growing = outcome_of(long, slow, np.ones(len(long), np.bool_))
-    assert "latency grows" in evaluate(Objectives(p99="50ms"), growing)[0].why
-    late = outcome_of(due, np.full(len(due), 0.01), ok)
-    late.lags.add(np.full(len(due), 0.02))
-    assert overall_verdict(evaluate(Objectives(p99="50ms"), late)) == "invalid"
-    ok[:300] = False
-    failing = outcome_of(due, np.full(len(due), 0.01), ok)
-    failing.errors["reset"] = 300
-    found = evaluate(Objectives(errors="1 %"), failing)
-    assert (found[0].verdict, "reset: 300" in found[0].why) == ("failed", True)
-    assert overall_verdict(evaluate(Objectives(p99="50ms", errors="0 %"), Outcome())) == "invalid"
-    assert Objectives(preset="real-time").percentiles() == {0.95: 0.05}
-    assert Objectives(preset="real-time").most_errors() == 0.001
-    assert Objectives(preset="interactive").percentiles() == {0.95: 0.1, 0.99: 0.5}
 
 
 def test_loadgen_s_rules() -> None:

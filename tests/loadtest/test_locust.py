@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -184,3 +185,84 @@ def test_a_run_without_users_is_invalid(tmp_path: Path) -> None:
     said = one.communicate(timeout=patient(60))[0]
     assert one.returncode == 2, said
     assert "INVALID the run: " in said
+
+
+DISTRIBUTED = r"""
+import json, subprocess, sys, threading, time, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Model(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def log_message(self, *_):
+        pass
+
+def ask(path, data=None):
+    with urllib.request.urlopen("http://127.0.0.1:8089" + path, data, timeout=10) as response:
+        return json.load(response)
+
+def until(check):
+    end = time.monotonic() + float(sys.argv[1])
+    while time.monotonic() < end:
+        try:
+            if check():
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit(f"did not come true: {check.__doc__}")
+
+def ready():
+    "both workers are there"
+    return ask("/stats/requests")["worker_count"] == 2
+
+def measured():
+    "requests are counted"
+    return sum(one["requests"] for one in ask("/send-lag")) > 0
+
+server = ThreadingHTTPServer(("10.0.0.5", 8080), Model)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+master, worker = (json.loads(text) for text in sys.argv[2:])
+leader = subprocess.Popen(master)
+followers = [subprocess.Popen(worker) for _ in range(2)]
+try:
+    until(ready)
+    ask("/swarm", b"user_count=2&spawn_rate=2&host=http://10.0.0.5:8080")
+    until(measured)
+    ask("/stop", b"")
+    leader.terminate()
+    codes = [one.wait(60) for one in (leader, *followers)]
+finally:
+    for one in (leader, *followers):
+        one.kill()
+print("codes", *codes)
+"""
+"""Starts the documented master and workers, and the run by the master's web page."""
+
+
+def test_the_documented_master_and_workers_measure(tmp_path: Path) -> None:
+    """The words of docs/gate.md, with their addresses, in a network of their own."""
+    (file,) = blocks("gate.md", "Locust", "python")
+    written(tmp_path, "locustfile.py", file)
+    script = written(tmp_path, "run.py", DISTRIBUTED)
+    words = [
+        json.dumps([str(LOCUST), *command("gate.md", "Locust", part)[1:]])
+        for part in ("--master ", "--worker ")
+    ]
+    network = "ip link set lo up && ip addr add 10.0.0.2 dev lo && ip addr add 10.0.0.5 dev lo"
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--net", "sh", "-c", f'{network} || exit 77; exec "$@"', "sh",
+         sys.executable, "-P", str(script), str(patient(60)), *words],
+        cwd=tmp_path, capture_output=True, text=True, timeout=patient(200),
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"NOT TESTED: no network of its own here: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "codes 0 0 0", done.stdout + done.stderr
+    assert "/v2/models/m/infer: " in done.stderr
+    assert "INVALID" not in done.stderr

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documented import blocks, command
 from tests.support.patience import eventually
 from tests.support.ports import free_port
 from understudy import __version__
@@ -251,17 +252,16 @@ def test_the_gate_runs_in_a_hostile_folder(programs: Path, tmp_path: Path, model
     assert json.loads(done.stdout)["verdict"] == "passed"
 
 
-def test_a_locust_user_runs_beside_files_with_our_names(
+def test_the_documented_locust_command_runs_beside_files_with_our_names(
     programs: Path, tmp_path: Path, model: str
 ) -> None:
+    """The file and the words of docs/gate.md, but for the address of the server."""
     folder = make_hostile(tmp_path / "work", OURS)
-    (folder / "locustfile.py").write_text(
-        "from understudy.loadtest.locust.user import OpenLoopUser\n\n"
-        "class Predictions(OpenLoopUser):\n"
-        "    path = '/predict'\n    rate = 50.0\n    template = {'a': {'$uniform': [0, 1]}}\n"
-    )
-    done = run(programs, folder, "locust", "-f", "locustfile.py", "--headless", "--host", model,
-               "--users", "1", "--run-time", "30s", "--json")  # fmt: skip
+    (file,) = blocks("gate.md", "Locust", "python")
+    (folder / "locustfile.py").write_text(file)
+    words = command("gate.md", "Locust", "--headless")
+    assert words[-2] == "--host"
+    done = run(programs, folder, *words[:-1], model, "--json")
     assert done.returncode == 0, done.stderr
     assert "imported" not in done.stderr
     (entry,) = json.loads(done.stdout)

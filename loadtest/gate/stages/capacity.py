@@ -231,4 +231,8 @@ def _lacks(gate: GateContext, stage: Stage, wanted: CapacityStage) -> str:
     return "" if judged else "at_least"
 
 
-CAPACITY = StageKind(CapacityStage, run_capacity, _check, _lacks)
+def _again(gate: GateContext, stage: Stage, wanted: CapacityStage, result: StageResult) -> None:
+    """Never: the search itself has repeated what could not be measured."""
+
+
+CAPACITY = StageKind(CapacityStage, run_capacity, _check, _lacks, _again)

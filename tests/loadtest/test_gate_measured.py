@@ -69,7 +69,7 @@ def test_an_experiment_without_a_question_is_refused(tmp_path: Path) -> None:
 def test_a_server_that_fails_everything_is_not_measured(tmp_path: Path, judged: str) -> None:
     """Whatever its objectives are: here a percentile that a quick 503 would meet."""
     text = f"""
-        objectives: {{rate: 0.001}}
+        objectives: {{rate: 0.001/s}}
         payloads: {{path: /broken}}
         stages:
           - {{name: first, load: {{rate: 40, seconds: 1}}, judged: {judged}}}

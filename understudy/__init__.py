@@ -19,13 +19,13 @@ Inside a model server, and load tests (``docs/gate.md``):
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from understudy.common.codecs.decode import decode_exchange
+    from understudy.common.codecs.spec import ModelSpec
     from understudy.loadtest.gate.plan_file import load_plan
     from understudy.loadtest.gate.run import Gate
     from understudy.loadtest.locust.user import OpenLoopUser
     from understudy.monitor.baseline.builder import Builder as BaselineBuilder
     from understudy.monitor.baseline.model import Baseline
-    from understudy.monitor.codecs.decode import decode_exchange
-    from understudy.monitor.codecs.spec import ModelSpec
     from understudy.monitor.evidence.blocks import RecordBlock
     from understudy.monitor.evidence.blocks import decode as decode_block
     from understudy.monitor.health.report.analysis import Analysis as DriftAnalysis
@@ -83,7 +83,7 @@ _WHERE = {
     "DriftAnalysis": "monitor.health.report.analysis:Analysis",
     "Gate": "loadtest.gate.run:Gate",
     "LabelBetting": "shadow.sequential:LabelBetting",
-    "ModelSpec": "monitor.codecs.spec:ModelSpec",
+    "ModelSpec": "common.codecs.spec:ModelSpec",
     "OpenLoopUser": "loadtest.locust.user:OpenLoopUser",
     "PairedMean": "shadow.sequential:PairedMean",
     "PairedTest": "shadow.sequential:PairedTest",
@@ -95,7 +95,7 @@ _WHERE = {
     "SplitDifference": "shadow.sequential:SplitDifference",
     "UnderstudyMiddleware": "monitor.ingest.asgi:UnderstudyMiddleware",
     "decode_block": "monitor.evidence.blocks:decode",
-    "decode_exchange": "monitor.codecs.decode:decode_exchange",
+    "decode_exchange": "common.codecs.decode:decode_exchange",
     "load_plan": "loadtest.gate.plan_file:load_plan",
     "log_odds_effect": "shadow.sequential:log_odds_effect",
 }

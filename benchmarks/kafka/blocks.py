@@ -25,7 +25,7 @@ import pyarrow.ipc as ipc
 import zstandard
 
 from benchmarks.harness import Claim, Result, environment, median
-from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.common.codecs import ModelSpec, Table, decode_exchange
 from understudy.monitor.evidence.blocks import Builder, RecordBlock, Row, decode, encode
 from understudy.monitor.evidence.blocks.block import NUMBERS, TEXTS
 from understudy.monitor.records.handoff import Names

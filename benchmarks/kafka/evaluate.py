@@ -24,8 +24,8 @@ import yaml
 from benchmarks.harness import Claim, Result, environment
 from benchmarks.kafka.world import Process
 from tests.support.ports import free_port
+from understudy.common.codecs import Reason, Table, Undecodable
 from understudy.monitor.baseline.builder import Builder as Baselines
-from understudy.monitor.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Builder, decode, encode

@@ -7,18 +7,12 @@ the wire formats the order of detection.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-WIRE_FORMATS = {
-    "mlflow": "codecs.mlflow:FORMAT",
-    "open-inference-v2": "codecs.open_inference:FORMAT",
-    "kserve-v1": "codecs.kserve_v1:FORMAT",
-    "json": "codecs.pointer:FORMAT",
-}
-"""Wire formats by name: a :class:`understudy.monitor.codecs.spec.WireFormat` each."""
+from understudy.common.extensions import WIRE_FORMATS, implementation
+
+__all__ = ["CHANNELS", "CHANNEL_SETTINGS", "DETECTORS", "WIRE_FORMATS", "implementation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +29,10 @@ class DetectorKind:
     errors_only: bool = False
 
 
-_RIVER = "detectors.river_detectors:of_one_series"
+_RIVER = "monitor.detectors.river_detectors:of_one_series"
 DETECTORS = {
-    "shewhart": DetectorKind("detectors.charts:shewhart", ("limit", "rules"), points=True),
-    "ewma": DetectorKind("detectors.charts:ewma", ("run_length", "weight"), points=True),
+    "shewhart": DetectorKind("monitor.detectors.charts:shewhart", ("limit", "rules"), points=True),
+    "ewma": DetectorKind("monitor.detectors.charts:ewma", ("run_length", "weight"), points=True),
     "adwin": DetectorKind(_RIVER),
     "kswin": DetectorKind(_RIVER),
     "page_hinkley": DetectorKind(_RIVER),
@@ -67,25 +61,19 @@ CHANNEL_SETTINGS = ("secret_env", "token_env", "repeat", "resend", "labels")
 """Keys of a channel that only some kinds accept."""
 CHANNELS = {
     "alertmanager": ChannelKind(
-        "findings.channels.alertmanager:Alertmanager",
+        "monitor.findings.channels.alertmanager:Alertmanager",
         "uses API v2",
         ("token_env", "resend", "labels"),
     ),
     "webhook": ChannelKind(
-        "findings.channels.webhook:Webhook",
+        "monitor.findings.channels.webhook:Webhook",
         "sends JSON",
         ("secret_env", "token_env", "repeat", "labels"),
     ),
     "slack": ChannelKind(
-        "findings.channels.slack:Slack",
+        "monitor.findings.channels.slack:Slack",
         "sends messages that Slack, Mattermost and Rocket.Chat accept",
         ("repeat",),
     ),
 }
 """Alert channels by name."""
-
-
-def implementation(code: str) -> Any:
-    """What ``code`` names, as ``package.module:attribute`` below ``understudy.monitor``."""
-    module, _, attribute = code.partition(":")
-    return getattr(importlib.import_module(f"understudy.monitor.{module}"), attribute)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.common.arrays import distinct
-from understudy.monitor.codecs import Reason, Table
+from understudy.common.codecs import Reason, Table
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Grid, RecordBlock
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from understudy.monitor.codecs import (
+from understudy.common.codecs import (
     Decoded,
     ModelSpec,
     Reason,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.common.arrays import distinct
-from understudy.monitor.codecs import Table
+from understudy.common.codecs import Table
 from understudy.monitor.config.experiment import Compare
 from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.block_columns import BlockColumns, Indices, Mask, Part

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from understudy.common.arrays import distinct
-from understudy.monitor.codecs import Reason
+from understudy.common.codecs import Reason
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.block_columns import (
     ROWS_DIFFER,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from understudy.monitor.codecs import Reason
+from understudy.common.codecs import Reason
 from understudy.monitor.evidence.batch import ColumnBatch, Floats
 from understudy.monitor.evidence.block_columns import READ, REASONS
 from understudy.monitor.evidence.columns import listed

@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from understudy.common.codecs import Reason, Table, Undecodable
+from understudy.common.codecs.pointer import follow, steps
+from understudy.common.codecs.shape import MAX_NAME, joined
 from understudy.monitor.baseline.kinds import instant
-from understudy.monitor.codecs import Reason, Table, Undecodable
-from understudy.monitor.codecs.pointer import follow, steps
-from understudy.monitor.codecs.shape import MAX_NAME, joined
 from understudy.monitor.config.sources import MessageMapping, SourceTopic
 from understudy.monitor.errors import IngestError, SourceError
 from understudy.monitor.evidence.blocks import Row

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.codecs import MLFLOW, SPEC, V1, V2, reason
-from understudy.monitor.codecs import Decoded, Reason, Table, Undecodable, decode_exchange
-from understudy.monitor.codecs.body import MAX_DECOMPRESSED, parsed
+from understudy.common.codecs import Decoded, Reason, Table, Undecodable, decode_exchange
+from understudy.common.codecs.body import MAX_DECOMPRESSED, parsed
 
 DEEP = 100_000
 BODY = b'{"instances": [1, 2]}'

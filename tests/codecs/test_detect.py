@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.codecs import SPEC, V1, V2, decode, reason, v2
-from understudy.monitor.codecs import ModelSpec, Reason, Table, detect
+from understudy.common.codecs import ModelSpec, Reason, Table, detect
 
 PATHS = [
     ("/v2/models/m/infer", "open-inference-v2"),

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from tests.support.codecs import MLFLOW, V1, V2, decode, reason, v2
-from understudy.monitor.codecs import Reason, Table
+from understudy.common.codecs import Reason, Table
 
 FEATURES = [
     pytest.param(V1, {"instances": [1, 2]}, ("x",), 2, [1, 2], id="v1 scalars"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.codecs import MLFLOW, NAMED, V1, V2, decode, reason, v2
-from understudy.monitor.codecs import ModelSpec, Reason, Table
+from understudy.common.codecs import ModelSpec, Reason, Table
 
 
 def test_configured_names_take_the_place_of_positions() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.codecs import decode, reason
-from understudy.monitor.codecs import ModelSpec, Reason, Table
-from understudy.monitor.codecs.pointer import follow, steps
+from understudy.common.codecs import ModelSpec, Reason, Table
+from understudy.common.codecs.pointer import follow, steps
 
 # RFC 6901, section 5: the document and where its pointers lead.
 RFC = {

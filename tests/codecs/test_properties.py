@@ -26,7 +26,7 @@ from tests.support.codecs import (
     sound,
     v2,
 )
-from understudy.monitor.codecs import (
+from understudy.common.codecs import (
     ModelSpec,
     Reason,
     Table,

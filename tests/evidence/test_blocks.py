@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.common.codecs import Reason, Table, Undecodable
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evidence.blocks import (
     Builder,

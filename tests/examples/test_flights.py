@@ -11,7 +11,7 @@ import pytest
 
 from examples.flights.replay import Flight, request_bytes, schedule
 from examples.flights.story import milliseconds, percent, quantile
-from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.common.codecs import ModelSpec, Table, decode_exchange
 from understudy.monitor.proxy.head import parse_request
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -27,7 +27,7 @@ from tests.support.live_experiment import (
     live,
     record,
 )
-from understudy.monitor.codecs import Reason, Table
+from understudy.common.codecs import Reason, Table
 from understudy.monitor.evidence.arms import Arms, TimeLimits
 from understudy.monitor.experiments.summary import document
 from understudy.monitor.records import record as records

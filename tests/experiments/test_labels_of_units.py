@@ -20,8 +20,8 @@ from tests.support.live_experiment import (
     division,
     live,
 )
+from understudy.common.codecs import Table
 from understudy.monitor.cli.main import main
-from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.evidence.block_columns import BlockColumns
 from understudy.monitor.evidence.blocks import Builder

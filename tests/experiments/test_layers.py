@@ -16,8 +16,8 @@ from tests.support.canaries import GUARDRAILS
 from tests.support.live_experiment import NOW, Fed, answer, joined, record
 from tests.support.patience import eventually
 from tests.support.world import PATH, Model, World
+from understudy.common.codecs import Reason, Undecodable
 from understudy.monitor.cli.main import main
-from understudy.monitor.codecs import Reason, Undecodable
 from understudy.monitor.config.compile import compile_plan
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.load import parse

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from understudy.common.codecs import Table
 from understudy.monitor.cli.main import main
-from understudy.monitor.codecs import Table
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.config.experiment import Label
 from understudy.monitor.config.load import parse

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from understudy.monitor.codecs import (
+from understudy.common.codecs import (
     Decoded,
     ModelSpec,
     Reason,

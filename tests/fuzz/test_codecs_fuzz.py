@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.fuzz import codecs_fuzz
-from understudy.monitor.codecs import Decoded, Reason, Table, Undecodable
+from understudy.common.codecs import Decoded, Reason, Table, Undecodable
 
 NONE = Undecodable(Reason.EMPTY)
 

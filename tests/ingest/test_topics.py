@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.common.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.sources import SourceTopic
 from understudy.monitor.errors import SourceError

@@ -10,7 +10,7 @@ from tests.support.evaluated import evaluated
 from tests.support.evaluation import Item, config_of, differences, items
 from tests.support.plane_process import v2
 from tests.support.source import saved
-from understudy.monitor.codecs import Table
+from understudy.common.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.detectors import packed
 from understudy.monitor.evidence.settings import Settings

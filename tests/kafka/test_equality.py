@@ -22,7 +22,7 @@ from tests.support.evaluation import (
     published,
 )
 from tests.support.source import saved
-from understudy.monitor.codecs import Table
+from understudy.common.codecs import Table
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.batch import merge
 from understudy.monitor.evidence.blocks import RecordBlock

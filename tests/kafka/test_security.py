@@ -15,7 +15,7 @@ from tests.support.kafka_reading import create_topics, kafka_of, read
 from tests.support.patience import eventually
 from tests.support.plane_process import encoded
 from tools.parts import jars
-from understudy.monitor.codecs import Table
+from understudy.common.codecs import Table
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.kafka.publisher import Publisher
 from understudy.monitor.records.handoff import Names

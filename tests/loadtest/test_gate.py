@@ -17,6 +17,7 @@ from tests.support.gates import gate, plan
 from tests.support.load_server import Server, written
 from tests.support.outcomes import outcome_of
 from tests.support.patience import eventually, patient
+from understudy.common.codecs import ModelSpec, Undecodable, decode_exchange
 from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.errors import PlanError, TargetError
 from understudy.loadtest.gate.environment import scheduling
@@ -30,7 +31,6 @@ from understudy.loadtest.scenarios import shapes
 from understudy.loadtest.scenarios.loadgen import Settings, discards
 from understudy.loadtest.scenarios.loadgen import evaluate as evaluate_loadgen
 from understudy.loadtest.statistics.percentile import queries_needed
-from understudy.monitor.codecs import ModelSpec, Undecodable, decode_exchange
 
 
 def test_a_passed_gate_writes_its_reports(tmp_path: Path) -> None:

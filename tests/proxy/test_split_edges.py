@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.proxy import INFER, Server, get, post, read_message, reopen
 from tests.support.proxy_split import BY_REQUEST, NAMES, arm_of, divided, says, unit_of
-from understudy.monitor.codecs.pointer import follow, steps
+from understudy.common.codecs.pointer import follow, steps
 from understudy.monitor.proxy.breaker import CLOSED
 from understudy.monitor.proxy.split import pointed
 from understudy.monitor.proxy.split import steps as split_steps

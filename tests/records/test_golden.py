@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.common.codecs import Reason, Table, Undecodable
 from understudy.monitor.evidence.blocks import Head, Heartbeat, LabelBlock, decode, encode
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names, SplitNames

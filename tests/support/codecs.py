@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from understudy.monitor.codecs import ModelSpec, Reason, Table, Undecodable, decode_exchange
+from understudy.common.codecs import ModelSpec, Reason, Table, Undecodable, decode_exchange
 
 V2 = b"/v2/models/m/infer"
 V1 = b"/v1/models/m:predict"

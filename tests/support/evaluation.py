@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.support.source import NAMES, Source
-from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.common.codecs import Reason, Table, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.blocks import Block, Builder, RecordBlock
 from understudy.monitor.kafka.consumer import EvidenceConsumer

@@ -21,9 +21,9 @@ from tests.support.evaluation import config_of
 from tests.support.plane_process import encoded
 from tests.support.signals import signal
 from tests.support.webhook_receiver import receiver
+from understudy.common.codecs import Table
 from understudy.monitor.archive import recorder as recording
 from understudy.monitor.archive.recorder import Recorder
-from understudy.monitor.codecs import Table
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.config.notify import Notification

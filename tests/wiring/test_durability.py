@@ -389,7 +389,7 @@ def spooled(made: Any) -> str:
 
 def take(made: Any, seq: int) -> None:
     """A batch of one record."""
-    from understudy.monitor.codecs import Table
+    from understudy.common.codecs import Table
     from understudy.monitor.records.record import decode_batch
 
     names = Names(1, (("delays", "1", "auto"),), ("champion",))

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.codecs import Reason, Table, Undecodable
+from understudy.common.codecs import Reason, Table, Undecodable
 from understudy.monitor.errors import BlockError
 from understudy.monitor.evidence.blocks.cells import Grid
 from understudy.monitor.labels.label import Label

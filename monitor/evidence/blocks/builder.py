@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.monitor.codecs import Table, Undecodable
+from understudy.common.codecs import Table, Undecodable
 from understudy.monitor.evidence.blocks.block import (
     NUMBERS,
     TEXTS,

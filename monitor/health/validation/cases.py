@@ -22,8 +22,8 @@ from typing import Any
 
 import orjson
 
+from understudy.common.codecs import Table
 from understudy.common.files import FileError, json_lines
-from understudy.monitor.codecs import Table
 from understudy.monitor.errors import ValidationCaseError
 
 KINDS = ("golden", "invariance", "directional", "malformed", "labelled")

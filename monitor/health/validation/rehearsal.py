@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
+from understudy.common.codecs import ModelSpec, Table, decode_exchange
 from understudy.monitor.config.fields import server_address
 from understudy.monitor.config.header_values import MissingValueError, read
 from understudy.monitor.config.model import Config, Upstream

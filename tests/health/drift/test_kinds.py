@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.sheets import take
+from understudy.common.codecs import ModelSpec, Table, decode_exchange
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
-from understudy.monitor.codecs import ModelSpec, Table, decode_exchange
 from understudy.monitor.health.drift.signals import signals_of
 from understudy.monitor.health.drift.watch import ModelWatch
 from understudy.monitor.health.options import Options

@@ -6,9 +6,9 @@ Request ``{"instances": [row …]}`` or ``{"inputs": {name: tensor}}``; response
 
 from __future__ import annotations
 
-from understudy.monitor.codecs.shape import from_columns, from_rows, is_bytes
-from understudy.monitor.codecs.spec import ModelSpec, WireFormat
-from understudy.monitor.codecs.table import Reason, Table, Undecodable
+from understudy.common.codecs.shape import from_columns, from_rows, is_bytes
+from understudy.common.codecs.spec import ModelSpec, WireFormat
+from understudy.common.codecs.table import Reason, Table, Undecodable
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:

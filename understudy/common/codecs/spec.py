@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from understudy.monitor.codecs.table import Table, Undecodable
+from understudy.common.codecs.table import Table, Undecodable
 
 
 @dataclass(frozen=True, slots=True)

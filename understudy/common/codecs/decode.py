@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from understudy.monitor.codecs import detect
-from understudy.monitor.codecs.body import parsed
-from understudy.monitor.codecs.spec import ModelSpec, WireFormat
-from understudy.monitor.codecs.table import Reason, Table, Undecodable
+from understudy.common.codecs import detect
+from understudy.common.codecs.body import parsed
+from understudy.common.codecs.spec import ModelSpec, WireFormat
+from understudy.common.codecs.table import Reason, Table, Undecodable
 
 UNKNOWN = "unknown"
 
@@ -41,7 +41,7 @@ def decode_exchange(
     CRLF; a body of None was not captured; ``status`` is 0 when there was no answer. Never raises: a
     fault in a codec is an Undecodable as well, and costs no more than its own part.
 
-    >>> from understudy.monitor.codecs.spec import ModelSpec
+    >>> from understudy.common.codecs.spec import ModelSpec
     >>> found = decode_exchange(
     ...     ModelSpec("delays"), "/v1/models/delays:predict",
     ...     b"content-type: application/json", b'{"instances": [{"distance": 812}]}',

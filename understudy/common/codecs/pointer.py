@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from understudy.monitor.codecs.shape import joined
-from understudy.monitor.codecs.spec import ModelSpec, WireFormat
-from understudy.monitor.codecs.table import Reason, Table, Undecodable
+from understudy.common.codecs.shape import joined
+from understudy.common.codecs.spec import ModelSpec, WireFormat
+from understudy.common.codecs.table import Reason, Table, Undecodable
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:

@@ -4,8 +4,8 @@ A codec never fails and never changes a request. What it cannot read is an :clas
 one of a few reasons.
 """
 
-from understudy.monitor.codecs.decode import Decoded, decode_exchange
-from understudy.monitor.codecs.spec import ModelSpec
-from understudy.monitor.codecs.table import Reason, Table, Undecodable
+from understudy.common.codecs.decode import Decoded, decode_exchange
+from understudy.common.codecs.spec import ModelSpec
+from understudy.common.codecs.table import Reason, Table, Undecodable
 
 __all__ = ["Decoded", "ModelSpec", "Reason", "Table", "Undecodable", "decode_exchange"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-from understudy.monitor.codecs import kserve_v1
-from understudy.monitor.codecs.shape import from_records, from_rows, named
-from understudy.monitor.codecs.spec import ModelSpec, WireFormat
-from understudy.monitor.codecs.table import Reason, Table, Undecodable
+from understudy.common.codecs import kserve_v1
+from understudy.common.codecs.shape import from_records, from_rows, named
+from understudy.common.codecs.spec import ModelSpec, WireFormat
+from understudy.common.codecs.table import Reason, Table, Undecodable
 
 
 def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from understudy.monitor.codecs.table import Reason, Undecodable
+from understudy.common.codecs.table import Reason, Undecodable
 
 MAX_DECOMPRESSED = 4 * 1024 * 1024
 """Largest decompressed size in bytes: protects memory from a decompression bomb."""

@@ -12,7 +12,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from understudy.monitor.codecs.table import Reason, Table, Undecodable
+from understudy.common.codecs.table import Reason, Table, Undecodable
 
 MAX_WIDTH = 256
 MAX_NAME = 256

@@ -12,9 +12,9 @@ from math import prod
 from operator import itemgetter
 from typing import Any
 
-from understudy.monitor.codecs.shape import MAX_NAME, leaves_of, named, plain, positional
-from understudy.monitor.codecs.spec import ModelSpec, WireFormat
-from understudy.monitor.codecs.table import Reason, Table, Undecodable
+from understudy.common.codecs.shape import MAX_NAME, leaves_of, named, plain, positional
+from understudy.common.codecs.spec import ModelSpec, WireFormat
+from understudy.common.codecs.table import Reason, Table, Undecodable
 
 _MAX_DIMENSIONS = 32
 _ELSEWHERE = frozenset(("binary_data_size", "shared_memory_region"))

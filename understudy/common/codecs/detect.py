@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from understudy.monitor.codecs.spec import WireFormat
-from understudy.monitor.config.extensions import WIRE_FORMATS, implementation
+from understudy.common.codecs.spec import WireFormat
+from understudy.common.extensions import WIRE_FORMATS, implementation
 
 NOT_INFERENCE = "not-inference"
 """Where a path belongs to one of the protocols and yet asks for no prediction."""

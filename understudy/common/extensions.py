@@ -1,0 +1,21 @@
+"""Wire formats by name, and how a table finds the code that it names."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+WIRE_FORMATS = {
+    "mlflow": "common.codecs.mlflow:FORMAT",
+    "open-inference-v2": "common.codecs.open_inference:FORMAT",
+    "kserve-v1": "common.codecs.kserve_v1:FORMAT",
+    "json": "common.codecs.pointer:FORMAT",
+}
+"""Wire formats by name: a :class:`understudy.common.codecs.spec.WireFormat` each. Order is the
+order of detection."""
+
+
+def implementation(code: str) -> Any:
+    """What ``code`` names, as ``package.module:attribute`` below ``understudy``."""
+    module, _, attribute = code.partition(":")
+    return getattr(importlib.import_module(f"understudy.{module}"), attribute)

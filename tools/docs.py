@@ -38,7 +38,9 @@ problem. `understudy config schema` prints its JSON Schema, for editors.
 * File names are relative to the folder of the configuration file.
 * Secrets come from environment variables, of which the file contains the name. Values of headers may also come
   from files.
-* SIGHUP, or a call to the control API, reloads the file. If it is invalid, the running configuration stays
+* SIGHUP, or a call to the control API, reloads the file. With `reload: watch`, so does a change of the file, or of
+  a file that it names, once it has stayed the same for two seconds; this includes a mounted ConfigMap. If the file
+  is invalid, the running configuration stays
   active, and the reason is logged and shown in the status. Changes of `listen` (except the certificate
   files), `control`, `workers` and `state_dir` need a restart.
 """

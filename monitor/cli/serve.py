@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 def serve(config_path: Path, log_level: str, log_format: str, part: str) -> None:
     """Run the proxy in front of a model server: forward, mirror, measure.
 
-    SIGHUP reads the configuration again. An invalid one is rejected, and the running configuration
-    stays active. SIGTERM and Ctrl-C let requests finish and stop; a second one stops at once.
+    SIGHUP reads the configuration again, and so does a change of the file with `reload: watch`. An
+    invalid one is rejected, and the running configuration stays active. SIGTERM and Ctrl-C let
+    requests finish and stop; a second one stops at once.
 
     Exits 0 after an orderly stop, 1 when stopped at once, 2 when it cannot start: the configuration
     is invalid, an address is taken or the state directory is in use.

@@ -461,6 +461,10 @@ class Config(Section):
     """Number of worker processes; `auto`: one per CPU, at most 4."""
     state_dir: File = "understudy-state"
     """Folder for persistent state."""
+    reload: Literal["signal", "watch"] = "signal"
+    """When this file is read again. signal: at SIGHUP and at a call of the control API. watch: also
+    a few seconds after it has changed, or a file that it names, such as a baseline; this includes a
+    mounted ConfigMap. It is validated in the same way, and an invalid one is rejected."""
     models: list[Model] = Field(min_length=1)
     """The models. A request to any other path is forwarded and counted as model "other"."""
     champion: Champion

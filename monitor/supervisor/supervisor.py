@@ -29,6 +29,7 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError
 from understudy.monitor.routing.routes import load_or_set_aside
 from understudy.monitor.supervisor import listeners
+from understudy.monitor.supervisor.config_file import ConfigFile
 from understudy.monitor.supervisor.faults import Faults
 from understudy.monitor.supervisor.processes import (
     BACK_OFF,
@@ -91,11 +92,14 @@ class Supervisor:
     ) -> None:
         self._separate = separate
         self._config_path = config_path
+        self._file = ConfigFile(config_path)
         self._on_ready = on_ready
         self._worker_command = tuple(worker)
         self._evaluation_command = tuple(evaluation)
         self._back_off = back_off
+        content = self._file.content()
         self.config: Config = load(config_path)
+        self._file.was_read(content, self.config)
         _log_warnings(self.config)
         self._header_values, missing = values_of(self.config, os.environ)
         problems = [*problems_at_start(self.config, os.environ), *missing]
@@ -127,7 +131,7 @@ class Supervisor:
         self._answers: set[asyncio.Task[None]] = set()
         self._covered: dict[str, list[int]] = {}
         """Slots of workers that do not accept connections, as told to each of the others."""
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
         """Start everything, wait for SIGTERM or SIGINT, stop everything; the exit code.
@@ -145,13 +149,16 @@ class Supervisor:
             self._start()
             if isinstance(self.evaluation, RemotePlane):
                 await self.evaluation.open(self.directory.evaluation)
-            self._watching = loop.create_task(watch(self._children))
+            self._watching = [
+                loop.create_task(watch(self._children)),
+                loop.create_task(self._file.follow(lambda: self.config, self._on_changed_file)),
+            ]
             await self._stop.wait()
             await self._shut_down()
             return 1 if self._forced else 0
         finally:
-            if self._watching is not None:
-                self._watching.cancel()
+            for task in self._watching:
+                task.cancel()
             for listener in self._listeners:
                 listener.close()
             self.directory.close()
@@ -163,6 +170,13 @@ class Supervisor:
 
     def reload(self) -> None:
         """Read the file again. Raises ConfigError and keeps the running configuration."""
+        content = self._file.content()
+        try:
+            self._reload()
+        finally:
+            self._file.was_read(content, self.config)
+
+    def _reload(self) -> None:
         try:
             config = self._running(load(self._config_path))
             problems = unfit(config, load_or_set_aside(Path(config.state_dir)))
@@ -455,6 +469,10 @@ class Supervisor:
             }
         )
 
+    def _on_changed_file(self) -> None:
+        log.info("%s has changed", self._config_path)
+        self._on_hangup()
+
     def _on_hangup(self) -> None:
         with contextlib.suppress(ConfigError):
             self.reload()
@@ -476,8 +494,8 @@ class Supervisor:
             listener.close()
         patience = self.config.limits.drain + FLUSH_PATIENCE
         await asyncio.gather(*(worker.stop(patience) for worker in self.workers))
-        if self._watching is not None:
-            self._watching.cancel()  # at its end the evaluation plane only saves its state
+        for task in self._watching:
+            task.cancel()  # at its end the evaluation plane only saves its state
         if self.evaluation is not None:
             await self.evaluation.stop(EVALUATION_PATIENCE)
         log.info("stopped")

@@ -392,10 +392,10 @@ WATCHDOG = (
     Mutation("monitor/service/evaluation.py", "            await plane.refresh()\n",
              "            plane.tick()\n",
              (f"{_HUNG}::test_liveness_does_not_wait_for_metrics",)),
-    Mutation("monitor/supervisor/processes.py",
+    Mutation("monitor/supervisor/child.py",
              "(used := private_bytes(pid)) > limits.memory", "(used := 0) > limits.memory",
              (f"{_HUNG}::test_an_evaluation_plane_that_takes_too_much_memory_is_replaced",)),
-    Mutation("monitor/supervisor/processes.py", "        self.limits.apply(process.pid)\n", "",
+    Mutation("monitor/supervisor/child.py", "        self.limits.apply(process.pid)\n", "",
              (f"{_HUNG}::test_the_evaluation_plane_has_a_lower_priority",)),
 )  # fmt: skip
 

@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +19,11 @@ from typing import Any
 
 from understudy.monitor.config.load import load
 from understudy.monitor.errors import ConfigError
+from understudy.monitor.supervisor import evaluation_plane
+from understudy.monitor.supervisor.child import BACK_OFF, BackOff, Child
 from understudy.monitor.supervisor.faults import Faults
-from understudy.monitor.supervisor.processes import (
-    BACK_OFF,
-    LONGEST_LINE,
-    BackOff,
-    Child,
-    Peer,
-)
+from understudy.monitor.supervisor.peer import LONGEST_LINE, Peer
 from understudy.monitor.supervisor.run_directory import EVALUATION_SOCKET, RUN_ID, RunDirectory
-from understudy.monitor.supervisor.supervisor import (
-    EVALUATION_PATIENCE,
-    EVALUATION_VARIABLES,
-    FLUSH_PATIENCE,
-    evaluation_limits,
-)
 from understudy.monitor.supervisor.watchdog import watch
 
 log = logging.getLogger(__name__)
@@ -62,7 +51,7 @@ class Companion:
     def __init__(
         self,
         config_path: Path,
-        evaluation: Sequence[str] = (sys.executable, "-P", "-m", "understudy.monitor.service"),
+        evaluation: Sequence[str] = evaluation_plane.COMMAND,
         back_off: BackOff = BACK_OFF,
     ) -> None:
         self._config_path = config_path
@@ -145,8 +134,8 @@ class Companion:
             lambda _, event: send(event),
             changed,
             self._back_off,
-            EVALUATION_VARIABLES,
-            evaluation_limits(self._config),
+            evaluation_plane.VARIABLES,
+            evaluation_plane.limits_of(self._config),
             lambda _, seconds: Faults(run.folder).note(seconds),
         )
         loop = asyncio.get_running_loop()
@@ -154,13 +143,13 @@ class Companion:
         orders = loop.create_task(self._follow(run, child))
         await asyncio.wait((told, orders), return_when=asyncio.FIRST_COMPLETED)
         # The workers are told to stop at the same time: it takes their last records.
-        patience = self._config.limits.drain + FLUSH_PATIENCE
+        patience = self._config.limits.drain + evaluation_plane.FLUSH_PATIENCE
         await asyncio.wait((orders,), timeout=patience)
         self._child = None  # at its end it only saves its state
         for task in (told, orders):
             task.cancel()
         await asyncio.gather(told, orders, return_exceptions=True)
-        await child.stop(EVALUATION_PATIENCE)
+        await child.stop(evaluation_plane.PATIENCE)
         run.writer.close()
 
     async def _follow(self, run: Run, child: Child) -> None:
@@ -185,4 +174,4 @@ class Companion:
         except ConfigError as error:
             log.error("limits of the evaluation plane stay: %s", error)
             return
-        child.limits = evaluation_limits(self._config)
+        child.limits = evaluation_plane.limits_of(self._config)

@@ -28,34 +28,20 @@ from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError
 from understudy.monitor.routing.routes import load_or_set_aside
-from understudy.monitor.supervisor import listeners
+from understudy.monitor.supervisor import evaluation_plane, listeners
+from understudy.monitor.supervisor.child import BACK_OFF, BackOff, Child
 from understudy.monitor.supervisor.config_file import ConfigFile
 from understudy.monitor.supervisor.faults import Faults
-from understudy.monitor.supervisor.processes import (
-    BACK_OFF,
-    BackOff,
-    Child,
-    Limits,
-    Peer,
-    RemotePlane,
-)
+from understudy.monitor.supervisor.limits import Limits
+from understudy.monitor.supervisor.peer import Peer
+from understudy.monitor.supervisor.remote_plane import RemotePlane
 from understudy.monitor.supervisor.run_directory import RunDirectory
-from understudy.monitor.supervisor.watchdog import MEMORY_SHARE, usable_memory, watch
+from understudy.monitor.supervisor.watchdog import watch
 
 log = logging.getLogger(__name__)
 
-FLUSH_PATIENCE = 6.0
-"""How long a drained worker may take to hand over its last records."""
-EVALUATION_PATIENCE = 10.0
 CONFIRM_SECONDS = 15.0
 """How long the children may take to follow a new configuration."""
-EVALUATION_VARIABLES = {
-    # The matrices of the detectors are small: on a busy machine more threads of OpenBLAS spin while
-    # they wait for each other, and each has buffers of its own. MALLOC_ARENA_MAX was measured too,
-    # and changed nothing.
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""Environment of the evaluation plane; what the user has set stays."""
 FIXED = ("listen", "control", "workers", "state_dir", "kafka")
 """Settings that only a restart can change."""
 
@@ -63,13 +49,6 @@ FIXED = ("listen", "control", "workers", "state_dir", "kafka")
 def _log_warnings(config: Config) -> None:
     for path, message in warnings_of(config):
         log.warning("%s: %s", path, message)
-
-
-def evaluation_limits(config: Config) -> Limits:
-    """What the evaluation plane may take."""
-    watchdog, evaluation = config.watchdog, config.evaluation
-    memory = evaluation.memory_limit or int(MEMORY_SHARE * usable_memory())
-    return Limits(watchdog.evaluation, watchdog.start, evaluation.nice, memory)
 
 
 class Supervisor:
@@ -86,7 +65,7 @@ class Supervisor:
         config_path: Path,
         on_ready: Callable[[Supervisor], None],
         worker: Sequence[str] = (sys.executable, "-P", "-m", "understudy.monitor.proxy.worker"),
-        evaluation: Sequence[str] = (sys.executable, "-P", "-m", "understudy.monitor.service"),
+        evaluation: Sequence[str] = evaluation_plane.COMMAND,
         back_off: BackOff = BACK_OFF,
         separate: bool = False,
     ) -> None:
@@ -201,7 +180,7 @@ class Supervisor:
             worker.limits = self._worker_limits()
         self._order_workers()
         if self.evaluation is not None:
-            self.evaluation.limits = evaluation_limits(self.config)
+            self.evaluation.limits = evaluation_plane.limits_of(self.config)
             self._order(self.evaluation, {"config": str(self.directory.config)})
         log.info("configuration %d is handed out", self.generation)
         self._push_status()
@@ -308,8 +287,8 @@ class Supervisor:
                 "evaluation plane",
                 [*self._evaluation_command, "--config-json", str(self.directory.config)],
                 (),
-                evaluation_limits(self.config),
-                EVALUATION_VARIABLES,
+                evaluation_plane.limits_of(self.config),
+                evaluation_plane.VARIABLES,
             )
         descriptors = [listener.fileno() for listener in self._listeners]
         for slot in range(len(descriptors)):
@@ -492,10 +471,10 @@ class Supervisor:
         # Closed here, so that the port refuses new connections at once.
         for listener in self._listeners:
             listener.close()
-        patience = self.config.limits.drain + FLUSH_PATIENCE
+        patience = self.config.limits.drain + evaluation_plane.FLUSH_PATIENCE
         await asyncio.gather(*(worker.stop(patience) for worker in self.workers))
         for task in self._watching:
             task.cancel()  # at its end the evaluation plane only saves its state
         if self.evaluation is not None:
-            await self.evaluation.stop(EVALUATION_PATIENCE)
+            await self.evaluation.stop(evaluation_plane.PATIENCE)
         log.info("stopped")

@@ -135,7 +135,7 @@ def test_a_command_that_does_not_exist_is_retried(tmp_path: Path) -> None:
         "import asyncio, sys\n"
         "from pathlib import Path\n"
         "from understudy.monitor.logs import set_up\n"
-        "from understudy.monitor.supervisor.processes import BackOff\n"
+        "from understudy.monitor.supervisor.child import BackOff\n"
         "from understudy.monitor.supervisor.supervisor import Supervisor\n"
         "set_up()\n"
         "s = lambda: Supervisor(Path(sys.argv[1]), print, ['/no/such'], ['/no/such'],\n"

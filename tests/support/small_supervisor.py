@@ -8,7 +8,7 @@ from pathlib import Path
 
 from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.logs import set_up
-from understudy.monitor.supervisor.processes import BackOff
+from understudy.monitor.supervisor.child import BackOff
 from understudy.monitor.supervisor.supervisor import Supervisor
 
 CHILD = (sys.executable, str(Path(__file__).with_name("small_child.py")))

@@ -1,29 +1,26 @@
-"""A child process of the supervisor, and the control line of JSON between them.
+"""A child process of the supervisor, started again whenever it ends.
 
-Parent and child hold the two ends of a socket pair. The parent sends commands, the child sends
-events; when one end closes, that process has ended. A child that hangs or exceeds its memory is
-killed and replaced; see :mod:`understudy.monitor.supervisor.watchdog`.
+Parent and child hold the two ends of a socket pair, the control line. A child that hangs or exceeds
+its memory is killed and replaced; see :mod:`understudy.monitor.supervisor.watchdog`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
-import resource
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from understudy.monitor.stats import heartbeat
+from understudy.monitor.supervisor.limits import Limits
+from understudy.monitor.supervisor.peer import HUNG, LONGEST_LINE, MEMORY, OnEvent, Peer
 from understudy.monitor.supervisor.watchdog import (
     SUSPECT_SECONDS,
     Silence,
@@ -35,15 +32,6 @@ log = logging.getLogger(__name__)
 
 Command = Callable[[int, int], Sequence[str]]
 """Builds the command line, given the file descriptors of the control socket and the heartbeat."""
-OnEvent = Callable[["Peer", dict[str, Any]], None]
-
-LONGEST_LINE = 1 << 20
-_LOWEST_PRIORITY = 19
-_OOM_SCORE = 300
-"""Added for a child with a memory limit, so that the kernel ends it before those without."""
-_MOST_OOM_SCORE = 1000
-HUNG, MEMORY = "hung", "memory"
-"""Reasons to kill a child."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,102 +49,6 @@ class BackOff:
 
 
 BACK_OFF = BackOff()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a child may take.
-
-    It is killed and replaced after ``silence`` seconds without a heartbeat, or ``start`` seconds
-    when it is not ready yet, and when it has more than ``memory`` private bytes. ``nice`` is
-    added to the priority number of this process: a larger number is a lower priority.
-    """
-
-    silence: float = 5.0
-    start: float = 60.0
-    nice: int = 0
-    memory: int | None = None
-
-    def apply(self, pid: int) -> None:
-        """Set priority and memory limits of a process that has just been started, as far as the
-        system allows it."""
-        if self.nice:
-            with contextlib.suppress(OSError):
-                priority = os.getpriority(os.PRIO_PROCESS, 0) + self.nice
-                for thread in os.listdir(f"/proc/{pid}/task"):
-                    os.setpriority(os.PRIO_PROCESS, int(thread), min(priority, _LOWEST_PRIORITY))
-        if self.memory is not None:
-            with contextlib.suppress(OSError, ValueError):
-                # What grows slowly is noticed by its size; this stops one large allocation.
-                _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-                most = 2 * self.memory + (256 << 20)
-                resource.prlimit(pid, resource.RLIMIT_DATA, (most, hard))
-            with (
-                contextlib.suppress(OSError, ValueError),
-                open(f"/proc/{pid}/oom_score_adj", "r+", encoding="ascii") as file,
-            ):
-                score = min(int(file.read()) + _OOM_SCORE, _MOST_OOM_SCORE)
-                file.seek(0)
-                file.write(str(score))
-
-
-class Peer:
-    """The other end of a control line: a child, or a process in another container.
-
-    ``limits`` may be replaced; priority and memory are those of the next start then.
-    """
-
-    def __init__(
-        self, name: str, on_event: OnEvent, on_change: Callable[[], None], limits: Limits
-    ) -> None:
-        self.name = name
-        self.restarts = 0
-        self.ready = False
-        self.responsive = True
-        """False once it has been silent for :data:`SUSPECT_SECONDS`."""
-        self.killed = {HUNG: 0, MEMORY: 0}
-        """How often it was killed, by reason."""
-        self.last_kill: dict[str, Any] | None = None
-        """When it was killed the last time (``at``, unix time), and why (``text``)."""
-        self.limits = limits
-        self._on_event = on_event
-        self._on_change = on_change
-        self._writer: asyncio.StreamWriter | None = None
-
-    @property
-    def works(self) -> bool:
-        """Whether it is ready and responds."""
-        return self.ready and self.responsive
-
-    def tell(self, message: dict[str, Any]) -> None:
-        """Send a command; no effect while the peer is down (it starts with the newest files)."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\n")
-
-    def check(self, elapsed: float) -> None:
-        """Look whether it hangs or takes too much memory, ``elapsed`` seconds after the last time,
-        and have it replaced then."""
-
-    async def stop(self, patience: float) -> None:
-        """Drain and end it within ``patience`` seconds."""
-        raise NotImplementedError
-
-    def kill(self) -> None:
-        """End it at once."""
-        raise NotImplementedError
-
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Handle events until the line ends. Raises ValueError when it breaks the protocol."""
-        while text := await reader.readline():
-            event = json.loads(text)
-            if not isinstance(event, dict):
-                raise ValueError(f"{text[:80]!r} is not an event")
-            if event.get("event") == "ready":
-                self.ready = True
-            try:
-                self._on_event(self, event)
-            except Exception:  # an internal error must not end a working peer
-                log.exception("%s: %s could not be handled", self.name, event)
 
 
 class Child(Peer):
@@ -322,68 +214,6 @@ class Child(Peer):
             log.error("%s has closed its control line but still runs: killing it", self.name)
             process.kill()
         return await waiting
-
-
-class RemotePlane(Peer):
-    """The evaluation plane of another container, which connects to a socket in the run folder. The
-    supervisor there replaces it, and reports that with the event ``down``."""
-
-    def __init__(self, on_event: OnEvent, on_change: Callable[[], None]) -> None:
-        super().__init__("evaluation plane", on_event, on_change, Limits())
-        self._server: asyncio.Server | None = None
-        self._closed = False
-        self._gone = asyncio.Event()
-        self._gone.set()
-
-    async def open(self, path: Path) -> None:
-        """Listen at ``path``. Raises OSError."""
-        self._server = await asyncio.start_unix_server(self._serve, path, limit=LONGEST_LINE)
-        path.chmod(0o600)
-
-    async def stop(self, patience: float) -> None:
-        """Have it drained, and wait until it has disconnected, or ``patience`` seconds."""
-        self._closed = True
-        self.tell({"do": "drain"})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await self._gone.wait()
-        self.kill()
-        await self._gone.wait()
-
-    def kill(self) -> None:
-        """Close the line; the supervisor there ends it."""
-        self._closed = True
-        if self._server is not None:
-            self._server.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:
-            writer.close()
-            return
-        if self._writer is not None:
-            self._writer.close()  # a successor has connected
-        self._writer = writer
-        self._gone.clear()
-        self._on_change()
-        try:
-            await self._listen(reader)
-        except (OSError, ValueError) as error:
-            log.error("%s: the control line broke: %s", self.name, error)
-        finally:
-            writer.close()
-            if self._writer is writer:
-                self._writer = None
-                self._gone.set()
-                self.down()
-
-    def down(self) -> None:
-        """It has ended, and is started again."""
-        if self.ready:
-            self.ready = False
-            self.restarts += 1
-            self._on_change()
 
 
 def _signal(number: int) -> str:

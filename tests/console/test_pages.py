@@ -63,6 +63,37 @@ def test_the_status_page_of_the_service(browser: Browser, tmp_path: Path) -> Non
             kept(seen, "status-dark")
 
 
+def test_the_status_page_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
+    """On an address that others reach, the page shows nothing before its reader has signed in."""
+    plane = PlaneProcess(tmp_path)
+    plane.config["control"]["listen"] = f"0.0.0.0:{plane.port}"
+    plane.stats()
+    with plane.start(UNDERSTUDY_TEST_TOKEN="right"):
+        plane.report(0)
+        with visit(browser, plane.url) as seen:
+            token = seen.page.get_by_label("Token", exact=True)
+            token.wait_for()
+            assert seen.page.locator("#state").inner_text() == "not signed in"
+            assert "champion" not in seen.page.locator("body").inner_text()
+            kept(seen, "sign-in")
+            token.fill("wrong")
+            seen.page.get_by_role("button", name="Sign in").click()
+            seen.page.locator("p.bad", has_text="token").wait_for()
+            token.fill("right")
+            token.press("Enter")
+            seen.page.get_by_role("heading", name="Workers").wait_for()
+            seen.page.reload()  # signed in by a cookie
+            seen.page.get_by_role("heading", name="Workers").wait_for()
+            (cookie,) = seen.page.context.cookies()
+            assert cookie["httpOnly"]
+            assert cookie["sameSite"] == "Lax"  # so that a link in a page or mail opens it
+            assert "right" not in cookie["value"]
+            changed = seen.page.evaluate(
+                "fetch('v1/findings/x/acknowledge', {method: 'POST'}).then(r => r.status)"
+            )
+            assert changed == 401, "the cookie allows reading only"
+
+
 def test_the_status_page_of_a_promoted_arm_that_is_dead(browser: Browser, tmp_path: Path) -> None:
     """It was green, and said "promoted 100 %"."""
     plane = PlaneProcess(tmp_path)

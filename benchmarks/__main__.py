@@ -34,6 +34,7 @@ NAMES = {
     "proxy": "benchmarks.proxy",
     "proxy-evaluation": "benchmarks.proxy.evaluation",
     "proxy-hostile": "benchmarks.proxy.hostile",
+    "scrape": "benchmarks.telemetry.scrape",
     "sequential-acceptance": "benchmarks.sequential.acceptance",
     "sequential-costs": "benchmarks.sequential.costs",
     "sequential-decisions": "benchmarks.sequential.decisions",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from understudy.monitor.config.objective import (
@@ -47,7 +48,8 @@ def side_by_side(plane: EvaluationPlane, objectives: Sequence[Objective]) -> dic
     """Every arm with its figures, which objectives it meets, and by whom it is dominated; and what
     could be compared between the arms, or why not."""
     service = plane.service(plane.windows.latest or Snapshot(0.0))
-    figures = {one.arm: _figures(plane, one) for one in service.arms}
+    measured = _measured(plane)
+    figures = {one.arm: _figures(plane, one, measured) for one in service.arms}
     watts = plane.energy.watts()
     rate = sum(f["throughput"].value or 0.0 for f in figures.values() if "throughput" in f)
     if watts is not None and rate:
@@ -92,20 +94,36 @@ def side_by_side(plane: EvaluationPlane, objectives: Sequence[Objective]) -> dic
     }
 
 
-def _figures(plane: EvaluationPlane, service: ArmService) -> dict[str, Figure]:
+@dataclass(slots=True)
+class _Measured:
+    """Durations of an arm's requests in one role, and how many of them were its errors."""
+
+    whole: Distribution = field(default_factory=Distribution)
+    errors: int = 0
+
+
+def _measured(plane: EvaluationPlane) -> dict[tuple[str, str], _Measured]:
+    """By arm and role."""
+    found: dict[tuple[str, str], _Measured] = {}
+    for labels, sketch in plane.windows.sketches("duration", WINDOW).items():
+        have = dict(labels)
+        key = have.get("arm", ""), have.get("role", "")
+        one = found.setdefault(key, _Measured())
+        one.whole.add(sketch)
+        if have.get("outcome", "") in CHARGED:
+            one.errors += sketch.count
+    return found
+
+
+def _figures(
+    plane: EvaluationPlane, service: ArmService, measured: Mapping[tuple[str, str], _Measured]
+) -> dict[str, Figure]:
     """Of clients' requests for an arm that serves, else of mirrored ones."""
     arm = service.arm
     role = "mirror" if service.role in ("mirrored", "unused") else "primary"
     basis = "mirrored requests" if role == "mirror" else "requests of clients"
-    whole = Distribution()
-    errors = 0
-    for labels, sketch in plane.windows.sketches("duration", WINDOW).items():
-        have = dict(labels)
-        if (have.get("arm"), have.get("role")) != (arm, role):
-            continue
-        whole.add(sketch)
-        if have.get("outcome", "") in CHARGED:
-            errors += sketch.count
+    found = measured.get((arm, role)) or _Measured()
+    whole, errors = found.whole, found.errors
     count = whole.count
     figures: dict[str, Figure] = {}
     shown = summary(whole, WINDOW) if count else {}

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from array import array
 from collections import Counter
 from operator import ge
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -63,8 +65,15 @@ class Model:
             self.process = None
 
 
+LATE_SECONDS = patient(4.0)
+SLOW_SECONDS = patient(0.5)
+"""What a request may take, and what half of them may: far above what a busy machine needs, below
+what a stalled worker made of it."""
+
+
 class Load:
-    """Clients in threads, each with its own connection, checking every answer."""
+    """Clients in threads, each with its own connection, checking every answer and its latency: one
+    that comes after :data:`LATE_SECONDS` counts as ``late``."""
 
     def __init__(self, url: str, clients: int = 6, pause: float = 0.002) -> None:
         self._address = url.removeprefix("http://")
@@ -75,6 +84,7 @@ class Load:
         self._answers = [0] * clients
         """With 200, of each client."""
         self.wrong: list[str] = []
+        self._seconds = array("d")
         self._threads = [
             threading.Thread(target=self._client, args=(i,), daemon=True) for i in range(clients)
         ]
@@ -86,13 +96,18 @@ class Load:
         number = 0
         while not self._stop.is_set():
             number += 1
+            began = time.monotonic()
             outcome = self._one(connection, f"c{client}-{number}")
+            seconds = time.monotonic() - began
+            if seconds > LATE_SECONDS:
+                outcome = "late"
             if outcome in ("refused", "cut"):
                 connection.close()
                 connection = http.client.HTTPConnection(self._address, timeout=patient(20))
             with self._lock:
                 self.seen[outcome] += 1
                 self._answers[client] += outcome == "200"
+                self._seconds.append(seconds)
             time.sleep(self._pause)
         connection.close()
 
@@ -134,6 +149,7 @@ class Load:
             thread.join(patient(30))
             assert not thread.is_alive()
         assert self.wrong == []
+        assert not self._seconds or median(self._seconds) < SLOW_SECONDS
         return self.seen
 
 

@@ -79,11 +79,11 @@ function ended(found) {
 async function read(path) {
   const answer = await fetch(path, {cache: 'no-store'});
   if (answer.status !== 401) return answer;
-  await signIn((await answer.json()).error.message);
+  await signIn();
   return read(path);
 }
 let signing = null;
-function signIn(why) {
+function signIn() {
   signing = signing || new Promise(resolve => {
     const token = node('input'), button = node('button', 'Sign in'), trouble = node('p', '', 'bad');
     token.type = 'password';
@@ -102,7 +102,9 @@ function signIn(why) {
     token.addEventListener('keydown', event => { if (event.key === 'Enter') send(); });
     document.getElementById('state').replaceChildren(node('span', 'not signed in', 'warn'));
     document.getElementById('content').replaceChildren(section('Token of the control API',
-      node('p', why, 'soft'), put(node('p'), token, button), trouble));
+      node('p', 'The one that control.token_env names. It allows this page to read for twelve hours.',
+        'soft'),
+      put(node('p'), token, ' ', button), trouble));
     token.focus();
   });
   return signing;

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from understudy.common.fields import NamedRate, NamedSeconds, Rate, Seconds, Share
 from understudy.common.units import percentile, percentile_name
 from understudy.loadtest.capacity.sizing import PRESETS
+from understudy.loadtest.payloads.columns import Datatype
 
 Long = Annotated[Seconds, Field(le=7 * 86400.0)]
 NamedLong = Annotated[NamedSeconds, Field(gt=0.0, le=7 * 86400.0)]
@@ -108,10 +109,14 @@ class Payloads(Part):
     """What is sent: one of `bodies`, `rows`, `template` and `records`."""
 
     bodies: Path | None = None
-    """A JSONL file: each line a body, or an object with `body`, `path`, `method`, `headers`,
-    `expect`."""
+    """A JSONL file, or a JSON list: each a body, or an object with `body`, `path`, `method`,
+    `headers`, `expect`."""
     rows: Path | None = None
-    """A CSV or JSONL file of features, put into `format`."""
+    """A CSV, JSONL, JSON or Parquet file of features, put into `format`."""
+    datatypes: dict[str, Datatype] = {}
+    """Datatypes of columns of `rows`; by default each column has one by the whole file."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Delimiter of a CSV file; by default detected."""
     format: str = "open-inference-v2"
     rows_per_request: Annotated[int, Field(ge=1, le=100_000)] = 1
     template: Any = None

@@ -30,8 +30,9 @@ def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
         payloads = of_bodies(declared.bodies, path, count, headers)
     elif declared.rows is not None:
         payloads = of_rows(
-            declared.rows, declared.format, declared.rows_per_request, path, count, headers
-        )
+            declared.rows, declared.format, declared.rows_per_request, path, count, headers,
+            declared.datatypes, declared.delimiter,
+        )  # fmt: skip
     elif declared.records is not None:
         payloads = recorded(declared.records, count, headers)
     elif declared.template is not None:

@@ -10,8 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from understudy.common.files import CSV, FileError, csv_objects, json_lines
+from understudy.common.cells import count_cells
+from understudy.common.files import CSV, FileError, json_values, objects
 from understudy.loadtest.errors import PlanError
+from understudy.loadtest.payloads.columns import Columns
 from understudy.loadtest.payloads.formats import in_format
 from understudy.loadtest.payloads.request import Payload, as_body
 
@@ -21,31 +23,51 @@ _ACCESS = re.compile(
 
 
 def of_rows(
-    path: Path, form: str, rows: int, request_path: str, most: int, headers: Mapping[str, str]
+    path: Path,
+    form: str,
+    rows: int,
+    request_path: str,
+    most: int,
+    headers: Mapping[str, str],
+    datatypes: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
 ) -> list[Payload]:
-    """Payloads in format ``form`` from a CSV or JSONL file of features, ``rows`` rows in each, at
-    most ``most`` payloads. Raises PlanError."""
-    read = list(_limited(_csv(path) if path.suffix.lower() in CSV else _lines(path), most * rows))
-    features = []
-    for number, row in read:
-        if not isinstance(row, dict):
-            raise PlanError(f"{path}: line {number}: a row must be an object of features by name")
-        features.append(row)
+    """Payloads in format ``form`` from a CSV, JSONL, JSON or Parquet file of features, ``rows``
+    rows in each, at most ``most`` payloads.
+
+    Each column has one datatype, by the whole file, or that of ``datatypes`` (names of the Open
+    Inference Protocol). Raises PlanError.
+    """
+    texts = path.suffix.lower() in CSV
+
+    def read() -> Iterator[tuple[int, dict[str, Any]]]:
+        # The standard library keeps NaN and integers of any size as they stand in the file.
+        return objects(path, delimiter=delimiter, loads=json.loads)
+
+    try:
+        columns = Columns.of(count_cells((row for _, row in read()), texts), texts, datatypes or {})
+        features = [columns.row(number, row) for number, row in _limited(read(), most * rows)]
+    except FileError as error:
+        raise PlanError(str(error)) from error
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
     if not features:
         raise PlanError(f"{path}: has no rows")
-    return [
-        Payload(
-            as_body(in_format(form, features[n : n + rows])), path=request_path, headers=headers
-        )
-        for n in range(0, len(features) - rows + 1, rows)
-    ] or [Payload(as_body(in_format(form, features)), path=request_path, headers=headers)]
+
+    def encoded(part: list[dict[str, Any]]) -> Payload:
+        body = as_body(in_format(form, part, columns.datatypes))
+        return Payload(body, path=request_path, headers=headers)
+
+    return [encoded(features[n : n + rows]) for n in range(0, len(features) - rows + 1, rows)] or [
+        encoded(features)
+    ]
 
 
 def of_bodies(
     path: Path, request_path: str, most: int, headers: Mapping[str, str]
 ) -> list[Payload]:
-    """A JSONL file: each line a body, or an object with ``body`` and maybe ``path``, ``method``,
-    ``headers`` and ``expect``."""
+    """A JSONL file, or a JSON list: each line or item a body, or an object with ``body`` and maybe
+    ``path``, ``method``, ``headers`` and ``expect``."""
     payloads = []
     for number, value in _limited(_lines(path), most):
         if isinstance(value, dict) and "body" in value and set(value) <= {
@@ -144,28 +166,7 @@ def _limited(lines: Iterator[tuple[int, Any]], most: int) -> Iterator[tuple[int,
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         # The standard library keeps NaN and integers of any size as they stand in the file.
-        for number, _, value in json_lines(path, loads=json.loads):
+        for number, _, value in json_values(path, loads=json.loads):
             yield number, value
     except FileError as error:
         raise PlanError(str(error)) from error
-
-
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        for number, row in csv_objects(path):
-            yield number, {name: _cell(value) for name, value in row.items()}
-    except FileError as error:
-        raise PlanError(str(error)) from error
-
-
-def _cell(text: str) -> Any:
-    if text in ("", "NA", "N/A", "null", "None"):
-        return None
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

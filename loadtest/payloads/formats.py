@@ -5,65 +5,76 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from understudy.common.text import did_you_mean
 from understudy.loadtest.errors import PlanError
 
 Row = Mapping[str, Any]
 
 
-def open_inference(rows: Sequence[Row]) -> dict[str, Any]:
+def open_inference(rows: Sequence[Row], datatypes: Mapping[str, str]) -> dict[str, Any]:
     """Open Inference Protocol V2: a tensor for each feature."""
     tensors = []
     for name in _names(rows):
         data = [row.get(name) for row in rows]
         tensors.append(
-            {"name": name, "shape": [len(rows)], "datatype": _datatype(name, data), "data": data}
+            {
+                "name": name,
+                "shape": [len(rows)],
+                "datatype": datatypes.get(name) or _datatype(name, data),
+                "data": data,
+            }
         )
     return {"inputs": tensors}
 
 
-def open_inference_matrix(rows: Sequence[Row]) -> dict[str, Any]:
+def open_inference_matrix(rows: Sequence[Row], datatypes: Mapping[str, str]) -> dict[str, Any]:
     """Open Inference Protocol V2 with one tensor of all numeric features, as scikit-learn runtimes
-    expect."""
+    expect; FP64, or the datatype of all features where it is another float."""
     names = _names(rows)
     data = [_number(name, row.get(name)) for row in rows for name in names]
-    tensor = {"name": "input-0", "shape": [len(rows), len(names)], "datatype": "FP64", "data": data}
+    given = {datatypes.get(name, "FP64") for name in names}
+    datatype = given.pop() if len(given) == 1 else "FP64"
+    datatype = datatype if datatype in ("FP16", "BF16", "FP32") else "FP64"
+    tensor = {
+        "name": "input-0", "shape": [len(rows), len(names)], "datatype": datatype, "data": data
+    }  # fmt: skip
     return {"inputs": [tensor]}
 
 
-def kserve_v1(rows: Sequence[Row]) -> dict[str, Any]:
+def kserve_v1(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
     """KServe V1 and TF Serving: instances by name."""
     return {"instances": [dict(row) for row in rows]}
 
 
-def mlflow(rows: Sequence[Row]) -> dict[str, Any]:
+def mlflow(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
     """MLflow's /invocations: dataframe_split."""
     names = _names(rows)
     data = [[row.get(name) for name in names] for row in rows]
     return {"dataframe_split": {"columns": names, "data": data}}
 
 
-def columns(rows: Sequence[Row]) -> dict[str, Any]:
+def columns(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
     """KServe V1, TF Serving and MLflow by column: inputs."""
     return {"inputs": {name: [row.get(name) for row in rows] for name in _names(rows)}}
 
 
-def mlflow_records(rows: Sequence[Row]) -> dict[str, Any]:
+def mlflow_records(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
     """MLflow's /invocations: dataframe_records."""
     return {"dataframe_records": [dict(row) for row in rows]}
 
 
-def mlflow_instances(rows: Sequence[Row]) -> dict[str, Any]:
+def mlflow_instances(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
     """MLflow's and TF Serving's instances without names."""
     names = _names(rows)
     return {"instances": [[row.get(name) for name in names] for row in rows]}
 
 
-def plain(rows: Sequence[Row]) -> Any:
+def plain(rows: Sequence[Row], _: Mapping[str, str]) -> Any:
     """Plain JSON: the object, or a list of them."""
     return dict(rows[0]) if len(rows) == 1 else [dict(row) for row in rows]
 
 
-FORMATS: dict[str, Callable[[Sequence[Row]], Any]] = {
+FORMATS: dict[str, Callable[[Sequence[Row], Mapping[str, str]], Any]] = {
     "open-inference-v2": open_inference,
     "open-inference-v2-matrix": open_inference_matrix,
     "kserve-v1": kserve_v1,
@@ -76,11 +87,15 @@ FORMATS: dict[str, Callable[[Sequence[Row]], Any]] = {
 }
 
 
-def in_format(name: str, rows: Sequence[Row]) -> Any:
-    """Encode ``rows`` in the format ``name``. Raises PlanError for an unknown format."""
+def in_format(name: str, rows: Sequence[Row], datatypes: Mapping[str, str] | None = None) -> Any:
+    """Encode ``rows`` in the format ``name``; ``datatypes`` of tensors by feature, by default from
+    these rows. Raises PlanError for an unknown format."""
     if name not in FORMATS:
-        raise PlanError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
-    return FORMATS[name](rows)
+        raise PlanError(
+            f"unknown format {name!r}: choose one of {', '.join(FORMATS)}"
+            f"{did_you_mean(name, FORMATS)}"
+        )
+    return FORMATS[name](rows, datatypes or {})
 
 
 def _names(rows: Sequence[Row]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Rows of a file as columns, in batches: Parquet, CSV or JSON lines.
+"""Rows of a file as columns, in batches: Parquet, CSV, JSON lines or a JSON list.
 
-Cells of a CSV file are texts; a column of which the first cells are numbers is one of numbers, and
-an empty cell is missing.
+Cells of a CSV file are texts; a column of which most cells in the whole file are numbers is one of
+numbers, and an empty cell is missing.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from understudy.common.cells import ColumnCells, parsed
 from understudy.common.files import (
     CSV,
+    ENDINGS,
+    JSON,
     LINES,
+    MISSING,
     PARQUET,
     FileError,
     ParquetFile,
     csv_rows,
-    json_objects,
+    json_values,
     unreadable,
 )
 from understudy.monitor.errors import BaselineError
 
 BATCH = 8192
-_PROBE = 2000
-_NOTHING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+_NANS = ("NaN", "nan")
 
 Progress = Callable[[int], None]
 """Called with the bytes, or for Parquet the rows, that were read since the last call."""
@@ -52,6 +55,8 @@ class Reader:
     skip_broken: bool = False
     skipped: int = 0
     progress: Progress | None = None
+    _numeric: list[bool] | None = None
+    """Which columns of a CSV file hold numbers."""
 
     @property
     def size(self) -> int:
@@ -74,10 +79,10 @@ class Reader:
                 yield from self._from_parquet()
             elif kind in CSV:
                 yield from self._from_csv()
-            elif kind in LINES:
-                yield from self._from_lines()
+            elif kind in (*LINES, *JSON):
+                yield from self._from_json()
             else:
-                raise BaselineError(f"{self.path}: must end in .parquet, .csv or .jsonl")
+                raise BaselineError(f"{self.path}: must end in {ENDINGS}")
         except FileError as error:
             raise BaselineError(str(error)) from error
 
@@ -91,41 +96,37 @@ class Reader:
             self.progress(amount)
 
     def _from_parquet(self) -> Iterator[Table]:
-        file = ParquetFile(self.path)
-        from pyarrow import ArrowException
-
-        for batch in file.batches(BATCH):
-            table = Table()
-            for index, name in enumerate(file.names):
-                try:
-                    table.columns[name] = _as_sent(batch.column(index))
-                except (ArrowException, ValueError, OverflowError) as error:
-                    raise BaselineError(f"{self.path}: column {name!r}: {error}") from error
+        for columns in ParquetFile(self.path).columns(BATCH):
+            table = Table(columns)
             yield table
-            self._read(batch.num_rows)
+            self._read(table.rows)
 
     def _from_csv(self) -> Iterator[Table]:
+        if self._numeric is None:
+            self._numeric = _numeric(csv_rows(self.path, lambda _: None))
+        numeric = self._numeric
         rows = csv_rows(self.path, self._broken)
         _, header = next(rows)
-        numeric: list[bool] | None = None
         held: list[list[str]] = []
         size = 0
         for _, row in rows:
             held.append(row)
             size += sum(map(len, row)) + len(row)
             if len(held) >= BATCH:
-                numeric = numeric or _numeric(held)
                 yield _cells(header, held, numeric)
                 self._read(size)
                 held, size = [], 0
         if held:
-            yield _cells(header, held, numeric or _numeric(held))
+            yield _cells(header, held, numeric)
             self._read(size)
 
-    def _from_lines(self) -> Iterator[Table]:
+    def _from_json(self) -> Iterator[Table]:
         held: list[dict[str, Any]] = []
         size = 0
-        for _, length, row in json_objects(self.path, self._broken):
+        for number, length, row in json_values(self.path, self._broken):
+            if not isinstance(row, dict):
+                self._broken(FileError(self.path, "must be an object", number))
+                continue
             held.append(row)
             size += length
             if len(held) >= BATCH:
@@ -137,52 +138,15 @@ class Reader:
             self._read(size)
 
 
-def _as_sent(column: Any) -> list[Any]:
-    """A column's cells as a client sends them in JSON: times as ISO 8601, decimals as numbers."""
-    from pyarrow import types
-
-    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    if "[ns" in str(kind) and not types.is_dictionary(column.type):
-        column = column.cast(_microseconds(kind), safe=False)
-    cells: list[Any] = column.to_pylist()
-    if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind):
-        return [None if cell is None else cell.isoformat() for cell in cells]
-    if types.is_decimal(kind):
-        return [None if cell is None else float(cell) for cell in cells]
-    if types.is_duration(kind):
-        return [None if cell is None else cell.total_seconds() for cell in cells]
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
-    return cells
-
-
-def _microseconds(kind: Any) -> Any:
-    """The type without nanoseconds, which Python's own times do not have."""
-    import pyarrow
-
-    if pyarrow.types.is_timestamp(kind):
-        return pyarrow.timestamp("us", kind.tz)
-    return pyarrow.time64("us") if pyarrow.types.is_time(kind) else pyarrow.duration("us")
-
-
-def _numeric(rows: list[list[str]]) -> list[bool]:
-    """Which columns hold numbers, by the first rows."""
-    return [_is_numeric([row[index] for row in rows[:_PROBE]]) for index in range(len(rows[0]))]
-
-
-def _is_numeric(cells: list[str]) -> bool:
-    present = [cell for cell in cells if cell not in _NOTHING]
-    if not present:
-        return True
-    numbers = sum(1 for cell in present if _number(cell) is not None)
-    return numbers > 0.5 * len(present)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+def _numeric(rows: Iterator[tuple[int, list[str]]]) -> list[bool]:
+    """Which columns hold numbers, by all rows."""
+    _, header = next(rows)
+    columns = [ColumnCells() for _ in header]
+    for _, row in rows:
+        for column, cell in zip(columns, row, strict=True):
+            if cell not in _NANS:
+                column.add_text(cell)
+    return [column.numeric_share > 0.5 for column in columns]
 
 
 def _cells(header: list[str], rows: list[list[str]], numeric: list[bool]) -> Table:
@@ -191,11 +155,13 @@ def _cells(header: list[str], rows: list[list[str]], numeric: list[bool]) -> Tab
         cells: list[Any] = []
         for row in rows:
             cell = row[index]
-            if cell in _NOTHING:
-                cells.append(float("nan") if cell in ("NaN", "nan") else None)
+            if cell in MISSING:
+                cells.append(None)
+            elif cell in _NANS:
+                cells.append(float("nan"))
             elif numeric[index]:
-                number = _number(cell)
-                cells.append(cell if number is None else number)
+                number = parsed(cell)
+                cells.append(cell if number is None else float(number))
             else:
                 cells.append(cell)
         columns[name] = cells

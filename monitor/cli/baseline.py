@@ -105,7 +105,7 @@ def build_command(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Build a baseline from FILES (.parquet, .csv or .jsonl), or take it from a running service.
+    """Build a baseline from FILES (.parquet, .csv, .jsonl, .json), or from a running service.
 
     Use rows that the model has not been trained on, such as validation data: on its training data a
     model is more confident than it will be in production. The size of a baseline is bounded.

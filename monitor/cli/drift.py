@@ -87,7 +87,7 @@ def report_command(
     skip_broken: bool,
     exit_code: bool,
 ) -> None:
-    """Compare the rows of CURRENT with REFERENCE, which is a file of rows or a baseline (.json).
+    """Compare the rows of CURRENT with REFERENCE, which is a file of rows or a baseline.
 
     Gives each column one verdict (missing, type, constancy, range, distribution, or as usual) with
     its reason, names columns that look like an identifier, a timestamp or a counter, compares the
@@ -99,6 +99,7 @@ def report_command(
       understudy drift report baseline.json february.csv --html drift.html
       understudy drift report jan.parquet feb.parquet --ignore id --json --exit-code
     """
+    from understudy.common.files import is_json_list
     from understudy.common.screen import progress_bar
     from understudy.monitor.baseline.build import BuildOptions, build
     from understudy.monitor.baseline.files import Reader
@@ -108,7 +109,7 @@ def report_command(
 
     ignored = frozenset(ignore)
     with progress_bar() as bar:
-        if reference.suffix.lower() == ".json":
+        if reference.suffix.lower() == ".json" and not is_json_list(reference):
             baseline = Baseline.load(reference)
         else:
             task = bar.add_task("reading the reference", total=None)

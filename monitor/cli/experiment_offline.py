@@ -350,7 +350,7 @@ def _days(seconds: float) -> str:
 )
 @json_option
 def replay_command(log: Path, file: Path, as_json: bool) -> None:
-    """Evaluate logged pairs or records in LOG (.csv, .jsonl or .parquet) like live traffic.
+    """Evaluate logged pairs or records in LOG (.csv, .jsonl, .json, .parquet) like live traffic.
 
     Pairs have the columns champion.error, challenger.error, champion.latency and so on; records of
     split traffic have arm, share, error, latency and so on, and unit where the experiment assigns

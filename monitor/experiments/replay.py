@@ -23,15 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.common.files import (
-    CSV,
-    LINES,
-    PARQUET,
-    FileError,
-    ParquetFile,
-    csv_objects,
-    json_objects,
-)
+from understudy.common.files import FileError, objects
 from understudy.monitor.baseline.kinds import instant
 from understudy.monitor.config.experiment import Experiment as Declared
 from understudy.monitor.errors import ReplayError
@@ -313,24 +305,8 @@ def _time_of(row: Mapping[str, Any]) -> float | None:
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows of a CSV, JSONL or Parquet file, each with its line number. Raises ReplayError."""
-    kind = path.suffix.lower()
+    """Rows of a CSV, JSONL, JSON or Parquet file, each with its number. Raises ReplayError."""
     try:
-        if kind in CSV:
-            yield from csv_objects(path)
-        elif kind in LINES:
-            yield from ((number, row) for number, _, row in json_objects(path))
-        elif kind in PARQUET:
-            yield from _of_parquet(path)
-        else:
-            raise ReplayError(f"{path}: must end in .csv, .jsonl or .parquet")
+        yield from objects(path)
     except FileError as error:
         raise ReplayError(str(error)) from error
-
-
-def _of_parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    number = 0
-    for batch in ParquetFile(path).batches(LOOK):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row

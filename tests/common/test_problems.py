@@ -149,7 +149,7 @@ def test_a_damaged_value_gives_a_plain_message(kind: str, data: st.DataObject) -
     if how == "value":
         parent[last] = data.draw(VALUES)
     elif how == "remove":
-        del parent[last]  # type: ignore[arg-type]
+        del parent[last]
     elif isinstance(last, str):
         parent[data.draw(st.text(min_size=1, max_size=8))] = parent.pop(last)
     said = outcome(load, name, written(damaged, name))

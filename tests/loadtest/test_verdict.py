@@ -9,12 +9,22 @@ from tests.support.outcomes import outcome_of
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Objectives
 from understudy.loadtest.gate.verdict import (
+    LAG_SHARE,
     Criterion,
+    CriterionVerdict,
     evaluate,
     generator_late,
+    latency_limits,
+    missed_already,
+    needed,
+    nothing_good,
     overall_verdict,
+    pass_or_fail,
+    reasons,
     unless_late,
 )
+from understudy.loadtest.payloads.checks import UNEXPECTED
+from understudy.loadtest.statistics.percentile import Percentile, queries_needed
 
 DUE = np.arange(0.0, 20.0, 0.01)
 OK = np.ones(len(DUE), np.bool_)
@@ -188,3 +198,210 @@ def test_verdicts_of_known_outcomes() -> None:
     assert Objectives(preset="real-time").percentiles() == {0.95: 0.05}
     assert Objectives(preset="real-time").most_errors() == 0.001
     assert Objectives(preset="interactive").percentiles() == {0.95: 0.1, 0.99: 0.5}
+
+
+def test_the_boundary_of_a_lag_is_not_late() -> None:
+    outcome = Outcome()
+    outcome.lags.add(np.full(100, LAG_SHARE * 0.1))
+    assert generator_late(outcome, {0.9: 0.1}) is None
+    assert generator_late(outcome, {0.9: 0.0999}) is not None
+
+
+def test_the_lag_that_is_worst_for_its_limit_counts() -> None:
+    for limits in ({0.5: 0.01, 0.999: 0.1}, {0.999: 0.1, 0.5: 0.01}):
+        found = generator_late(late(0.02, 0.0), limits)
+        assert found is not None
+        assert found.criterion.limit == pytest.approx(0.0005)
+        assert found.criterion.name == "send lag p99"
+    # Also where the ratios are near each other.
+    for limits in ({0.5: 0.02, 0.6: 0.019}, {0.5: 0.019, 0.6: 0.02}):
+        found = generator_late(late(0.02, 0.0), limits)
+        assert found is not None
+        assert found.criterion.limit == pytest.approx(0.05 * 0.019)
+    objectives = Objectives(p95="1s", first_byte_p95="10ms")
+    assert latency_limits(objectives) == {0.95: 0.01}
+    assert latency_limits(Objectives(p95="10ms", first_byte_p95="1s")) == {0.95: 0.01}
+    assert latency_limits(Objectives(p99="1s", first_byte_p95="1ms")) == {0.99: 1.0, 0.95: 0.001}
+
+
+def test_a_late_generator_says_what_its_processes_did() -> None:
+    outcome = late(0.05, 0.001)
+    outcome.seconds, outcome.processes = 0.5, 2
+    outcome.waited_seconds, outcome.cpu_seconds = 0.1, 0.25
+    (lag, _) = evaluate(Objectives(p90="5ms"), outcome)
+    assert "its processes waited for a CPU for 10.0% of the time, and used one for 25%" in lag.why
+    outcome.seconds = 0.0
+    assert "waited" not in evaluate(Objectives(p90="5ms"), outcome)[0].why
+    outcome.seconds, outcome.waited_seconds = 1.0, None
+    assert "waited" not in evaluate(Objectives(p90="5ms"), outcome)[0].why
+
+
+def test_how_many_requests_are_needed() -> None:
+    one, two = Percentile(0.99).fewest, Percentile(0.5).fewest
+    assert needed(Objectives(p99="1s")) == needed(Objectives(p99="1s", p50="1s")) == one
+    assert needed(Objectives(p50="1s")) == two < one
+    assert needed(Objectives(p50="1s", rule="loadgen")) == queries_needed(0.5, 0)
+    both = Objectives(p99="1s", p50="1s", rule="loadgen")
+    assert needed(both) == queries_needed(0.99, 0)
+    assert needed(Objectives(errors="1 %")) == one
+    assert needed(Objectives(errors="1 %", p50="1s")) == one
+    assert needed(Objectives(errors="50 %", p99="1s")) == one
+    assert needed(Objectives(errors="0 %")) == needed(Objectives(rate="1/s")) == 0
+    assert needed(Objectives(errors="0 %", rule="loadgen")) == 0
+
+
+def test_a_running_load_has_missed_only_what_is_complete() -> None:
+    """Fast requests end first, so that of those that are due later the slow ones are missing."""
+    due = np.arange(2048) / 64.0  # exact in binary
+    slow = np.where(due >= 16.0, 0.25, 0.0625)
+    running = outcome_of(due, slow, np.ones(len(due), np.bool_))
+    missed = Objectives(p90="62.5ms", p50="10s")
+    running.complete = 16.0
+    assert not missed_already(missed, running)
+    running.complete = 32.0
+    assert missed_already(missed, running)
+    assert not missed_already(Objectives(p90="250ms"), running)
+    assert missed_already(Objectives(p90="249ms"), running)
+    running.complete = 0.0
+    assert not missed_already(missed, running)
+    running.single = False  # by histograms, of all
+    assert missed_already(missed, running)
+
+
+def test_good_responses_per_second() -> None:
+    due = np.arange(0.0, 20.0, 0.01)
+    ok = np.arange(len(due)) >= 1000
+    outcome = outcome_of(due, np.full(len(due), 0.001), ok)
+    outcome.seconds = 20.0
+    for rate, verdict in (("50/s", "passed"), ("50.1/s", "failed"), ("49.9/s", "passed")):
+        (one,) = evaluate(Objectives(rate=rate), outcome)
+        assert (one.verdict, one.value) == (verdict, 50.0)
+    outcome.seconds = 0.0
+    assert verdicts(Objectives(rate="1/s"), outcome) == ["failed"]
+
+
+def test_verdicts_of_stages() -> None:
+    def of(*given: CriterionVerdict) -> str:
+        return overall_verdict([Criterion("x", 1.0, 2.0, one) for one in given])
+
+    assert of() == "not measured"
+    assert of("passed", "passed") == "passed"
+    assert of("passed", "invalid") == of("invalid") == "invalid"
+    assert of("failed", "invalid", "passed") == "failed"
+    assert (pass_or_fail(True), pass_or_fail(False)) == ("passed", "failed")
+    assert reasons([Criterion("x", 1.0, 2.0, "failed", unit="seconds"), Criterion("y", 1, 1, "passed")]) == [
+        "x: 2 s against a limit of 1 s"
+    ]  # fmt: skip
+    assert reasons([Criterion("x", 0.01, None, "invalid", unit="share")]) == [
+        "x: nothing against a limit of 1 %"
+    ]
+
+
+def test_nothing_good_is_nothing_measured() -> None:
+    ok = np.ones(100, np.bool_)
+    good = outcome_of(np.arange(100.0), np.full(100, 0.1), ok)
+    assert nothing_good(good) == ""
+    ok = np.arange(100) == 0
+    assert nothing_good(outcome_of(np.arange(100.0), np.full(100, 0.1), ok)) == ""
+    bad = outcome_of(np.arange(100.0), np.full(100, 0.1), ~np.ones(100, np.bool_))
+    bad.errors["TLS"] = 7
+    assert nothing_good(bad) == "none of 100 answers was good: status 503: 100, TLS: 7"
+    bad.errors[UNEXPECTED] = 1
+    assert nothing_good(bad) == ""
+    assert nothing_good(Outcome()) == "no request was sent"
+
+
+def test_shares_of_errors() -> None:
+    due = np.arange(0.0, 20.0, 0.01)
+
+    def some(failed: int, count: int = 2000) -> Outcome:
+        ok = np.arange(count) >= failed
+        return outcome_of(due[:count], np.full(count, 0.001), ok)
+
+    for failed, count, verdict, why in (
+        (0, 2000, "passed", ""),
+        (2, 2000, "passed", ""),
+        (20, 2000, "invalid", "not enough requests: 20 of 2,000 failed (status 503: 20)"),
+        (60, 2000, "failed", "60 of 2,000 failed (status 503: 60)"),
+        (0, 100, "invalid", "at least 649 are required even if none fails"),
+        (40, 100, "failed", "40 of 100 failed"),
+    ):  # fmt: skip
+        (one,) = evaluate(Objectives(errors="1 %"), some(failed, count))
+        assert (one.verdict, why in one.why) == (verdict, True), one
+        assert one.value == failed / count
+        assert one.low is not None
+        assert one.high is not None
+        assert one.low <= failed / count <= one.high
+    assert verdicts(Objectives(errors="0 %"), some(0)) == ["passed"]
+    assert verdicts(Objectives(errors="0 %"), some(1)) == ["failed"]
+    (one,) = evaluate(Objectives(errors="1 %"), some(5, 1000), some(5, 1000))
+    assert one.value == 0.005
+    (one,) = evaluate(Objectives(errors="1 %"), Outcome())
+    assert (one.verdict, one.why, one.value) == ("invalid", "no requests", None)
+
+
+def test_values_of_percentiles_need_requests_beyond_them() -> None:
+    due = np.arange(2000) / 64.0
+
+    def of(count: int, p: str, slow: int = 0) -> Criterion:
+        latency = np.where(np.arange(count) % 100 < slow, 1.0, 0.25)
+        outcome = outcome_of(due[:count], latency, np.ones(count, np.bool_))
+        (one,) = evaluate(Objectives(**{p: "500ms"}), outcome)
+        return one
+
+    assert of(99, "p99").value is None
+    assert of(101, "p99").value == 0.25
+    assert of(2000, "p99").verdict == "passed"
+    assert (of(2000, "p99").low, of(2000, "p99").high) == (0.25, 0.25)
+    assert "p99: not enough requests: 99, at least 649 are required" in reasons([of(99, "p99")])[0]
+    undecided = of(2000, "p99", 1)
+    assert undecided.verdict == "invalid"
+    assert undecided.why == (
+        "not enough requests: took longer than 500 ms: 20 of 2,000, 20 are allowed; run longer"
+    )
+    assert of(2000, "p99", 3).why == "took longer than 500 ms: 60 of 2,000, 20 are allowed"
+    assert of(2000, "p99", 3).verdict == "failed"
+
+
+def test_the_rule_of_loadgen() -> None:
+    due = np.arange(2000) / 64.0
+
+    def of(count: int, over: int) -> Criterion:
+        latency = np.where(np.arange(count) < over, 1.0, 0.25)
+        outcome = outcome_of(due[:count], latency, np.ones(count, np.bool_))
+        (one,) = evaluate(Objectives(p99="500ms", rule="loadgen"), outcome)
+        return one
+
+    few = queries_needed(0.99, 0)
+    assert (of(few, 0).verdict, of(few - 1, 0).verdict) == ("passed", "invalid")
+    assert of(few - 1, 0).why.startswith("not enough requests: took longer than 500 ms: 0 of")
+    assert of(1000, 10).verdict == "invalid", "as many as are allowed, but not proven"
+    assert of(1000, 11).verdict == "failed"
+    assert "queries" not in of(1000, 11).why
+
+
+def test_first_bytes() -> None:
+    due = np.arange(2000) / 64.0
+
+    def of(count: int, slow: int, none: int = 0, bad: int = 0) -> Criterion:
+        index = np.arange(count)
+        outcome = outcome_of(due[:count], np.full(count, 1.0), index >= bad)
+        outcome.first_byte = np.where(index < slow, 0.5, 0.25)
+        outcome.first_byte[index >= count - none] = np.nan
+        (one,) = evaluate(Objectives(first_byte_p95="250ms"), outcome)
+        return one
+
+    assert (of(1000, 0).verdict, of(1000, 0).why, of(1000, 0).value) == ("passed", "", 0.25)
+    for slow in ({"slow": 100}, {"slow": 0, "none": 100}, {"slow": 0, "bad": 100}):
+        assert of(1000, **slow).verdict == "failed"
+        assert of(1000, **slow).why == "100 of 1,000 responses started later"
+    assert of(1000, 50).verdict == "invalid"
+    assert of(10, 0).verdict == "invalid"
+    assert of(19, 0).value is None
+    assert of(20, 0).value == 0.25
+    outcome = outcome_of(due[:1000], np.full(1000, 1.0), np.ones(1000, np.bool_))
+    outcome.first_byte = np.full(1000, 0.25)
+    more = outcome_of(due[:1000], np.full(1000, 1.0), np.ones(1000, np.bool_))
+    more.first_byte = np.full(1000, 0.5)
+    (one,) = evaluate(Objectives(first_byte_p95="250ms"), outcome, more)
+    assert one.why == "1,000 of 2,000 responses started later"

@@ -53,6 +53,29 @@ def test_a_slow_target_fails_also_with_a_stalled_generator(tmp_path: Path) -> No
     assert stage["verdict"] == "failed"
 
 
+def test_a_target_that_stalls_fails(tmp_path: Path) -> None:
+    """It is stopped for two of every four seconds, so that more than a third of the requests wait
+    for longer than half a second; a closed loop would see a few of them."""
+    text = """
+        objectives: {p50: 3s, p90: 500ms}
+        stages:
+          - {name: stall, load: {rate: 50, seconds: 12}}
+        """
+    data = tmp_path / "r.json"
+    with Server(slots=512) as server:
+        assert server.process is not None
+        pid = server.process.pid
+        with Stalled(2.0, 4.0, pids=lambda: [pid]):
+            found = gate(
+                "--target", server.url, "--plan", plan(tmp_path, text), "--json-file", data
+            )
+    assert found.exit_code == 1, found.output
+    (stage,) = json.loads(data.read_text())["stages"]
+    verdicts = {one["name"]: one["said"] for one in stage["criteria"]}
+    assert (verdicts["p50"], verdicts["p90"]) == ("passed", "failed")
+    assert stage["load"]["latency"]["max"] > 1.5
+
+
 def test_a_stage_is_repeated_once_and_longer(tmp_path: Path) -> None:
     """Only the first attempt is stopped."""
     with Server() as server, Stalled(0.4, 0.9, first=True):

@@ -1,10 +1,11 @@
-"""Stops the sending processes of a gate again and again, as a machine does that is too busy."""
+"""Stops processes again and again, such as the senders of a gate on a machine that is too busy."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +23,19 @@ def senders() -> list[int]:
 
 
 class Stalled:
-    """While it is open, senders are stopped for ``stopped`` of every ``every`` seconds; with
-    ``first``, only those that were started first."""
+    """While it is open, senders (or other processes, ``pids``) are stopped for ``stopped`` of every
+    ``every`` seconds; with ``first``, only those that were started first."""
 
-    def __init__(self, stopped: float, every: float, first: bool = False) -> None:
+    def __init__(
+        self,
+        stopped: float,
+        every: float,
+        first: bool = False,
+        pids: Callable[[], list[int]] = senders,
+    ) -> None:
         self._stopped, self._running = stopped, every - stopped
         self._first = first
+        self._pids = pids
         self._known: list[int] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -47,7 +55,7 @@ class Stalled:
 
     def _run(self) -> None:
         while not self._over.wait(self._running):
-            found = senders()
+            found = self._pids()
             self._known = self._known or found
             pids = self._known if self._first else found
             self._send(pids, signal.SIGSTOP)
@@ -55,6 +63,6 @@ class Stalled:
             self._send(pids, signal.SIGCONT)
 
     def _send(self, pids: list[int], number: signal.Signals) -> None:
-        for pid in set(pids) & set(senders()):
+        for pid in set(pids) & set(self._pids()):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)

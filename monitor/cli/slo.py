@@ -45,6 +45,11 @@ def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
     """The arguments that all commands of the group share."""
     for option in (
         click.option(
+            "--installation",
+            is_flag=True,
+            help="Also the rules about sidecars, evaluators and Kafka: once for each Prometheus.",
+        ),
+        click.option(
             "--service", metavar="NAME", help="Name of the service, instead of the one in the file."
         ),
         click.argument("file", type=FILE),
@@ -93,6 +98,7 @@ def slo() -> None:
 def generate(
     file: Path,
     service: str | None,
+    installation: bool,
     output: Path | None,
     only: tuple[str, ...],
     runbooks: str | None,
@@ -106,14 +112,14 @@ def generate(
 
     \b
     Examples:
-      understudy slo generate slo.yaml -o rules/
+      understudy slo generate slo.yaml -o rules/ --installation
       understudy slo generate understudy.yaml --only prometheusrule --label release=prometheus
       understudy slo generate slo.yaml -o . --page-webhook http://127.0.0.1:8090/page
     """
     from understudy.monitor.slo.load import load
     from understudy.monitor.slo.text import dumped
 
-    result = load(file, service=service, runbooks=runbooks)
+    result = load(file, service=service, runbooks=runbooks, installation=installation)
     _notices(result)
     labels = dict(_pair(one) for one in label)
     webhooks = {"page": page_webhook, "ticket": ticket_webhook}
@@ -141,12 +147,13 @@ def generate(
 
 def _left_over(output: Path, found: Compiled, files: dict[str, Any]) -> list[str]:
     """Rule files of the same services that an earlier run wrote and this one did not."""
+    from understudy.monitor.slo.compiled import INSTALLATION
     from understudy.monitor.slo.text import HEADER
 
     ours = {found.service, *(slo.service for slo in found.slos)}
     old = []
     for path in sorted(output.glob("*.rules.yml")):
-        if path.name in files:
+        if path.name in files or path.name == f"{INSTALLATION}.rules.yml":
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         services = set(re.findall(r"^ +service: (\S+)$", text, re.MULTILINE))
@@ -171,10 +178,9 @@ def files_of(
     if "tests" in parts:
         files |= found.test_files()
     if "prometheusrule" in parts:
-        manifest = found.prometheus_rule(labels or {}, namespace)
-        files[f"{found.service}.prometheusrule.yaml"] = manifest
+        files |= found.prometheus_rules(labels or {}, namespace)
     if "alertmanager" in parts:
-        files["alertmanager.yml"] = alertmanager.document(webhooks or {})
+        files["alertmanager.yml"] = alertmanager.document(webhooks or {}, found.scope.identity)
     return files
 
 
@@ -186,7 +192,12 @@ def files_of(
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Events per second.")
 @json_option
 def explain_command(
-    file: Path, service: str | None, bad: tuple[float, ...], rate: float | None, as_json: bool
+    file: Path,
+    service: str | None,
+    installation: bool,
+    bad: tuple[float, ...],
+    rate: float | None,
+    as_json: bool,
 ) -> None:
     """Explain when each objective's alerts fire, in words and minutes.
 
@@ -199,10 +210,11 @@ def explain_command(
       understudy slo explain slo.yaml --bad 5% --rate 0.2
     """
     from understudy.monitor.slo import explain
+    from understudy.monitor.slo.compiled import INSTALLATION
     from understudy.monitor.slo.load import load
     from understudy.monitor.slo.trials import FAULTS
 
-    result = load(file, service=service)
+    result = load(file, service=service, installation=installation)
     faults = bad or FAULTS
     if as_json:
         explanations = [explain.explained(one, faults, rate) for one in result.slos]
@@ -210,9 +222,12 @@ def explain_command(
         return
     echo_lines("\n\n".join(explain.text(one, faults, rate) for one in result.slos))
     _notices(result, but=tuple(f"{one.name}: " for one in result.slos))
-    if result.alerts:
-        names = sorted({alert.name for alert in result.alerts})
-        echo_lines(f"\nBesides: {', '.join(names)} (docs/runbooks)")
+    for name, alerts in result.parts().items():
+        scope = result.scope
+        of = scope.describe_scrape() if name == INSTALLATION else scope.describe()
+        about = f"installation, all sidecars {of}" if name == INSTALLATION else of
+        names = ", ".join(sorted({alert.name for alert in alerts}))
+        echo_lines(f"\nBesides, {about}: {names}")
 
 
 @slo.command("test")
@@ -226,7 +241,13 @@ def explain_command(
 @click.option("--quick", is_flag=True, help="Test total outages only, which is faster.")
 @json_option
 def test(
-    file: Path, service: str | None, tool: str | None, only: str, quick: bool, as_json: bool
+    file: Path,
+    service: str | None,
+    installation: bool,
+    tool: str | None,
+    only: str,
+    quick: bool,
+    as_json: bool,
 ) -> None:
     """Check the rules with promtool, and that each alert fires when predicted.
 
@@ -242,7 +263,7 @@ def test(
     from understudy.monitor.slo.text import dumped
     from understudy.monitor.slo.trials import FAULTS
 
-    outcome = load(file, service=service)
+    outcome = load(file, service=service, installation=installation)
     program = promtool.program(tool)
     _notices(outcome)
     rules, tests = outcome.rule_files(), outcome.test_files((1.0,) if quick else FAULTS)

@@ -38,6 +38,46 @@ PLAIN = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED = re.compile(r"__.*|sloth_.*|understudy_(kind|sli)|alertname|service|severity")
 """Labels that rules, routes and inhibitions give a meaning."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
+_GROUPED = re.compile(
+    "model|version|arm|role|protocol|outcome|instance|experiment|challenger|kind|check|reason|"
+    "objective|channel|partition|state|feature|rule|le|quantile|window|metric|bound"
+)
+"""Labels of our own metrics, by which rules select and group."""
+
+
+def _identity(value: str) -> str:
+    if not PLAIN.fullmatch(value) or RESERVED.fullmatch(value) or _GROUPED.fullmatch(value):
+        raise ValueError(
+            f"{value!r} cannot tell installations apart: use labels that Prometheus adds to the "
+            "scraped series, such as cluster and namespace"
+        )
+    return value
+
+
+IdentityLabel = Annotated[str, Field(max_length=64), AfterValidator(_identity)]
+
+
+def _models(value: Any) -> Any:
+    if isinstance(value, str):
+        return [value] if value else []
+    return value
+
+
+Models = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=128)]],
+    BeforeValidator(_models),
+    Field(max_length=100),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "maxLength": 128},
+                {"type": "array", "items": {"type": "string"}, "maxItems": 100},
+            ],
+            "examples": ["delays", ["delays", "fares"]],
+        }
+    ),
+]
+"""One model or several."""
 
 
 class WindowOf(Section):
@@ -263,8 +303,8 @@ class Objective(Section):
     """Time with cost per prediction within a limit."""
     events: Events | None = None
     """Events defined by custom expressions."""
-    model: str | None = Field(default=None, max_length=128)
-    """Only this model."""
+    model: Models | None = None
+    """Only this model, or these."""
     version: str | None = Field(default=None, max_length=128)
     """Only this version."""
     arm: str | None = Field(default=None, max_length=128)
@@ -328,19 +368,29 @@ class SloFile(Section):
     """Version of the file format."""
     service: Name
     """Service name; a label of all alerts."""
-    slos: list[Objective] = Field(min_length=1)
-    """The objectives."""
+    slos: list[Objective] = []
+    """The objectives; a file with `installation: true` needs none, and has no other rules then."""
     scrape: dict[LabelName, LabelValue] = {}
-    """Labels of the scraped series, as `{job: understudy}` or `{"namespace=~": "prod-.*"}`; a rule
-    file for everything that a Prometheus scrapes needs none."""
+    """Matchers for the labels of the scraped series, as `{job: understudy}` or `{"namespace=~":
+    "prod-.*"}`; default: everything that Prometheus scrapes. They apply to all rules of the
+    file."""
+    namespace: str = Field(default="", max_length=256)
+    """Only series with this label `namespace`, as in `scrape`."""
+    cluster: str = Field(default="", max_length=256)
+    """Only series with this label `cluster`, as in `scrape`."""
+    identity: list[IdentityLabel] = Field(default=["namespace"], max_length=8)
+    """Labels of the scraped series that tell installations of a model apart, as `[cluster,
+    namespace]`. Budgets, alerts, inhibitions and notification groups are separate for each of their
+    values; `[]`: all series belong together."""
     scrape_interval: WholeSeconds = 15.0
     """Prometheus' scrape interval; outage alerts look back four intervals."""
     interval: WholeSeconds | None = None
     """Evaluation interval of the rules; default: Prometheus' own."""
     period: Period = 30 * 86400.0
     """Period of the objectives."""
-    model: str = Field(default="", max_length=128)
-    """Only this model."""
+    model: Models = []
+    """Only this model, or these; default: all models that `scrape` matches. Like `arm` and
+    `version_of_model`, it applies to all rules of the file but those about the installation."""
     version_of_model: str = Field(default="", max_length=128)
     """Only this version."""
     arm: str = Field(default="", max_length=128)
@@ -352,12 +402,24 @@ class SloFile(Section):
     alerting: Alerting = Alerting()
     """The alerts of the objectives."""
     alerts: Literal["all", "none"] = "all"
-    """Whether to generate rules for outages, findings, experiments and the sidecar itself."""
+    """Whether to generate rules for outages, findings and experiments."""
+    installation: bool = False
+    """Whether to generate the rules about the installation: sidecars that cannot be scraped or lose
+    records, evaluators, Kafka. One file for each Prometheus needs them."""
     without: list[str] = []
     """Names of such alerts to omit."""
 
     @model_validator(mode="after")
     def _known_apart(self) -> SloFile:
+        if not self.slos and not self.installation:
+            raise ValueError("slos: the file has no objectives; only `installation` needs none")
+        if self.slos and self.service == "installation":
+            raise ValueError("service: 'installation' names the rules about sidecars; use another")
+        if twice := [name for name in self.identity if self.identity.count(name) > 1]:
+            raise ValueError(f"identity: duplicate label {twice[0]!r}")
+        for name in ("namespace", "cluster"):
+            if getattr(self, name) and any(key.rstrip("=!~") == name for key in self.scrape):
+                raise ValueError(f"{name} is given twice: omit it, or scrape.{name}")
         names = [one.name for one in self.slos]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -369,3 +431,9 @@ class SloFile(Section):
                 if RESERVED.fullmatch(name):
                     raise ValueError(f"labels: {name!r} is set by the rules themselves")
         return self
+
+    @property
+    def matchers(self) -> dict[str, str]:
+        """All matchers for the labels of the scraped series."""
+        own = {"namespace": self.namespace, "cluster": self.cluster}
+        return {**self.scrape, **{name: value for name, value in own.items() if value}}

@@ -37,7 +37,6 @@ from understudy.monitor.kafka.partitions import evidence_partition
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.service.forwarding import forward, was_forwarded
-from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.supervisor.control_line import Reloaded
 from understudy.monitor.telemetry.drift import drift_families
 from understudy.monitor.telemetry.experiments import experiment_families
@@ -287,8 +286,7 @@ class Api:
         result = list(feedback_families(stores, ("partition",)))
         experiments = member.consumers.get(evidence_partition(True, member.evidence_partitions))
         if experiments is not None:
-            view: Any = EvaluatorView(experiments, self._settings, self._redaction)
-            result += experiment_families(view, Snapshot(0.0))
+            result += experiment_families(experiments.experiments)
         health = member.consumers.get(evidence_partition(False, member.evidence_partitions))
         if health is not None:
             result += prediction_families(health.pipeline, self._redaction)

@@ -11,6 +11,8 @@ from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.model import Level, Stream
 
 Kind = Literal["outage", "sidecar", "kafka", "experiment", "finding"]
+OF_INSTALLATION: frozenset[Kind] = frozenset(("sidecar", "kafka"))
+"""Kinds of alerts that are about an installation, whatever models it serves."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from understudy.monitor.slo.alerts import Alert
 from understudy.monitor.slo.finding_alerts import (
     experiment_alerts,
@@ -12,16 +10,26 @@ from understudy.monitor.slo.finding_alerts import (
 )
 from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.outage_alerts import outage_alerts
+from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.sidecar_alerts import sidecar_alerts
 
 
-def alerts_of(scrape: Mapping[str, str], scrape_interval: float = 15.0) -> tuple[Alert, ...]:
-    """All alerts, for series with the labels ``scrape``; ``scrape_interval`` is in seconds."""
+def service_alerts(scope: Scope, scrape_interval: float = 15.0) -> tuple[Alert, ...]:
+    """Alerts about the models of a scope; ``scrape_interval`` is in seconds."""
     return (
-        *outage_alerts(scrape, scrape_interval),
-        *finding_alerts(scrape),
-        *untested_alerts(scrape),
-        *experiment_alerts(scrape),
-        *sidecar_alerts(scrape),
-        *kafka_alerts(scrape),
+        *outage_alerts(scope, scrape_interval),
+        *finding_alerts(scope),
+        *untested_alerts(scope),
+        *experiment_alerts(scope),
     )
+
+
+def installation_alerts(scope: Scope) -> tuple[Alert, ...]:
+    """Alerts about sidecars, evaluators and Kafka, which serve all models of a scope."""
+    own = scope.only()
+    return (*sidecar_alerts(own), *kafka_alerts(own))
+
+
+def alerts_of(scope: Scope, scrape_interval: float = 15.0) -> tuple[Alert, ...]:
+    """All of them."""
+    return (*service_alerts(scope, scrape_interval), *installation_alerts(scope))

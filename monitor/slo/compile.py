@@ -8,10 +8,11 @@ from understudy.monitor.config.slo import Alerting, Objective, SloFile
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo import sli
 from understudy.monitor.slo.burn import WORKBOOK, Burn, UnreachableError, Window, burns
-from understudy.monitor.slo.catalogue import alerts_of
+from understudy.monitor.slo.catalogue import alerts_of, installation_alerts, service_alerts
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import Events, Slices, Slo, Stream
 from understudy.monitor.slo.promql import matching, plain_sum
+from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trials import severities_of, step_of
 
 
@@ -37,8 +38,17 @@ def compiled(file: SloFile, source: str) -> Compiled:
             continue
         slos.append(slo)
         notices += notices_of(slo)
-    alerts = alerts_of(dict(file.scrape), file.scrape_interval) if file.alerts == "all" else ()
-    names = {alert.name for alert in alerts}
+        if slo.kind in _LABELS:
+            notices += [
+                f"objective {slo.name}: its series have no label {label}; it counts those of every "
+                f"{label} {slo.scope.describe_scrape()}"
+                for label in scope_of(file, one).unused(*_LABELS[slo.kind])
+            ]
+    whole = scope_of(file)
+    wanted = file.alerts == "all" and file.slos
+    own = service_alerts(whole, file.scrape_interval) if wanted else ()
+    alerts = (*own, *(installation_alerts(whole) if file.installation else ()))
+    names = {alert.name for alert in alerts_of(whole)}
     problems += [
         (f"without[{n}]", f"{name!r} is not one of {', '.join(sorted(names))}")
         for n, name in enumerate(file.without)
@@ -55,6 +65,21 @@ def compiled(file: SloFile, source: str) -> Compiled:
         runbooks=file.runbooks,
         interval=file.interval,
         labels=dict(file.labels),
+        scope=whole,
+    )
+
+
+def scope_of(file: SloFile, one: Objective | None = None) -> Scope:
+    """The scope of a file, or of one of its objectives."""
+    model = None if one is None else one.model
+    version = None if one is None else one.version
+    arm = None if one is None else one.arm
+    return Scope(
+        scrape=file.matchers,
+        models=tuple(file.model if model is None else model),
+        version=file.version_of_model if version is None else version,
+        arm=file.arm if arm is None else arm,
+        identity=tuple(file.identity),
     )
 
 
@@ -62,7 +87,7 @@ def _unmatched_labels(file: SloFile) -> tuple[list[str], list[tuple[str, str]]]:
     """Reasons why no example series matches the scrape's matchers, and the invalid matchers."""
     reasons: list[str] = []
     problems: list[tuple[str, str]] = []
-    for key, value in file.scrape.items():
+    for key, value in file.matchers.items():
         try:
             result = matching(key, value)
         except ValueError as error:
@@ -111,12 +136,7 @@ def alerting_of(settings: Alerting, objective: float, period: float) -> tuple[Bu
 def _slo(file: SloFile, one: Objective) -> Slo:
     period = one.period or file.period
     alerting = one.alerting or file.alerting
-    scope = sli.Scope(
-        scrape=dict(file.scrape),
-        model=file.model if one.model is None else one.model,
-        version=file.version_of_model if one.version is None else one.version,
-        arm=file.arm if one.arm is None else one.arm,
-    )
+    scope = scope_of(file, one)
     all_burns = alerting_of(alerting, one.target, period) if one.severities else ()
     return Slo(
         service=file.service,
@@ -130,38 +150,39 @@ def _slo(file: SloFile, one: Objective) -> Slo:
         least_bad=alerting.least_bad,
         labels={**file.labels, **one.labels},
         rate=one.rate,
+        scope=scope.only(*_LABELS.get(one.kind, ("model", "version", "arm"))),
     )
 
 
-def _availability(scope: sli.Scope, one: Objective) -> Events:
+def _availability(scope: Scope, one: Objective) -> Events:
     assert one.availability is not None
     outcomes = one.availability.outcomes
     return sli.availability(scope, tuple(outcomes) if outcomes else sli.ERRORS)
 
 
-def _latency(scope: sli.Scope, one: Objective) -> Events:
+def _latency(scope: Scope, one: Objective) -> Events:
     settings = one.latency
     assert settings is not None
     return sli.latency(scope, settings.within, settings.by, tuple(settings.edges))
 
 
-def _quantile(scope: sli.Scope, one: Objective) -> Slices:
+def _quantile(scope: Scope, one: Objective) -> Slices:
     settings = one.quantile
     assert settings is not None
     return sli.latency_quantile(scope, settings.quantile, settings.at_most, settings.window)
 
 
-def _features(scope: sli.Scope, one: Objective) -> Events:
+def _features(scope: Scope, one: Objective) -> Events:
     assert one.features is not None
     return sli.complete_features(scope, one.features.feature)
 
 
-def _rules(scope: sli.Scope, one: Objective) -> Events:
+def _rules(scope: Scope, one: Objective) -> Events:
     assert one.rules is not None
     return sli.kept_rules(scope, one.rules.feature, one.rules.rule)
 
 
-def _performance(scope: sli.Scope, one: Objective) -> Slices:
+def _performance(scope: Scope, one: Objective) -> Slices:
     settings = one.performance
     assert settings is not None
     return sli.performance(
@@ -169,25 +190,25 @@ def _performance(scope: sli.Scope, one: Objective) -> Slices:
     )
 
 
-def _freshness(scope: sli.Scope, one: Objective) -> Slices:
+def _freshness(scope: Scope, one: Objective) -> Slices:
     assert one.freshness is not None
     return sli.freshness(scope, one.freshness.within)
 
 
-def _cost(scope: sli.Scope, one: Objective) -> Slices:
+def _cost(scope: Scope, one: Objective) -> Slices:
     assert one.cost is not None
     return sli.cost(scope, one.cost.at_most)
 
 
-def _events(_: sli.Scope, one: Objective) -> Events:
+def _events(scope: Scope, one: Objective) -> Events:
     settings = one.events
     assert settings is not None
     trial = tuple(Stream(item.series, item.good, item.bad) for item in settings.example)
-    bad, total = plain_sum(settings.bad), plain_sum(settings.total)
+    bad, total = (plain_sum(text, scope.by()) for text in (settings.bad, settings.total))
     return Events(bad, total, settings.unit, "as the expressions are", trial)
 
 
-_INDICATORS: dict[str, Callable[[sli.Scope, Objective], Events | Slices]] = {
+_INDICATORS: dict[str, Callable[[Scope, Objective], Events | Slices]] = {
     "availability": _availability,
     "latency": _latency,
     "quantile": _quantile,
@@ -199,3 +220,11 @@ _INDICATORS: dict[str, Callable[[sli.Scope, Objective], Events | Slices]] = {
     "cost": _cost,
     "events": _events,
 }
+_LABELS = {
+    "features": ("model", "version"),
+    "rules": ("model", "version"),
+    "performance": ("model", "version"),
+    "freshness": ("arm",),
+    "cost": ("arm",),
+}
+"""The labels of series that lack some of model, version and arm, by indicator."""

@@ -8,11 +8,14 @@ from typing import Any
 
 from understudy.common.units import duration
 from understudy.monitor.slo import trials
-from understudy.monitor.slo.alerts import Alert, runbook_url
+from understudy.monitor.slo.alerts import OF_INSTALLATION, Alert, runbook_url
 from understudy.monitor.slo.model import Slo
 from understudy.monitor.slo.rules import ALERT, Group, document, group, manifest
+from understudy.monitor.slo.scope import Scope
 
 RUNBOOKS = "docs/runbooks"
+INSTALLATION = "installation"
+"""Name of the files with the rules about the installation: no objective's name is that short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +35,26 @@ class Compiled:
     interval: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     tried: bool = True
+    scope: Scope = field(default_factory=Scope)
 
-    def groups(self) -> list[Group]:
-        """All rule groups."""
-        results = [self.slo_group(slo) for slo in self.slos]
-        return [*results, *self.alert_groups()]
+    def parts(self) -> dict[str, tuple[Alert, ...]]:
+        """The alerts that do not belong to an objective, by the name of their file: those about the
+        models of the service, and those about the installation."""
+        parts = {
+            f"{self.service}-alerts": tuple(
+                alert for alert in self.alerts if alert.kind not in OF_INSTALLATION
+            ),
+            INSTALLATION: tuple(alert for alert in self.alerts if alert.kind in OF_INSTALLATION),
+        }
+        return {name: alerts for name, alerts in parts.items() if alerts}
 
     def slo_group(self, slo: Slo) -> Group:
         """The group of one objective."""
         return group(slo, runbook_url(self.runbooks, ALERT), self.interval)
 
-    def alert_groups(self) -> list[Group]:
-        """The groups of the alerts that do not belong to an objective, one for each kind."""
-        kinds = dict.fromkeys(alert.kind for alert in self.alerts)
+    def alert_groups(self, alerts: Sequence[Alert]) -> list[Group]:
+        """The groups of alerts that do not belong to an objective, one for each kind."""
+        kinds = dict.fromkeys(alert.kind for alert in alerts)
         timed = {} if self.interval is None else {"interval": duration(self.interval)}
         return [
             {
@@ -52,7 +62,7 @@ class Compiled:
                 **timed,
                 "rules": [
                     alert.rule(self.service, runbook_url(self.runbooks, alert.name), self.labels)
-                    for alert in self.alerts
+                    for alert in alerts
                     if alert.kind == kind
                 ],
             }
@@ -60,11 +70,11 @@ class Compiled:
         ]
 
     def rule_files(self) -> dict[str, dict[str, Any]]:
-        """Rule files by name: one for each objective, so that its tests evaluate no others, and one
-        for the alerts."""
+        """Rule files by name: one for each objective, so that its tests evaluate no others, one for
+        the other alerts of the service, and one for the installation."""
         result = {f"{slo.id}.rules.yml": document([self.slo_group(slo)]) for slo in self.slos}
-        if self.alerts:
-            result[f"{self.service}-alerts.rules.yml"] = document(self.alert_groups())
+        for name, alerts in self.parts().items():
+            result[f"{name}.rules.yml"] = document(self.alert_groups(alerts))
         return result
 
     def test_files(self, faults: Sequence[float] = trials.FAULTS) -> dict[str, dict[str, Any]]:
@@ -77,12 +87,24 @@ class Compiled:
             for interval, some in tests.items():
                 name = f"{slo.id}-{interval}.tests.yml"
                 result[name] = trials.document([f"{slo.id}.rules.yml"], some)
-        alert_groups = trials.by_interval([trials.of_alert(alert) for alert in self.alerts])
-        for interval, some in alert_groups.items():
-            name = f"{self.service}-alerts-{interval}.tests.yml"
-            result[name] = trials.document([f"{self.service}-alerts.rules.yml"], some)
+        for part, alerts in self.parts().items():
+            tests = trials.by_interval([trials.of_alert(alert) for alert in alerts])
+            for interval, some in tests.items():
+                name = f"{part}-{interval}.tests.yml"
+                result[name] = trials.document([f"{part}.rules.yml"], some)
         return result
 
-    def prometheus_rule(self, labels: Mapping[str, str], namespace: str = "") -> dict[str, Any]:
-        """All rules as one manifest for the Prometheus operator."""
-        return manifest(f"understudy-{self.service}", self.groups(), labels, namespace)
+    def prometheus_rules(
+        self, labels: Mapping[str, str], namespace: str = ""
+    ) -> dict[str, dict[str, Any]]:
+        """All rules as manifests for the Prometheus operator, by file name: those of the service
+        and those about the installation."""
+        groups = {self.service: [self.slo_group(slo) for slo in self.slos]}
+        for part, alerts in self.parts().items():
+            name = INSTALLATION if part == INSTALLATION else self.service
+            groups[name] = [*groups.get(name, ()), *self.alert_groups(alerts)]
+        return {
+            f"{name}.prometheusrule.yaml": manifest(f"understudy-{name}", some, labels, namespace)
+            for name, some in groups.items()
+            if some
+        }

@@ -25,7 +25,8 @@ OF_TIME = "99 %"
 def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
     """The equivalent file of objectives for ``service``, and notices about omitted limits.
 
-    Without objectives the file has one of 99.9 % availability.
+    Its rules are about the models of the sidecar. Without objectives the file has one of 99.9 %
+    availability.
     """
     slos: list[SloObjective] = []
     notices: list[str] = []
@@ -44,7 +45,8 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
         entry = {"name": "availability", "objective": "99.9 %", "availability": {}}
         slos.append(SloObjective.model_validate(entry))
         notices.append("no objectives: using 99.9 % availability")
-    return SloFile(version=1, service=service, slos=slos), notices
+    models = list(dict.fromkeys(model.name for model in config.models))
+    return SloFile(version=1, service=service, slos=slos, model=models), notices
 
 
 def _entry(one: Objective, edges: list[float], champion: str) -> dict[str, Any] | None:

@@ -57,6 +57,7 @@ def explained(
         "good": slo.sli.good,
         "lag_seconds": slo.sli.lag if isinstance(slo.sli, Slices) else 0.0,
         "read": slo.sli.exactness,
+        "scope": slo.scope.describe() if slo.kind != "openslo" else "",
         "rate": rate,
         "least_bad": slo.least_bad,
         "alerts": [
@@ -85,6 +86,7 @@ def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) 
         f"{slo.service}/{slo.name}: {percent(slo.objective)} of {counted} good over "
         f"{spoken(slo.period)}",
         *([f"  {slo.description}"] if slo.description else []),
+        *([f"  of      {result['scope']}"] if result["scope"] else []),
         *([f"  good    {slo.sli.good}"] if slo.sli.good else []),
         f"  budget  {_budget(slo, result['rate'])}",
         f"  read    {slo.sli.exactness}",

@@ -12,6 +12,7 @@ from understudy.common.units import HOUR, MINUTE
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.promql import selector
+from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trial_series import counter, level
 
 _FINDINGS = {
@@ -24,9 +25,12 @@ _FINDINGS = {
 _SEVERITIES: tuple[tuple[Severity, str], ...] = (("page", "critical"), ("ticket", "warning"))
 
 
-def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
+def finding_alerts(scope: Scope) -> tuple[Alert, ...]:
     """A page for critical findings and a ticket for warnings, of each kind."""
     results = []
+    model = scope.example("model")["model"]
+    who = scope.example("model")
+    which = scope.labels("model")
     for kind, what in _FINDINGS.items():
         for severity, theirs in _SEVERITIES:
             open_ = {"kind": kind, "severity": theirs}
@@ -37,8 +41,8 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
                     kind="finding",
                     severity=severity,
                     expr=(
-                        "max by (namespace, model, kind) "
-                        f"({selector(metric, {**scrape, **open_})}) > 0"
+                        f"max{scope.by('model', 'kind')}"
+                        f"({selector(metric, {**which, **open_})}) > 0"
                     ),
                     lasts=0.0,
                     summary=f"{{{{ $labels.model }}}}: {what}",
@@ -47,10 +51,10 @@ def finding_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
                         "list` to see features, size and start time."
                     ),
                     trial=Trial(
-                        series=(level(metric, scrape, {"model": "m", **open_}, 0, 2),),
+                        series=(level(metric, {**who, **open_}, 0, 2),),
                         fires=2 * MINUTE,
                         ends=2 * MINUTE,
-                        labels={"model": "m", "kind": kind, "severity": severity},
+                        labels={"model": model, "kind": kind, "severity": severity},
                     ),
                 )
             )
@@ -62,17 +66,18 @@ _WAITING = "no_labels|reference|checking|learning|segment"
 """Reasons why something is not tested that usually pass by themselves."""
 
 
-def untested_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
+def untested_alerts(scope: Scope) -> tuple[Alert, ...]:
     """Alerts for what is declared and not tested: no finding can come from it."""
     metric = "understudy_not_tested"
 
     def untested(which: Mapping[str, str], ago: str = "") -> str:
-        series = selector(metric, {**scrape, **which})
-        return f"max by (namespace, model, check, reason) ({series}{ago}) == 1"
+        series = selector(metric, {**scope.labels("model", "version"), **which})
+        return f"max{scope.by('model', 'check', 'reason')}({series}{ago}) == 1"
 
     def trial(check: str, reason: str, fires: float) -> Trial:
-        who = {"model": "m", "check": check, "reason": reason}
-        series = level(metric, scrape, {**who, "version": "1"}, 0, 1)
+        known = {**scope.example("model", "version"), "check": check, "reason": reason}
+        who = {"model": known["model"], "check": check, "reason": reason}
+        series = level(metric, known, 0, 1)
         return Trial((series,), fires, 2 * MINUTE, {**who, "severity": "ticket"})
 
     waiting, other = {"reason=~": _WAITING}, {"reason!~": f"{_WAITING}|{_UNREAD}"}
@@ -112,9 +117,11 @@ def untested_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
 _GAUGES = {"decision": "decision", "cause": "decision_cause"}
 
 
-def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
+def experiment_alerts(scope: Scope) -> tuple[Alert, ...]:
     """Alerts for decisions, and for experiments that cannot reach one."""
     who = {"experiment": "e", "challenger": "candidate"}
+    which, here = scope.labels("model"), scope.example("model")
+    contest = scope.by("model", "experiment", "challenger")
     metric = "understudy_experiment_decision"
 
     def decided(
@@ -125,15 +132,12 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             name=name,
             kind="experiment",
             severity=severity,
-            expr=(
-                "max by (namespace, experiment, challenger) "
-                f"({selector(metric, {**scrape, **labels})}) == 1"
-            ),
+            expr=(f"max{contest}({selector(metric, {**which, **labels})}) == 1"),
             lasts=0.0,
             summary=summary,
             description=description,
             trial=Trial(
-                series=(level(metric, scrape, {**who, **labels}, 0, 1),),
+                series=(level(metric, {**here, **who, **labels}, 0, 1),),
                 fires=2 * MINUTE,
                 ends=2 * MINUTE,
                 labels={**who, "severity": severity},
@@ -141,11 +145,11 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         )
 
     requests = "understudy_experiment_requests"
-    deciding = selector(metric, {**scrape, "decision": "continue"})
-    own = selector(requests, scrape)
+    deciding = selector(metric, {**which, "decision": "continue"})
+    own = selector(requests, which)
     unassigned = "understudy_experiment_unassigned_total"
-    every = selector("understudy_requests_total", {**scrape, "role": "primary"})
-    served = {"model": "m", "version": "1", "arm": "champion", "role": "primary",
+    every = selector("understudy_requests_total", {**which, "role": "primary"})
+    served = {**here, "version": "1", "arm": "champion", "role": "primary",
               "protocol": "oip", "outcome": "ok"}  # fmt: skip
     return (
         decided(
@@ -191,10 +195,7 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             name="UnderstudyExperimentStuck",
             kind="experiment",
             severity="ticket",
-            expr=(
-                f"(max by (namespace, experiment, challenger) ({deciding}) == 1)\nand\n"
-                f"(max by (namespace, experiment, challenger) (changes({own}[1h])) == 0)"
-            ),
+            expr=(f"(max{contest}({deciding}) == 1)\nand\n(max{contest}(changes({own}[1h])) == 0)"),
             lasts=HOUR,
             summary="{{ $labels.experiment }}: {{ $labels.challenger }} receives no requests",
             description=(
@@ -202,8 +203,8 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             ),
             trial=Trial(
                 series=(
-                    level(metric, scrape, {**who, "decision": "continue"}, 1, 1),
-                    counter(requests, scrape, who, 60, 0),
+                    level(metric, {**here, **who, "decision": "continue"}, 1, 1),
+                    counter(requests, {**here, **who}, 60, 0),
                 ),
                 fires=2 * HOUR + 10 * MINUTE,
                 ends=10 * MINUTE,
@@ -217,10 +218,9 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             kind="experiment",
             severity="ticket",
             expr=(
-                "sum by (namespace, experiment) (rate("
-                f"{selector(unassigned, scrape)}[15m]))\n"
-                "/ on(namespace) group_left\n"
-                f"sum by (namespace) (rate({every}[15m])) > 0.1"
+                f"sum{scope.by('model', 'experiment')}(rate({selector(unassigned, which)}[15m]))\n"
+                f"/ {scope.on('model')} group_left ()\n"
+                f"sum{scope.by('model')}(rate({every}[15m])) > 0.1"
             ),
             lasts=15 * MINUTE,
             summary="{{ $labels.experiment }}: requests lack a unit",
@@ -230,8 +230,8 @@ def experiment_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             ),
             trial=Trial(
                 series=(
-                    counter("understudy_requests_total", scrape, served, 600, 600),
-                    counter(unassigned, scrape, {"experiment": "e", "reason": "missing"}, 0, 300),
+                    counter("understudy_requests_total", served, 600, 600),
+                    counter(unassigned, {**here, "experiment": "e", "reason": "missing"}, 0, 300),
                 ),
                 fires=22 * MINUTE,
                 ends=16 * MINUTE,

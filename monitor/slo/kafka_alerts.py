@@ -8,22 +8,21 @@ from understudy.common.units import MINUTE
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.model import Level, Stream
 from understudy.monitor.slo.promql import selector
+from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trial_series import counter, level
 
 _AT = {"instance": "a:9090"}
 
 
-def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
-    """Alerts for sidecars with ``evaluation: kafka`` and for ``understudy evaluate``.
-
-    ``scrape`` are the matchers of the scrape.
-    """
+def kafka_alerts(scope: Scope) -> tuple[Alert, ...]:
+    """Alerts for sidecars with ``evaluation: kafka`` and for ``understudy evaluate``."""
+    scrape, here = scope.labels(), scope.example()
 
     def metric(name: str, **labels: str) -> str:
         return selector(f"understudy_{name}", {**scrape, **labels})
 
     def grew(name: str) -> str:
-        return f"sum by (namespace, instance) (increase({metric(name)}[15m]))"
+        return f"sum{scope.by('instance')}(increase({metric(name)}[15m]))"
 
     def ticket(
         name: str,
@@ -40,16 +39,16 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         return Alert(name, "kafka", "ticket", expr, lasts, summary, description, trial)
 
     def count(name: str, fault: float, **labels: str) -> Stream:
-        return counter(f"understudy_{name}", scrape, {**_AT, **labels}, 0, fault)
+        return counter(f"understudy_{name}", {**here, **_AT, **labels}, 0, fault)
 
     def value(name: str, calm: float, fault: float, **labels: str) -> Level:
-        return level(f"understudy_{name}", scrape, {**_AT, **labels}, calm, fault)
+        return level(f"understudy_{name}", {**here, **_AT, **labels}, calm, fault)
 
     behind = {"partition": "understudy.records-3"}
     return (
         ticket(
             "UnderstudyKafkaAway",
-            f"max by (namespace, instance) ({metric('kafka_state', state='sending')}) == 0",
+            f"max{scope.by('instance')}({metric('kafka_state', state='sending')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} cannot publish to Kafka",
             "Records wait on disk and are sent when Kafka is back; clients are not affected. Check "
@@ -63,7 +62,7 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyKafkaSpool",
-            f"max by (namespace, instance) ({metric('kafka_spool_bytes')}\n/\n"
+            f"max{scope.by('instance')}({metric('kafka_spool_bytes')}\n/\n"
             f"{metric('kafka_spool_limit_bytes')}) > 0.5",
             5 * MINUTE,
             "{{ $labels.instance }}: Kafka spool is filling up",
@@ -88,7 +87,7 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyKafkaRoutesStale",
-            f"min by (namespace, instance) ({metric('kafka_routes_caught_up')}) == 0",
+            f"min{scope.by('instance')}({metric('kafka_routes_caught_up')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} uses stale routes",
             "It cannot read the routes topic, so it misses stages and roll-backs. Check the topic "
@@ -99,7 +98,7 @@ def kafka_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyEvaluatorBehind",
-            "max by (namespace, instance, partition) "
+            f"max{scope.by('instance', 'partition')}"
             f"(min_over_time({metric('evaluator_lag')}[10m])) > 100",
             0.0,
             "Evaluators lag behind on {{ $labels.partition }}",

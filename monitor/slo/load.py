@@ -21,11 +21,18 @@ from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.derive import derived
 
 
-def load(path: Path, *, service: str | None = None, runbooks: str | None = None) -> Compiled:
+def load(
+    path: Path,
+    *,
+    service: str | None = None,
+    runbooks: str | None = None,
+    installation: bool = False,
+) -> Compiled:
     """Read objectives from our own file, from OpenSLO, or from a sidecar's configuration.
 
     ``service`` names the service when the file does not; ``runbooks`` overrides the runbook URL of
-    the file. Raises ConfigError with every problem.
+    the file; ``installation`` adds the rules about the installation. Raises ConfigError with every
+    problem.
     """
     source = str(path)
     if service and not re.fullmatch(NAME, service):
@@ -34,6 +41,11 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
     if openslo.recognised(text):
         if service:
             raise ConfigError(source, [("", "an OpenSLO file names the service in spec.service")])
+        if installation:
+            why = (
+                "an OpenSLO file has no rules about the installation; use a file of our own format"
+            )
+            raise ConfigError("--installation", [("", why)])
         return openslo.compiled(_documents(text, source), source, runbooks)
     data = document(text, source)
     if not isinstance(data, dict):
@@ -47,6 +59,8 @@ def load(path: Path, *, service: str | None = None, runbooks: str | None = None)
     changes: dict[str, Any] = {}
     if service:
         changes["service"] = service
+    if installation:
+        changes["installation"] = True
     if runbooks:
         changes["runbooks"] = runbooks
     result = compiled(file.model_copy(update=changes), source)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from understudy.common.units import duration
 from understudy.monitor.slo.burn import LEAST_BAD, Burn
+from understudy.monitor.slo.scope import Scope
 
 WINDOW = "{{.window}}"
 """Placeholder in expressions for the length of a window, as in Sloth."""
@@ -34,8 +35,8 @@ class Level:
 class Events:
     """An indicator that counts events: bad events over all events.
 
-    ``bad`` and ``total`` are expressions for rates per second that yield one series without labels,
-    with :data:`WINDOW` for the length of the window.
+    ``bad`` and ``total`` are expressions for rates per second that yield one series without labels
+    for each identity of the objective's scope, with :data:`WINDOW` for the length of the window.
     """
 
     bad: str
@@ -83,6 +84,8 @@ class Slo:
     labels: Mapping[str, str] = field(default_factory=dict)
     rate: float | None = None
     """Expected events per second, for explanations."""
+    scope: Scope = field(default_factory=Scope)
+    """Whose events it counts: there is a budget for each identity."""
 
     @property
     def budget(self) -> float:

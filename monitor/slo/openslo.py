@@ -21,6 +21,7 @@ from understudy.monitor.slo.compile import notices_of
 from understudy.monitor.slo.compiled import RUNBOOKS, Compiled
 from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
 from understudy.monitor.slo.promql import plain_sum
+from understudy.monitor.slo.scope import Scope
 
 VERSION = "openslo/v1"
 _RECOGNISED = re.compile(r"^\s*[\"']?apiVersion[\"']?\s*:\s*[\"']?openslo/", re.MULTILINE)
@@ -30,6 +31,8 @@ _SELECTOR = re.compile(r"(?:sum\s*\()?\s*([a-zA-Z_:][a-zA-Z0-9_:]*\s*(?:\{[^{}]*
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _BAD_WHEN = {"lte": "> bool", "lt": ">= bool", "gte": "< bool", "gt": "<= bool"}
 _LESS_IS_BETTER = re.compile(r"latency|duration|seconds|delay|error|fail", re.IGNORECASE)
+_SCOPE = Scope(identity=())
+"""Queries say themselves which series they are about."""
 _NOT_USED = ("AlertPolicy", "AlertCondition", "AlertNotificationTarget", "Service", "DataSource")
 
 
@@ -84,7 +87,9 @@ def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None)
     if problems:
         raise ConfigError(source, problems)
     notices += [notice for slo in slos for notice in notices_of(slo)]
-    return Compiled(slos[0].service, tuple(slos), (), tuple(notices), runbooks or RUNBOOKS)
+    return Compiled(
+        slos[0].service, tuple(slos), (), tuple(notices), runbooks or RUNBOOKS, scope=_SCOPE
+    )
 
 
 def _join(where: str, path: str) -> str:
@@ -166,6 +171,7 @@ def _slos(
                 burns=alerts,
                 description=" ".join(str(spec.get("description") or "").split()),
                 least_bad=5.0 if counted else 0.0,
+                scope=_SCOPE,
             )
         )
     return slos, notices

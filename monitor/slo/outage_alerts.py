@@ -1,12 +1,11 @@
-"""Alerts for outages: a model server is down, a sidecar cannot be scraped, traffic has stopped."""
+"""Alerts for outages of a model: a model server of it is down, its traffic has stopped."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from understudy.common.units import HOUR, MINUTE, duration
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.promql import selector
+from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trial_series import counter, level
 
 UNANSWERED = "upstream_connect|upstream_reset|timeout|overload|garbage"
@@ -15,23 +14,25 @@ _REQUESTS = "understudy_requests_total"
 _ANSWERED = {"model": "m", "version": "1", "arm": "champion", "role": "primary", "protocol": "oip"}
 
 
-def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ...]:
-    """Alerts for outages, for series with the labels ``scrape``; ``interval`` is the scrape
-    interval in seconds."""
+def outage_alerts(scope: Scope, interval: float) -> tuple[Alert, ...]:
+    """Alerts for outages of the models of a scope; ``interval`` is the scrape interval in
+    seconds."""
     window = duration(max(4.0 * interval, 4.0))
-    primary = {**scrape, "role": "primary"}
+    of_request = ("model", "version", "arm")
+    primary = {**scope.labels(*of_request), "role": "primary"}
+    served = {**_ANSWERED, **scope.example(*of_request)}
+    who = {name: served[name] for name in ("model", "arm")}
+    by_arm = scope.by("model", "arm")
     bad = selector(_REQUESTS, {**primary, "outcome=~": UNANSWERED})
     every = selector(_REQUESTS, primary)
-    up = selector("up", scrape) if scrape else 'up{job="understudy"}'
-    here = scrape or {"job": "understudy"}
     down = Alert(
         name="UnderstudyModelServerDown",
         kind="outage",
         severity="page",
         expr=(
-            f"sum by (namespace, model, arm) (rate({bad}[{window}]))\n/\n"
-            f"sum by (namespace, model, arm) (rate({every}[{window}])) > 0.5\nand\n"
-            f"sum by (namespace, model, arm) (increase({bad}[{window}])) >= 5"
+            f"sum{by_arm}(rate({bad}[{window}]))\n/\n"
+            f"sum{by_arm}(rate({every}[{window}])) > 0.5\nand\n"
+            f"sum{by_arm}(increase({bad}[{window}])) >= 5"
         ),
         lasts=0.0,
         summary="{{ $labels.arm }} is down for {{ $labels.model }}",
@@ -41,45 +42,24 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
         ),
         trial=Trial(
             series=(
-                counter(_REQUESTS, scrape, {**_ANSWERED, "outcome": "ok"}, 600, 0),
-                counter(_REQUESTS, scrape, {**_ANSWERED, "outcome": "upstream_connect"}, 0, 600),
+                counter(_REQUESTS, {**served, "outcome": "ok"}, 600, 0),
+                counter(_REQUESTS, {**served, "outcome": "upstream_connect"}, 0, 600),
             ),
             fires=4 * interval,
             ends=6 * interval,
-            labels={"model": "m", "arm": "champion", "severity": "page"},
+            labels={**who, "severity": "page"},
             calm=40 * interval,
             step=interval,
         ),
     )
-    unseen = Alert(
-        name="UnderstudyNotSeen",
-        kind="outage",
-        severity="page",
-        # A target that is removed has no `up` series, so also test for its absence.
-        expr=f"{up} == 0\nor\nabsent({up})",
-        lasts=5 * MINUTE,
-        summary=(
-            "{{ if $labels.instance }}{{ $labels.instance }} cannot be scraped{{ else }}"
-            "Prometheus scrapes no sidecar{{ end }}"
-        ),
-        description=(
-            "The evaluation plane or the whole sidecar is down: its objectives and findings are "
-            "unknown. Check whether clients are still served."
-        ),
-        trial=Trial(
-            series=(level("up", here, {"instance": "a:9090"}, 1, 0),),
-            fires=7 * MINUTE,
-            ends=2 * MINUTE,
-            labels={"instance": "a:9090"},
-        ),
-    )
+    by_model = scope.by("model")
     silent = Alert(
         name="UnderstudyNoTraffic",
         kind="outage",
         severity="ticket",
         expr=(
-            f"sum by (namespace, model) (rate({every}[15m] offset 1h)) > 0\nunless\n"
-            f"sum by (namespace, model) (rate({every}[15m])) > 0"
+            f"sum{by_model}(rate({every}[15m] offset 1h)) > 0\nunless\n"
+            f"sum{by_model}(rate({every}[15m])) > 0"
         ),
         lasts=15 * MINUTE,
         summary="{{ $labels.model }} receives no traffic",
@@ -88,11 +68,53 @@ def outage_alerts(scrape: Mapping[str, str], interval: float) -> tuple[Alert, ..
             "and the clients."
         ),
         trial=Trial(
-            series=(counter(_REQUESTS, scrape, {**_ANSWERED, "outcome": "ok"}, 60, 0),),
+            series=(counter(_REQUESTS, {**served, "outcome": "ok"}, 60, 0),),
             fires=33 * MINUTE,
             ends=3 * MINUTE,
-            labels={"model": "m"},
+            labels={"model": who["model"]},
             calm=2 * HOUR,
         ),
     )
-    return (down, unseen, silent)
+    return (down, _diverted(scope), silent)
+
+
+def _diverted(scope: Scope) -> Alert:
+    """The alert for a challenger that should serve clients and does not."""
+    of_request = ("model", "version", "arm")
+    which, state = scope.labels(*of_request), scope.labels("arm")
+    example = {**scope.example(*of_request), "instance": "a:9090"}
+    if not scope.arm:
+        example["arm"] = "candidate"
+    by_arm = scope.by("instance", "model", "arm")
+    planned = selector("understudy_arm_share", {**which, "of": "planned"})
+    is_down = selector("understudy_arm_state", {**state, "state": "down"})
+    diverted = selector("understudy_arm_diverted_requests", which)
+    in_state = {name: value for name, value in example.items() if name not in ("model", "version")}
+    return Alert(
+        name="UnderstudyServingArmDown",
+        kind="outage",
+        severity="page",
+        expr=(
+            f"max{by_arm}({planned}) > 0\n"
+            f"and {scope.on('instance', 'arm')}\n"
+            f"max{scope.by('instance', 'arm')}({is_down}) == 1\n"
+            f"and {scope.on('instance', 'model', 'arm')}\n"
+            f"sum{by_arm}({diverted}) > 0"
+        ),
+        lasts=MINUTE,
+        summary="{{ $labels.arm }} should serve clients on {{ $labels.instance }} and is down",
+        description=(
+            "By the routes {{ $value | humanizePercentage }} of the requests are its own; the "
+            "champion serves them. Restart its model server, or abort the experiment."
+        ),
+        trial=Trial(
+            series=(
+                level("understudy_arm_share", {**example, "of": "planned"}, 1, 1),
+                level("understudy_arm_state", {**in_state, "state": "down"}, 0, 1),
+                level("understudy_arm_diverted_requests", example, 0, 600),
+            ),
+            fires=3 * MINUTE,
+            ends=2 * MINUTE,
+            labels={name: example[name] for name in ("instance", "model", "arm")},
+        ),
+    )

@@ -34,8 +34,8 @@ def matchers(labels: Mapping[str, str]) -> str:
     return ",".join(parts)
 
 
-def plain_sum(expression: str) -> str:
-    """The expression as one series without labels: wrapped in a sum unless it is one already."""
+def plain_sum(expression: str, by: str = "") -> str:
+    """The expression as a sum ``by`` the given labels; a sum without labels stays what it is."""
     text = expression.strip()
     match = re.match(r"sum\s*\(", text)
     if match:
@@ -46,7 +46,7 @@ def plain_sum(expression: str) -> str:
                 if index == len(text) - 1:
                     return text
                 break
-    return f"sum({text})"
+    return f"sum{by}({text})"
 
 
 def matching(key: str, value: str) -> str | None:

@@ -59,7 +59,7 @@ def _events(slo: Slo, sli: Events, length: float) -> list[Rule]:
     bad, total = sli.bad.replace(WINDOW, window), sli.total.replace(WINDOW, window)
     events, errors = f"slo:sli_events:rate{window}", f"slo:sli_errors:rate{window}"
     # The series of errors may not exist before the first error; the rate is 0 then.
-    none = f"\nor\n0 * sum({events}{{{slo.selector}}})" if sli.sparse else ""
+    none = f"\nor\n0 * sum{slo.scope.by()}({events}{{{slo.selector}}})" if sli.sparse else ""
     return [
         _record(events, total, labels),
         _record(errors, f"({bad}){none}" if none else bad, labels),

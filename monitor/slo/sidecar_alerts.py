@@ -1,4 +1,8 @@
-"""Alerts for the sidecar itself: lost records, failing functions, crashes."""
+"""Alerts for the sidecar itself: it cannot be scraped, loses records, fails or crashes.
+
+They are about an installation and not about a service: one set of them is enough for all that a
+Prometheus scrapes.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,21 @@ from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.model import Level, Stream
 from understudy.monitor.slo.promql import selector
+from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trial_series import counter, level
 
 _WAITS = 20 * MINUTE
 
 
-def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
-    """Alerts for the sidecar, for series with the labels ``scrape``."""
+def sidecar_alerts(scope: Scope) -> tuple[Alert, ...]:
+    """Alerts for the sidecars of an installation, whatever models they serve."""
+    scrape, here = scope.labels(), scope.example()
 
     def metric(name: str, **labels: str) -> str:
         return selector(f"understudy_{name}", {**scrape, **labels})
 
     def grew(name: str, window: str, by: str, **labels: str) -> str:
-        return f"sum by (namespace, {by}) (increase({metric(name, **labels)}[{window}]))"
+        return f"sum{scope.by(by)}(increase({metric(name, **labels)}[{window}]))"
 
     def ticket(
         name: str,
@@ -39,16 +45,41 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         return Alert(name, "sidecar", severity, expr, lasts, summary, description, trial)
 
     at = {"instance": "a:9090"}
+    names_job = any(key.rstrip("=!~") == "job" for key in scrape)
+    job = {} if names_job else {"job": "understudy"}  # every job has a series `up`
+    up, target = selector("up", {**job, **scrape}), {**job, **here}
+    unseen = Alert(
+        name="UnderstudyNotSeen",
+        kind="sidecar",
+        severity="page",
+        # A target that is removed has no `up` series, so also test for its absence.
+        expr=f"{up} == 0\nor\nabsent({up})",
+        lasts=5 * MINUTE,
+        summary=(
+            "{{ if $labels.instance }}{{ $labels.instance }} cannot be scraped{{ else }}"
+            "Prometheus scrapes no sidecar{{ end }}"
+        ),
+        description=(
+            "The evaluation plane or the whole sidecar is down: its objectives and findings are "
+            "unknown. Check whether clients are still served."
+        ),
+        trial=Trial(
+            series=(level("up", {**target, **at}, 1, 0),),
+            fires=7 * MINUTE,
+            ends=2 * MINUTE,
+            labels=at,
+        ),
+    )
 
     def count(name: str, calm: float, fault: float, **labels: str) -> Stream:
-        return counter(f"understudy_{name}", scrape, {**at, **labels}, calm, fault)
+        return counter(f"understudy_{name}", {**here, **at, **labels}, calm, fault)
 
     def value(name: str, calm: float, fault: float, **labels: str) -> Level:
-        return level(f"understudy_{name}", scrape, {**at, **labels}, calm, fault)
+        return level(f"understudy_{name}", {**here, **at, **labels}, calm, fault)
 
-    eligible = f"sum by (namespace, instance) (rate({metric('records_eligible_total')}[5m]))"
+    eligible = f"sum{scope.by('instance')}(rate({metric('records_eligible_total')}[5m]))"
     handoff = metric("dropped_total", stage="handoff")
-    copies = f"sum by (namespace, instance, arm) (rate({metric('mirror_total')}[15m]))"
+    copies = f"sum{scope.by('instance', 'arm')}(rate({metric('mirror_total')}[15m]))"
     not_sent = "queue_full|breaker_open|body_too_large|fell_behind"
     # Keys with an operator cannot be passed as keyword arguments.
     unsent = selector("understudy_mirror_total", {**scrape, "outcome=~": not_sent})
@@ -56,14 +87,12 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
     serving = selector(
         "understudy_serving_breaker_workers", {**scrape, "state=~": "open|half_open"}
     )
-    planned = f"max by (namespace, instance, arm) ({metric('arm_share', of='planned')})"
-    is_down = f"max by (namespace, instance, arm) ({metric('arm_state', state='down')})"
-    diverted = f"sum by (namespace, instance, arm) ({metric('arm_diverted_requests')})"
     failed = selector("understudy_notifications_total", {**scrape, "outcome=~": "failed|refused"})
     return (
+        unseen,
         ticket(
             "UnderstudyRecordsDropped",
-            f"sum by (namespace, instance) (rate({handoff}[5m]))\n/\n({eligible} > 0) > 0.01",
+            f"sum{scope.by('instance')}(rate({handoff}[5m]))\n/\n({eligible} > 0) > 0.01",
             5 * MINUTE,
             "{{ $labels.instance }} drops records",
             "{{ $value | humanizePercentage }} of the records are dropped before evaluation; "
@@ -111,8 +140,8 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyHandoffBroken",
-            f"sum by (namespace, instance) ({metric('handoff_connections')})\n<\n"
-            f"sum by (namespace, instance) ({metric('workers')})",
+            f"sum{scope.by('instance')}({metric('handoff_connections')})\n<\n"
+            f"sum{scope.by('instance')}({metric('workers')})",
             2 * MINUTE,
             "{{ $labels.instance }}: workers are disconnected from evaluation",
             "Only {{ $value }} workers are connected; the others will drop their records. Check "
@@ -124,7 +153,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyMirrorBreakerOpen",
-            f"max by (namespace, instance, arm) ({opened}) > 0",
+            f"max{scope.by('instance', 'arm')}({opened}) > 0",
             5 * MINUTE,
             "{{ $labels.instance }} stopped mirroring to {{ $labels.arm }}",
             "Its circuit breaker is open after repeated failures. Clients are not affected; "
@@ -138,26 +167,8 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
             2 * MINUTE,
         ),
         ticket(
-            "UnderstudyServingArmDown",
-            f"{planned} > 0\nand on (namespace, instance, arm)\n{is_down} == 1\n"
-            f"and on (namespace, instance, arm)\n{diverted} > 0",
-            MINUTE,
-            "{{ $labels.arm }} should serve clients on {{ $labels.instance }} and is down",
-            "By the routes {{ $value | humanizePercentage }} of the requests are its own; the "
-            "champion serves them. Restart its model server, or abort the experiment.",
-            (
-                value("arm_share", 1, 1, model="m", version="1", arm="candidate", of="planned"),
-                value("arm_state", 0, 1, arm="candidate", state="down"),
-                value("arm_diverted_requests", 0, 600, model="m", version="1", arm="candidate"),
-            ),
-            {**at, "arm": "candidate"},
-            3 * MINUTE,
-            2 * MINUTE,
-            severity="page",
-        ),
-        ticket(
             "UnderstudyServingBreakerOpen",
-            f"max by (namespace, instance, arm) ({serving}) > 0",
+            f"max{scope.by('instance', 'arm')}({serving}) > 0",
             MINUTE,
             "{{ $labels.arm }} is down on {{ $labels.instance }}",
             "Its circuit breaker is open after repeated failures; the champion serves its clients. "
@@ -172,7 +183,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyMirrorDrops",
-            f"sum by (namespace, instance, arm) (rate({unsent}[15m]))\n/\n({copies} > 0) > 0.05",
+            f"sum{scope.by('instance', 'arm')}(rate({unsent}[15m]))\n/\n({copies} > 0) > 0.05",
             15 * MINUTE,
             "{{ $labels.arm }} misses mirrored requests",
             "{{ $value | humanizePercentage }} of its mirrored requests were dropped. The drops "
@@ -186,7 +197,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyPoolExhausted",
-            "max by (namespace, instance, arm) "
+            f"max{scope.by('instance', 'arm')}"
             f"({metric('pool_connections', state='waiting')}) > 0",
             5 * MINUTE,
             "Requests wait for a connection to {{ $labels.arm }}",
@@ -199,7 +210,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyObjective",
-            f"min by (namespace, instance, arm, objective) ({metric('objective_met')}) == 0",
+            f"min{scope.by('instance', 'arm', 'objective')}({metric('objective_met')}) == 0",
             10 * MINUTE,
             "{{ $labels.arm }} misses its objective {{ $labels.objective }}",
             "The limit in the sidecar's `objectives` has been violated for 10 minutes. Run "
@@ -211,7 +222,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyConfigRefused",
-            f"min by (namespace, instance) ({metric('config_last_reload_successful')}) == 0",
+            f"min{scope.by('instance')}({metric('config_last_reload_successful')}) == 0",
             5 * MINUTE,
             "{{ $labels.instance }} runs an old configuration",
             "The last reload was rejected; the previous configuration stays active. Run "
@@ -234,7 +245,7 @@ def sidecar_alerts(scrape: Mapping[str, str]) -> tuple[Alert, ...]:
         ),
         ticket(
             "UnderstudyNotificationsFailing",
-            f"sum by (namespace, instance, channel) (increase({failed}[15m])) >= 3",
+            f"sum{scope.by('instance', 'channel')}(increase({failed}[15m])) >= 3",
             5 * MINUTE,
             "{{ $labels.channel }} receives no notifications",
             "{{ $value | humanize }} messages failed or were rejected in 15 minutes. Check the "

@@ -7,12 +7,11 @@ generated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from understudy.common.units import duration, number, percent, spoken
-from understudy.monitor.slo import promql
 from understudy.monitor.slo.model import WINDOW, Events, Level, Slices, Stream
 from understudy.monitor.slo.promql import selector
+from understudy.monitor.slo.scope import Scope
 from understudy.monitor.stats.buckets import CLASSIC_EDGES
 
 ERRORS = (
@@ -26,32 +25,11 @@ INVALID = ("empty", "error_response", "not_json", "truncated", "wrong_shape")
 """Reasons why a response holds no prediction that a client could use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The scope of an indicator: matchers of the scrape (``job`` …), model, version and arm. All
-    are optional."""
-
-    scrape: Mapping[str, str] = field(default_factory=dict)
-    model: str = ""
-    version: str = ""
-    arm: str = ""
-
-    def labels(self, *names: str) -> dict[str, str]:
-        """Matchers for a metric with the label ``names``, in addition to those of the scrape."""
-        own = {"model": self.model, "version": self.version, "arm": self.arm}
-        return {**self.scrape, **{name: own[name] for name in names if own[name]}}
-
-    def example(self, *names: str) -> dict[str, str]:
-        """Labels of a trial's series that the matchers accept."""
-        plain = {"model": "m", "version": "1", "arm": "champion"}
-        return {**{name: plain[name] for name in names}, **promql.example(self.labels(*names))}
-
-
 _OF_REQUEST = ("model", "version", "arm")
 
 
-def _rate(metric: str, labels: Mapping[str, str]) -> str:
-    return f"sum(rate({selector(metric, labels)}[{WINDOW}]))"
+def _rate(scope: Scope, metric: str, labels: Mapping[str, str]) -> str:
+    return f"sum{scope.by()}(rate({selector(metric, labels)}[{WINDOW}]))"
 
 
 def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
@@ -60,8 +38,8 @@ def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
     of_clients = {**scope.labels(*_OF_REQUEST), "role": "primary"}
     example = {**scope.example(*_OF_REQUEST), "role": "primary", "protocol": "oip"}
     return Events(
-        bad=_rate(metric, {**of_clients, "outcome=~": "|".join(errors)}),
-        total=_rate(metric, {**of_clients, "outcome!~": "|".join(NOT_ASKED)}),
+        bad=_rate(scope, metric, {**of_clients, "outcome=~": "|".join(errors)}),
+        total=_rate(scope, metric, {**of_clients, "outcome!~": "|".join(NOT_ASKED)}),
         unit="requests",
         good=f"a response with an outcome other than {', '.join(errors)}",
         exactness="exact: every request of every worker is counted",
@@ -89,7 +67,9 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         by = "edge" if within in edges else "interpolate"
 
     def bucket(edge: float | None) -> str:
-        return _rate(f"{metric}_bucket", {**served, "le": "+Inf" if edge is None else _le(edge)})
+        return _rate(
+            scope, f"{metric}_bucket", {**served, "le": "+Inf" if edge is None else _le(edge)}
+        )
 
     def stream(edge: float | None) -> Stream:
         le = "+Inf" if edge is None else _le(edge)
@@ -100,10 +80,10 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         return Stream(selector(name, known), 1.0, 1.0 if slow and edge is None else 0.0)
 
     good_is = f"a successful response within {spoken(within)}"
-    total = _rate(f"{metric}_count", served)
+    total = _rate(scope, f"{metric}_count", served)
     counted = Stream(selector(f"{metric}_count", example), 1.0, 1.0)
     if by == "native":
-        whole = _rate(metric, served)
+        whole = _rate(scope, metric, served)
         good = f"histogram_fraction(0, {number(within)}, {whole})"
         return Events(
             bad=f"(1 - {good}) * histogram_count({whole})",
@@ -193,7 +173,7 @@ def latency_quantile(scope: Scope, quantile: float, at_most: float, window: str 
     labels = {**scope.labels(*_OF_REQUEST), **more}
     example = {**scope.example(*_OF_REQUEST), **more}
     return Slices(
-        bad=f"max({selector(metric, labels)} > bool {number(at_most)})",
+        bad=f"max{scope.by()}({selector(metric, labels)} > bool {number(at_most)})",
         good=f"the p{number(100 * quantile)} of the last {window} is at most {spoken(at_most)}",
         exactness="the quantile is within 1 %, at any limit; counts time, not requests",
         trial=(Level(selector(metric, example), at_most / 2, at_most * 2),),
@@ -209,8 +189,8 @@ def valid_predictions(scope: Scope) -> Events:
     requests = "understudy_requests_total"
     served = {"role": "primary", "protocol": "oip", "outcome": "ok"}
     return Events(
-        bad=_rate(invalid, {**bad, "part": "response", "reason=~": "|".join(INVALID)}),
-        total=_rate(requests, {**bad, "outcome": "ok"}),
+        bad=_rate(scope, invalid, {**bad, "part": "response", "reason=~": "|".join(INVALID)}),
+        total=_rate(scope, requests, {**bad, "outcome": "ok"}),
         unit="responses",
         good="a successful response with a readable prediction",
         exactness="a lower bound if records are dropped or too large: what is not decoded "
@@ -224,8 +204,8 @@ def valid_predictions(scope: Scope) -> Events:
     )
 
 
-def _rows(metric: str, labels: Mapping[str, str]) -> str:
-    return f"sum by (model, version) (rate({selector(metric, labels)}[{WINDOW}]))"
+def _rows(scope: Scope, metric: str, labels: Mapping[str, str]) -> str:
+    return f"sum{scope.by('model', 'version')}(rate({selector(metric, labels)}[{WINDOW}]))"
 
 
 def _seen(metric: str, labels: Mapping[str, str]) -> str:
@@ -233,8 +213,8 @@ def _seen(metric: str, labels: Mapping[str, str]) -> str:
     return f"present_over_time({selector(metric, labels)}[{WINDOW}])"
 
 
-def _by_model(series: str) -> str:
-    return f"count by (model, version) ({series})"
+def _by_model(scope: Scope, series: str) -> str:
+    return f"count{scope.by('model', 'version')}({series})"
 
 
 def complete_features(scope: Scope, feature: str = "") -> Events:
@@ -243,11 +223,12 @@ def complete_features(scope: Scope, feature: str = "") -> Events:
     one = {"feature": feature} if feature else {}
     missing, rows = "understudy_feature_missing_total", "understudy_feature_rows_total"
     labels, example = scope.labels(*of_model), scope.example(*of_model)
-    known = _by_model(f"count by (model, version, feature) ({_seen(missing, {**labels, **one})})")
+    seen = _seen(missing, {**labels, **one})
+    known = _by_model(scope, f"count{scope.by('model', 'version', 'feature')}({seen})")
     return Events(
-        bad=_rate(missing, {**labels, **one}),
+        bad=_rate(scope, missing, {**labels, **one}),
         # Each model has its own features; a removed model keeps those it had.
-        total=f"sum({_rows(rows, labels)} * {known})",
+        total=f"sum{scope.by()}({_rows(scope, rows, labels)} * {known})",
         unit="values",
         good=f"a value of {feature} that is present" if feature else "a value that is present",
         exactness="exact for decoded rows",
@@ -265,10 +246,10 @@ def kept_rules(scope: Scope, feature: str = "", rule: str = "") -> Events:
     broken, rows = "understudy_feature_violations_total", "understudy_watched_rows_total"
     labels, example = scope.labels(*of_model), scope.example(*of_model)
     whole = bool(feature and rule)
-    bad, total = _rate(broken, {**labels, **chosen}), _rate(rows, labels)
+    bad, total = _rate(scope, broken, {**labels, **chosen}), _rate(scope, rows, labels)
     if chosen:  # only of models that have such a rule
-        has = _by_model(_seen(broken, {**labels, **chosen}))
-        total = f"sum({_rows(rows, labels)} and {has})"
+        has = _by_model(scope, _seen(broken, {**labels, **chosen}))
+        total = f"sum{scope.by()}({_rows(scope, rows, labels)} and {has})"
     what = "".join(f" of {value}" for value in (feature, rule) if value)
     known = {**example, "feature": feature or "x", "rule": rule or "range"}
     return Events(
@@ -308,7 +289,7 @@ def performance(
     if bound == "lower" and at_least is not None:
         exact += "; with few labels it is low, so a new model counts as bad"
     return Slices(
-        bad=f"max({selector(name, labels)} {test})",
+        bad=f"max{scope.by()}({selector(name, labels)} {test})",
         good=f"{f'the {bound} bound of ' if bound != 'estimate' else ''}{metric} is {limited}",
         exactness=exact,
         trial=(level,),
@@ -323,13 +304,13 @@ def freshness(scope: Scope, within: float) -> Slices:
     delays, waiting = "understudy_feedback_delay_seconds", "understudy_feedback_predictions"
     looks_back = max(60.0, round(within))
     window = duration(looks_back)
-    came = f"sum(increase({selector(delays + '_count', arm)}[{window}]))"
-    late = f"sum(increase({selector(delays + '_sum', arm)}[{window}])) / ({came} > 0)"
+    came = f"sum{scope.by()}(increase({selector(delays + '_count', arm)}[{window}]))"
+    late = f"sum{scope.by()}(increase({selector(delays + '_sum', arm)}[{window}])) / ({came} > 0)"
     return Slices(
         # None came although there were predictions that could have got one by now.
         bad=(
             f"({late} > bool {number(within)})\nor\n"
-            f"(sum({selector(waiting, arm)} offset {window}) > bool 0)"
+            f"(sum{scope.by()}({selector(waiting, arm)} offset {window}) > bool 0)"
         ),
         good=f"labels arrive within {spoken(within)} after their prediction",
         exactness=f"the mean delay of labels in the last {spoken(within)}",
@@ -349,7 +330,7 @@ def cost(scope: Scope, at_most: float) -> Slices:
     arm = {**scope.labels("arm"), "arm": scope.arm or "champion"}
     example = {**scope.example("arm"), **arm}
     return Slices(
-        bad=f"max({selector(name, arm)} > bool {number(at_most)})",
+        bad=f"max{scope.by()}({selector(name, arm)} > bool {number(at_most)})",
         good=f"a prediction costs at most {number(at_most)}",
         exactness="an estimate from prices and the mean latency over five minutes",
         trial=(Level(selector(name, example), at_most / 2, at_most * 2),),

@@ -20,7 +20,7 @@ from understudy.monitor.stats.distribution import QUANTILES, Distribution
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, Windows, group, since_start
 from understudy.monitor.telemetry.drift import drift_families
-from understudy.monitor.telemetry.experiments import experiment_families
+from understudy.monitor.telemetry.experiments import assignment_families, experiment_families
 from understudy.monitor.telemetry.families import (
     SERIES_LABELS,
     QuantileFamily,
@@ -147,7 +147,8 @@ class PlaneCollector(Collector):
         yield from prediction_families(self._plane.pipeline, self._plane.redaction)
         yield from undecoded_families(self._plane.pipeline)
         yield from self._service(snapshot)
-        yield from experiment_families(self._plane, snapshot)
+        yield from experiment_families(self._plane.experiments)
+        yield from assignment_families(self._plane.plan(), snapshot)
         if self._plane.pipeline.findings_loop is not None:
             yield from drift_families(self._plane.pipeline.findings_loop)
             yield from finding_families(self._plane.pipeline.findings_loop.service)

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.experiments.summary import DECISIONS
-from understudy.monitor.pipeline.plane import EvaluationPlane
+from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.telemetry.families import counter, gauge, pick
 from understudy.shadow.experiment import CAUSES
 
-_WHO = ("experiment", "challenger")
+_WHO = ("model", "experiment", "challenger")
 
 
-def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[Metric]:
-    """Effects with their bounds, evidence, decisions, shares, and what could not be assigned.
+def experiment_families(runner: ExperimentRunner | None) -> Iterator[Metric]:
+    """Effects with their bounds, evidence, decisions and shares.
 
     A bound that is infinite is left out: there is nothing to say yet.
     """
@@ -29,13 +30,13 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
     requests: list[tuple[list[str], float]] = []
     left_out: list[tuple[list[str], float]] = []
     unanswered: list[tuple[list[str], float]] = []
-    experiments = plane.experiments
-    for name, live in experiments.live.items() if experiments is not None else ():
+    for name, live in runner.live.items() if runner is not None else ():
+        model = live.declared.model or (runner.config.models[0].name if runner is not None else "")
         for state, counts in (("overdue", live.overdue()), ("lost", live.assignments.lost())):
             by_arm = zip(live.order, counts, strict=True)
-            unanswered += [([name, arm, state], float(n)) for arm, n in by_arm]
+            unanswered += [([model, name, arm, state], float(n)) for arm, n in by_arm]
         for challenger, contestant in live.contestants.items():
-            who = [name, challenger]
+            who = [model, name, challenger]
             verdict = contestant.decision.verdict
             decisions += [([*who, one], float(one == verdict)) for one in DECISIONS]
             cause = contestant.decision.cause
@@ -97,23 +98,30 @@ def experiment_families(plane: EvaluationPlane, snapshot: Snapshot) -> Iterator[
         "experiment_unanswered",
         "Assigned or mirrored requests that should have finished by now and have no answer yet "
         "(overdue), and those whose worker or records were lost.",
-        ("experiment", "arm", "state"),
+        ("model", "experiment", "arm", "state"),
         unanswered,
     )
-    for source, text, labels, names in (
-        (
-            "unassigned",
-            "Requests without a unit.",
-            ("experiment", "reason"),
-            ("experiment", "reason"),
-        ),
+
+
+def assignment_families(plan: Plan, snapshot: Snapshot) -> Iterator[Metric]:
+    """Requests that workers could not assign, or that another arm served. Evaluators must not count
+    them again."""
+    models = {split.experiment: plan.models[split.model].name for split in plan.splits}
+    for source, text, label, name in (
+        ("unassigned", "Requests without a unit.", "reason", "reason"),
         (
             "diverted",
             "Requests of a challenger that the champion served: the breaker was open.",
-            ("experiment", "arm"),
-            _WHO,
+            "arm",
+            "challenger",
         ),
     ):
-        series = snapshot.counters_named(source).items()
-        values = [(pick(have, labels), value) for have, value in series]
-        yield counter(f"experiment_{source}", text, names, values)
+        series = (
+            (pick(have, ("experiment", label)), value)
+            for have, value in snapshot.counters_named(source).items()
+        )
+        values = [
+            ([models.get(experiment, experiment and "other"), experiment, which], value)
+            for (experiment, which), value in series
+        ]
+        yield counter(f"experiment_{source}", text, ("model", "experiment", name), values)

@@ -537,7 +537,9 @@ def test_the_objectives_can_be_ones_own() -> None:
     own = groups("prometheusRule: {enabled: true, objectives: false}")
     assert own
     assert any("slo" in name for name in every - own)
-    assert not any("slo" in name for name in own)
+    assert own == {"understudy-sidecar-understudy", "understudy-kafka-understudy"}
+    none = groups("prometheusRule: {enabled: true, installation: false}")
+    assert none == every - own
 
 
 def test_rules_and_dashboards_are_the_projects_own() -> None:

@@ -22,7 +22,6 @@ from understudy.monitor.experiments.summary import document, explanation
 from understudy.monitor.records import record as records
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
-from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.telemetry.experiments import experiment_families
 from understudy.shadow.experiment import OpenPairs
 from understudy.shadow.experiment.fates import ANSWERED, FAILED, PENDING
@@ -174,7 +173,7 @@ def test_metrics_show_what_hangs(tmp_path: Path) -> None:
     view.experiments.live["x"] = one
     (family,) = (
         f
-        for f in experiment_families(view, Snapshot(0.0))
+        for f in experiment_families(view.experiments)
         if f.name == "understudy_experiment_unanswered"
     )
     found = {(s.labels["arm"], s.labels["state"]): s.value for s in family.samples}

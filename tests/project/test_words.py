@@ -18,6 +18,7 @@ import pytest
 from understudy.loadtest.gate.cli import gate
 from understudy.monitor.cli.main import main
 from understudy.monitor.slo.catalogue import alerts_of
+from understudy.monitor.slo.scope import Scope
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -151,7 +152,7 @@ def test_helps_are_plain_english() -> None:
 
 
 def test_alerts_are_plain_english() -> None:
-    for alert in alerts_of({}):
+    for alert in alerts_of(Scope()):
         assert found_in(f"{alert.summary}\n{alert.description}") == [], alert.name
 
 

@@ -77,7 +77,7 @@ def test_arbitrary_files_are_only_rejected(tmp_path: Path, data: st.DataObject) 
     files = {
         **compiled.rule_files(),
         **compiled.test_files((1.0,)),
-        "m": compiled.prometheus_rule({}),
+        "m": compiled.prometheus_rules({}),
     }
     assert "NaN" not in json.dumps(files)
 

@@ -21,6 +21,7 @@ from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.rules import ALERT
+from understudy.monitor.slo.scope import Scope
 
 pytestmark = pytest.mark.integration
 
@@ -57,7 +58,7 @@ def told() -> Iterator[Receiver]:
 
 
 def test_times_are_shortened_by_one_factor() -> None:
-    (rule,) = [one for one in kafka_alerts({}) if one.name == "UnderstudyEvaluatorBehind"]
+    (rule,) = [one for one in kafka_alerts(Scope()) if one.name == "UnderstudyEvaluatorBehind"]
     found, factor = shortened({**rule.rule("s", ""), "for": "1h"})
     assert factor == 120.0
     assert "[5000ms]" in found["expr"]

@@ -23,6 +23,7 @@ from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.model import WINDOW, Events
+from understudy.monitor.slo.scope import Scope
 
 OF_PROMETHEUS = {"up": {"instance", "job"}}
 TARGET = {"instance", "job", "namespace"}
@@ -150,7 +151,7 @@ def test_kafka_metrics_of_a_sidecar_are_exported(tmp_path: Path) -> None:
         text = plane.get("/metrics").text
         assert undocumented(text) == {}
         there = exported(text)
-        for alert in kafka_alerts({}):
+        for alert in kafka_alerts(Scope()):
             for name, named in metrics(alert.expr).items():
                 if name.startswith("understudy_kafka_") and "routes" not in name:
                     assert named - TARGET <= there[name], name
@@ -159,7 +160,7 @@ def test_kafka_metrics_of_a_sidecar_are_exported(tmp_path: Path) -> None:
 def test_metrics_of_an_evaluator_are_exported() -> None:
     """Read from its source: a real one needs a cluster, which its own tests have."""
     source = (ROOT / "monitor" / "service" / "evaluator_api.py").read_text("utf-8")
-    for alert in kafka_alerts({}):
+    for alert in kafka_alerts(Scope()):
         for name, named in metrics(alert.expr).items():
             if not name.startswith("understudy_evaluator_"):
                 continue

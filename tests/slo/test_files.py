@@ -47,7 +47,7 @@ def test_shares_and_scopes(tmp_path: Path) -> None:
     assert slo.budget == pytest.approx(0.001)
     assert isinstance(slo.sli, Events)
     assert slo.sli.total == (
-        'sum(rate(understudy_requests_total{job="x",namespace=~"prod-.*",model="m",arm="new",'
+        'sum by (namespace) (rate(understudy_requests_total{job="x",namespace=~"prod-.*",model="m",arm="new",'
         'role="primary",outcome!~"cancelled|rejected|incomplete|client_stalled"}[{{.window}}]))'
     )
     assert 'job="x"' in found.alerts[0].expr
@@ -83,7 +83,7 @@ def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Pa
 @pytest.mark.parametrize(
     ("data", "path", "message"),
     [
-        ({"version": 1, "service": "x"}, "slos", "is required"),
+        ({"version": 1, "service": "x"}, "", "the file has no objectives"),
         (ours({"name": "a", "objective": "99 %"}), "slos[0]", "has no indicator"),
         (ours({**AVAILABLE, "cost": {"at_most": 1.0}}), "slos[0]", "availability and cost"),
         (ours({"name": "a", "availability": {}}), "slos[0]", "objective is required"),
@@ -97,6 +97,11 @@ def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Pa
         (ours({**AVAILABLE, "objective": "100 %"}), "slos[0].objective", "less than 1"),
         (ours({**AVAILABLE, "objektive": 1}), "slos[0].objektive", "did you mean 'objective'"),
         (ours(AVAILABLE, AVAILABLE), "", "duplicate name 'a'"),
+        (ours(AVAILABLE, identity=["model"]), "identity[0]", "cannot tell installations apart"),
+        (ours(AVAILABLE, identity=["sloth_id"]), "identity[0]", "cannot tell installations apart"),
+        (ours(AVAILABLE, identity=["a", "a"]), "", "duplicate label 'a'"),
+        (ours(AVAILABLE, namespace="a", scrape={"namespace=~": "b"}), "", "is given twice"),
+        (ours(AVAILABLE, service="installation"), "", "names the rules about sidecars"),
         (ours(AVAILABLE, without=["UnderstudyNo"]), "without[0]", "is not one of"),
         (ours(AVAILABLE, alerting={"windows": [
             {"severity": "page", "budget": "2 %", "long": "1h", "short": "2h"}]}),
@@ -263,8 +268,14 @@ def test_custom_expressions_yield_one_series(expression: str, summed: str) -> No
 
 
 def test_labels_of_the_file_are_on_all_alerts(tmp_path: Path) -> None:
-    found = loaded(tmp_path, ours(AVAILABLE, labels={"team": "ml"}))
-    alerts = [rule for group in found.groups() for rule in group["rules"] if "alert" in rule]
+    found = loaded(tmp_path, ours(AVAILABLE, labels={"team": "ml"}, installation=True))
+    alerts = [
+        rule
+        for data in found.rule_files().values()
+        for group in data["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
     assert len(alerts) > 30
     assert {rule["labels"].get("team") for rule in alerts} == {"ml"}
 

@@ -12,10 +12,11 @@ from tests.support.promql import metrics
 from understudy.monitor.slo.catalogue import alerts_of
 from understudy.monitor.slo.load import load
 from understudy.monitor.slo.rules import ALERT
+from understudy.monitor.slo.scope import Scope
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
-ALERTS = alerts_of({})
+ALERTS = alerts_of(Scope())
 SECTIONS = ["What it means", "What to check", "What to do", "How to silence it"]
 
 
@@ -39,10 +40,11 @@ def test_a_page_says_four_things_and_names_its_severities(page: Path) -> None:
 
 
 def test_the_rules_in_deploy_link_to_pages_that_exist() -> None:
-    manifest = yaml.safe_load(
-        (ROOT / "deploy" / "prometheus" / "understudy.prometheusrule.yaml").read_text()
-    )
-    alerts = [r for g in manifest["spec"]["groups"] for r in g["rules"] if "alert" in r]
+    folder = ROOT / "deploy" / "prometheus"
+    documents = [yaml.safe_load(path.read_text()) for path in folder.glob("*.prometheusrule.yaml")]
+    assert len(documents) == 2
+    groups = [group for document in documents for group in document["spec"]["groups"]]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     assert {rule["alert"] for rule in alerts} == {page.stem for page in PAGES}
     for rule in alerts:
         assert (ROOT / rule["annotations"]["runbook_url"]).exists()

@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.promtool import is_true, passes, write
 from understudy.monitor.config.slo import SloFile
+from understudy.monitor.slo.catalogue import alerts_of
 from understudy.monitor.slo.compile import compiled
-from understudy.monitor.slo.outage_alerts import outage_alerts
 from understudy.monitor.slo.rules import document
+from understudy.monitor.slo.scope import Scope
 
 pytestmark = pytest.mark.integration
 
@@ -87,7 +88,7 @@ def firing(name: str) -> str:
 
 
 def test_a_removed_target_is_noticed(tmp_path: Path) -> None:
-    rules = [alert.rule("s", "page") for alert in outage_alerts({}, 15.0)]
+    rules = [alert.rule("s", "page") for alert in alerts_of(Scope())]
     requests = 'understudy_requests_total{model="m",arm="champion",role="primary",outcome="ok"}'
     series = {
         'up{job="understudy",instance="a"}': "1+0x120 stale",

@@ -68,7 +68,12 @@ def both(
     slos: list[str] = SLOS,
 ) -> None:
     """Files for both sets of rules on the same series."""
-    rules = [g for g in compiled(OURS, "test").groups() if g["name"].endswith(tuple(slos))]
+    rules = [
+        g
+        for f in compiled(OURS, "test").rule_files().values()
+        for g in f["groups"]
+        if g["name"].endswith(tuple(slos))
+    ]
     theirs = yaml.safe_load(RULES.read_text("utf-8"))
     theirs["groups"] = [g for g in theirs["groups"] if g["name"].endswith(tuple(slos))]
     order = [group["name"] for group in (*rules, *theirs["groups"])]

@@ -34,7 +34,9 @@ def test_every_rule_file_is_valid(tmp_path: Path) -> None:
 
 def test_every_alert_of_the_catalogue_fires_once_and_ends_once(tmp_path: Path) -> None:
     found = everything()
-    tests = {n: data for n, data in found.test_files().items() if "-alerts-" in n}
+    parts = tuple(f"{name}-" for name in found.parts())
+    assert parts == ("everything-alerts-", "installation-")
+    tests = {n: data for n, data in found.test_files().items() if n.startswith(parts)}
     assert sum(len(data["tests"]) for data in tests.values()) == len(found.alerts)
     write(tmp_path, {**found.rule_files(), **tests})
     for name in tests:

@@ -5,6 +5,7 @@ from __future__ import annotations
 ALL = {
     "version": 1,
     "service": "everything",
+    "installation": True,
     "slos": [
         {"name": "availability", "objective": "99.9 %", "availability": {}},
         {"name": "latency", "latency": {"within": "50ms", "quantile": "99 %"}},

@@ -11,7 +11,6 @@ from tests.support.live_experiment import SPLIT as DIVIDED
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.experiments.summary import document
 from understudy.monitor.records.record import OPEN
-from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.telemetry.experiments import experiment_families
 
 
@@ -33,7 +32,7 @@ def test_requests_without_an_answer_are_counted_by_arm(tmp_path: Path) -> None:
     view.experiments.live["x"] = one
     (family,) = (
         f
-        for f in experiment_families(view, Snapshot(0.0))
+        for f in experiment_families(view.experiments)
         if f.name == "understudy_experiment_unanswered"
     )
     found = {

@@ -125,6 +125,12 @@ class Routes:
         return route
 
 
+def protocols_of(model: Model) -> list[str]:
+    """The protocols under which requests of a model can be counted."""
+    paths = (path.replace("*", "x").encode() for path in model.paths)
+    return list(dict.fromkeys(_protocol(model, path) for path in paths))
+
+
 def _protocol(model: Model, path: bytes) -> str:
     if model.protocol != "auto":
         return model.protocol

@@ -30,6 +30,7 @@ _LONGEST_UNIT = 256
 NO_UNIT = "no_unit"
 NOT_JSON = "not_json"
 BODY_TOO_LARGE = "body_too_large"
+UNASSIGNED = (NO_UNIT, NOT_JSON, BODY_TOO_LARGE)
 """Why a request could not be assigned."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 

@@ -291,7 +291,10 @@ class Api:
         if health is not None:
             result += prediction_families(health.pipeline, self._redaction)
             result += drift_families(health.findings_loop)
-            result += finding_families(health.findings_loop.service)
+            result += finding_families(
+                health.findings_loop.service,
+                dict.fromkeys(m.name for m in health.experiments.config.models),
+            )
         return result
 
 

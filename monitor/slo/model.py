@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from understudy.common.units import duration
+from understudy.common.units import duration, number
 from understudy.monitor.slo.burn import LEAST_BAD, Burn
 from understudy.monitor.slo.scope import Scope
 
 WINDOW = "{{.window}}"
 """Placeholder in expressions for the length of a window, as in Sloth."""
+SECONDS = "{{.seconds}}"
+"""Placeholder for the same as a number of seconds."""
+
+
+def over(expression: str, seconds: float) -> str:
+    """The expression for a window of that length."""
+    return expression.replace(WINDOW, duration(seconds)).replace(SECONDS, number(seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,9 @@ class Events:
     sparse: bool = True
     """Whether the series of bad events may be absent before the first one. If False, a missing
     series makes the ratio unknown instead of 0."""
+    late: bool = False
+    """Whether the events before the first sample of a series of bad events are counted, too, when
+    the series begins later than others of the same process."""
 
 
 @dataclass(frozen=True, slots=True)

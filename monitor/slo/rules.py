@@ -13,7 +13,7 @@ from typing import Any
 
 from understudy.common.units import DAY, duration, number, percent, spoken
 from understudy.monitor.slo.burn import SEVERITIES, Severity
-from understudy.monitor.slo.model import WINDOW, Events, Slo
+from understudy.monitor.slo.model import Events, Slo, over
 
 Rule = dict[str, Any]
 Group = dict[str, Any]
@@ -56,7 +56,7 @@ def _indicator(slo: Slo) -> list[Rule]:
 def _events(slo: Slo, sli: Events, length: float) -> list[Rule]:
     window = duration(length)
     labels = {**slo.identity(), "sloth_window": window}
-    bad, total = sli.bad.replace(WINDOW, window), sli.total.replace(WINDOW, window)
+    bad, total = over(sli.bad, length), over(sli.total, length)
     events, errors = f"slo:sli_events:rate{window}", f"slo:sli_errors:rate{window}"
     # The series of errors may not exist before the first error; the rate is 0 then.
     none = f"\nor\n0 * sum{slo.scope.by()}({events}{{{slo.selector}}})" if sli.sparse else ""

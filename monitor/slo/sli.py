@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from understudy.common.units import duration, number, percent, spoken
-from understudy.monitor.slo.model import WINDOW, Events, Level, Slices, Stream
+from understudy.monitor.slo.model import SECONDS, WINDOW, Events, Level, Slices, Stream
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.scope import Scope
 from understudy.monitor.stats.buckets import CLASSIC_EDGES
@@ -32,14 +32,43 @@ def _rate(scope: Scope, metric: str, labels: Mapping[str, str]) -> str:
     return f"sum{scope.by()}(rate({selector(metric, labels)}[{WINDOW}]))"
 
 
+def _counted(scope: Scope, events: str, known: str, *apart: str) -> str:
+    """The rate of events, with those before the first sample of a series that begins late.
+
+    ``rate()`` needs two samples, so it ignores with what value a series begins: a burst of errors
+    between two scrapes would be lost. Sidecars export zeros from the start; older ones do not, and
+    theirs begins with the first error. Such a series counts in full if there are series of
+    ``known`` that differ from it in the labels ``apart`` at most and are older than the window:
+    one whose process, or whose labels of the scrape, are new as well may begin with an old count.
+    """
+    rate = f"rate({events}[{WINDOW}])"
+    begun = (
+        f"({events} unless {events} offset {WINDOW} and ignoring ({', '.join(apart)}) "
+        f"{known} offset {WINDOW}) / {SECONDS}"
+    )
+    # After a restart within the window the rate is more.
+    return f"sum{scope.by()}(\n  ({begun} unless {begun} < {rate})\n  or {rate}\n)"
+
+
 def availability(scope: Scope, errors: tuple[str, ...] = ERRORS) -> Events:
     """The share of responses to clients without an error; ``errors`` are the bad outcomes."""
     metric = "understudy_requests_total"
     of_clients = {**scope.labels(*_OF_REQUEST), "role": "primary"}
     example = {**scope.example(*_OF_REQUEST), "role": "primary", "protocol": "oip"}
     return Events(
-        bad=_rate(scope, metric, {**of_clients, "outcome=~": "|".join(errors)}),
-        total=_rate(scope, metric, {**of_clients, "outcome!~": "|".join(NOT_ASKED)}),
+        bad=_counted(
+            scope,
+            selector(metric, {**of_clients, "outcome=~": "|".join(errors)}),
+            selector(metric, of_clients),
+            "outcome",
+        ),
+        late=True,
+        total=_counted(
+            scope,
+            selector(metric, {**of_clients, "outcome!~": "|".join(NOT_ASKED)}),
+            selector(metric, of_clients),
+            "outcome",
+        ),
         unit="requests",
         good=f"a response with an outcome other than {', '.join(errors)}",
         exactness="exact: every request of every worker is counted",
@@ -189,7 +218,13 @@ def valid_predictions(scope: Scope) -> Events:
     requests = "understudy_requests_total"
     served = {"role": "primary", "protocol": "oip", "outcome": "ok"}
     return Events(
-        bad=_rate(scope, invalid, {**bad, "part": "response", "reason=~": "|".join(INVALID)}),
+        bad=_counted(
+            scope,
+            selector(invalid, {**bad, "part": "response", "reason=~": "|".join(INVALID)}),
+            selector(requests, {**bad, "role": "primary", "outcome": "ok"}),
+            *("part", "reason", "role", "protocol", "outcome"),
+        ),
+        late=True,
         total=_rate(scope, requests, {**bad, "outcome": "ok"}),
         unit="responses",
         good="a successful response with a readable prediction",
@@ -226,7 +261,10 @@ def complete_features(scope: Scope, feature: str = "") -> Events:
     seen = _seen(missing, {**labels, **one})
     known = _by_model(scope, f"count{scope.by('model', 'version', 'feature')}({seen})")
     return Events(
-        bad=_rate(scope, missing, {**labels, **one}),
+        bad=_counted(
+            scope, selector(missing, {**labels, **one}), selector(rows, labels), "feature"
+        ),
+        late=True,
         # Each model has its own features; a removed model keeps those it had.
         total=f"sum{scope.by()}({_rows(scope, rows, labels)} * {known})",
         unit="values",
@@ -246,7 +284,10 @@ def kept_rules(scope: Scope, feature: str = "", rule: str = "") -> Events:
     broken, rows = "understudy_feature_violations_total", "understudy_watched_rows_total"
     labels, example = scope.labels(*of_model), scope.example(*of_model)
     whole = bool(feature and rule)
-    bad, total = _rate(scope, broken, {**labels, **chosen}), _rate(scope, rows, labels)
+    total = _rate(scope, rows, labels)
+    bad = _counted(
+        scope, selector(broken, {**labels, **chosen}), selector(rows, labels), "feature", "rule"
+    )
     if chosen:  # only of models that have such a rule
         has = _by_model(scope, _seen(broken, {**labels, **chosen}))
         total = f"sum{scope.by()}({_rows(scope, rows, labels)} and {has})"
@@ -261,6 +302,7 @@ def kept_rules(scope: Scope, feature: str = "", rule: str = "") -> Events:
         exactness="exact"
         if whole
         else "an upper bound: a row that violates two rules counts twice",
+        late=True,
         trial=(
             Stream(selector(rows, example), 1.0, 1.0),
             Stream(selector(broken, known), 0.0, 1.0),

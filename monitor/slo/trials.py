@@ -2,7 +2,9 @@
 
 A trial has no fault for as long as the longest window, then a fault, then no fault again. The test
 checks the predicted time of each alert from both sides, within two evaluations, and that the alert
-ends, and that it fired only once.
+ends, and that it fired only once. One trial of each severity has what happens to series in
+production: a pod that restarts, one that is replaced by another, and errors whose series begins
+with the first of them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 from understudy.common.units import duration, number, percent, spoken
 from understudy.monitor.slo.alerts import Alert
 from understudy.monitor.slo.burn import Severity, first
-from understudy.monitor.slo.model import Level, Slices, Slo, Stream
+from understudy.monitor.slo.model import Events, Level, Slices, Slo, Stream
 from understudy.monitor.slo.rules import ALERT
 from understudy.monitor.slo.trial_series import RATE
 
@@ -75,6 +77,37 @@ def values(one: Stream | Level, phases: Phases, bad: float) -> str:
     )
 
 
+def changing(one: Stream, phases: Phases, bad: float, late: bool) -> list[dict[str, str]]:
+    """The same counter of three pods with half of the traffic each: one restarts before the fault;
+    another ends with the fault's begin, in favour of a third, which restarts at its end. With
+    ``late`` the first has no series of bad events before there are any, as older sidecars."""
+    scale = phases.step * RATE / 2.0
+    well, ill = one.good * scale, ((1.0 - bad) * one.good + bad * one.bad) * scale
+    half = phases.calm // 2
+    reached = well * (phases.calm - half + 1)
+    calm = f"0+{number(well)}x{half - 1} {number(well)}+{number(well)}x{phases.calm - half}"
+    if late and one.good == 0.0:
+        calm = f"_x{phases.calm + 1}"
+    worse = reached + ill * phases.fault
+    during = f"{number(ill)}x{phases.fault - 1}"
+    after = f"{number(well)}x{phases.after - 1}"
+    values_of = {
+        "stays": f"{calm} {number(reached + ill)}+{during} {number(worse + well)}+{after}",
+        "ends": f"0+{number(well)}x{phases.calm} stale",
+        "new": f"_x{phases.calm} 0 {number(ill)}+{during} {number(well)}+{after}",
+    }
+    return [{"series": _of_pod(one.series, pod), "values": text} for pod, text in values_of.items()]
+
+
+def _of_pod(series: str, pod: str) -> str:
+    metric, brace, labels = series.partition("{")
+    return (
+        f'{metric}{{pod="{pod}"{"," if labels != "}" else ""}{labels}'
+        if brace
+        else (f'{metric}{{pod="{pod}"}}')
+    )
+
+
 def _firing(matchers: str) -> str:
     return f'(count(ALERTS{{alertstate="firing",{matchers}}}) or vector(0))'
 
@@ -95,8 +128,10 @@ def _story(
     series: Sequence[Stream | Level],
     bad: float,
     fires: bool,
+    pods: bool = False,
+    late: bool = False,
 ) -> dict[str, Any]:
-    """``checks`` are (step, alerts that fire)."""
+    """``checks`` are (step, alerts that fire); ``pods`` and ``late`` are for :func:`changing`."""
     firing = _firing(matchers)
     whole = f"{round(phases.end * phases.step)}s:{round(phases.step)}s"
     changes = f"changes({firing}[{whole}])"
@@ -104,7 +139,13 @@ def _story(
         "name": name,
         "interval": f"{round(phases.step)}s",
         "input_series": [
-            {"series": one.series, "values": values(one, phases, bad)} for one in series
+            item
+            for one in series
+            for item in (
+                changing(one, phases, bad, late)
+                if pods and isinstance(one, Stream)
+                else [{"series": one.series, "values": values(one, phases, bad)}]
+            )
         ],
         "promql_expr_test": [
             *(_expect(firing, phases.at(step), count) for step, count in checks),
@@ -124,7 +165,10 @@ def of_objective(slo: Slo, faults: Sequence[float] = FAULTS) -> list[dict[str, A
         if any(isinstance(one, Stream) for one in slo.sli.trial):
             faults = [bad for bad in faults if bad == 1.0]
     severities = [one for one in severities_of(slo) if step_of(slo, one) is not None]
-    return [_fault_test(slo, severity, bad) for severity in severities for bad in faults]
+    tests = [_fault_test(slo, severity, bad) for severity in severities for bad in faults]
+    if slices or any('pod="' in one.series for one in slo.sli.trial):
+        return tests
+    return [*tests, *(_fault_test(slo, severity, 1.0, pods=True) for severity in severities)]
 
 
 def severities_of(slo: Slo) -> list[Severity]:
@@ -147,7 +191,7 @@ def step_of(slo: Slo, severity: Severity) -> float | None:
     return step if whole / step <= _MOST else None
 
 
-def _fault_test(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
+def _fault_test(slo: Slo, severity: Severity, bad: float, pods: bool = False) -> dict[str, Any]:
     burns = [burn for burn in slo.burns if burn.window.severity == severity]
     longest = max(burn.window.long for burn in burns)
     lag = slo.sli.lag if isinstance(slo.sli, Slices) else 0.0
@@ -162,7 +206,10 @@ def _fault_test(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
         f'alertname="{ALERT}",severity="{severity}",sloth_service="{slo.service}",'
         f'sloth_slo="{slo.name}"'
     )
+    late = isinstance(slo.sli, Events) and slo.sli.late
     title = f"{slo.name}: {percent(bad)} bad"
+    if pods:
+        title += f" while pods change{' and their errors begin late' if late else ''}"
     if result is None:
         phases = Phases(step, calm, calm, 2)
         checks = [(calm, 0), (2 * calm, 0)]
@@ -179,7 +226,9 @@ def _fault_test(slo: Slo, severity: Severity, bad: float) -> dict[str, Any]:
             checks.append((calm + early, 0))
         checks += [(calm + whole + TOLERANCE, 1), (calm + fault + ends, 0)]
         name = f"{title} is a {severity} after {spoken(predicted)}"
-    test = _story(name, matchers, phases, checks, slo.sli.trial, bad, result is not None)
+    test = _story(
+        name, matchers, phases, checks, slo.sli.trial, bad, result is not None, pods, late
+    )
     return test
 
 

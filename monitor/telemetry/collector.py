@@ -34,11 +34,11 @@ from understudy.monitor.telemetry.objectives import objective_families
 from understudy.monitor.telemetry.predictions import prediction_families, undecoded_families
 from understudy.monitor.telemetry.processes import process_families, uses
 from understudy.monitor.telemetry.service import service_families
+from understudy.monitor.telemetry.zeros import with_zeros
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
 
 _COUNTED = (
-    ("requests", "requests", "Exchanges with a model server, by outcome.", SERIES_LABELS),
     ("request_bytes", "request_bytes", "Payload bytes of requests.", SERIES_LABELS),
     ("response_bytes", "response_bytes", "Payload bytes of responses.", SERIES_LABELS),
     ("mirror", "mirror", "Mirrored requests by outcome, also those not sent.", ("arm", "outcome")),
@@ -145,13 +145,14 @@ class PlaneCollector(Collector):
         yield from self._gauges(snapshot)
         yield from service_families(self._plane.service(snapshot))
         yield from prediction_families(self._plane.pipeline, self._plane.redaction)
-        yield from undecoded_families(self._plane.pipeline)
+        yield from undecoded_families(self._plane.pipeline, self._plane.plan())
         yield from self._service(snapshot)
         yield from experiment_families(self._plane.experiments)
         yield from assignment_families(self._plane.plan(), snapshot)
         if self._plane.pipeline.findings_loop is not None:
             yield from drift_families(self._plane.pipeline.findings_loop)
-            yield from finding_families(self._plane.pipeline.findings_loop.service)
+            models = dict.fromkeys(model.name for model in self._plane.plan().models)
+            yield from finding_families(self._plane.pipeline.findings_loop.service, models)
         yield from objective_families(self._plane)
         halves = self._plane.ingest.pairs.outcomes
         outcomes = {
@@ -169,6 +170,17 @@ class PlaneCollector(Collector):
             yield from of_mode()
 
     def _workers(self, snapshot: Snapshot) -> Iterator[Metric]:
+        plan = self._plane.plan()
+        requests = {
+            tuple(pick(have, SERIES_LABELS)): value
+            for have, value in snapshot.counters_named("requests").items()
+        }
+        yield counter(
+            "requests",
+            "Exchanges with a model server, by outcome.",
+            SERIES_LABELS,
+            list(with_zeros(plan, requests).items()),
+        )
         for source, name, text, labels in _COUNTED:
             values = [
                 (pick(have, labels), value)
@@ -181,7 +193,7 @@ class PlaneCollector(Collector):
             (["handoff", *pick(have, ("reason",))], value)
             for have, value in snapshot.counters_named("records_dropped").items()
         ]
-        mirror: dict[str, int] = {}
+        mirror = dict.fromkeys(sorted(NOT_SENT) if plan.challengers else (), 0)
         for have, value in snapshot.counters_named("mirror").items():
             outcome = dict(have).get("outcome", "")
             if outcome in NOT_SENT:

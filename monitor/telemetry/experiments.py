@@ -9,6 +9,7 @@ from prometheus_client.core import Metric
 
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.experiments.summary import DECISIONS
+from understudy.monitor.proxy.split import UNASSIGNED
 from understudy.monitor.routing.plan import Plan
 from understudy.monitor.stats.reader import Snapshot
 from understudy.monitor.telemetry.families import counter, gauge, pick
@@ -107,21 +108,32 @@ def assignment_families(plan: Plan, snapshot: Snapshot) -> Iterator[Metric]:
     """Requests that workers could not assign, or that another arm served. Evaluators must not count
     them again."""
     models = {split.experiment: plan.models[split.model].name for split in plan.splits}
-    for source, text, label, name in (
-        ("unassigned", "Requests without a unit.", "reason", "reason"),
+    challengers = {
+        split.experiment: [plan.arms[arm] for arm in sorted(set(split.arms)) if arm > 0]
+        for split in plan.splits
+    }
+    for source, text, label, name, zeros in (
+        (
+            "unassigned",
+            "Requests without a unit.",
+            "reason",
+            "reason",
+            dict.fromkeys(models, UNASSIGNED),
+        ),
         (
             "diverted",
             "Requests of a challenger that the champion served: the breaker was open.",
             "arm",
             "challenger",
+            challengers,
         ),
     ):
-        series = (
-            (pick(have, ("experiment", label)), value)
-            for have, value in snapshot.counters_named(source).items()
-        )
+        series = {(one, which): 0 for one, all_ in zeros.items() for which in all_}
+        for have, value in snapshot.counters_named(source).items():
+            experiment, which = pick(have, ("experiment", label))
+            series[experiment, which] = value
         values = [
-            ([models.get(experiment, experiment and "other"), experiment, which], value)
-            for (experiment, which), value in series
+            ([models.get(experiment, "other"), experiment, which], value)
+            for (experiment, which), value in series.items()
         ]
         yield counter(f"experiment_{source}", text, ("model", "experiment", name), values)

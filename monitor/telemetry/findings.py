@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import Metric
 
 from understudy.monitor.findings.channels.base import OUTCOMES
-from understudy.monitor.findings.finding import SEVERITIES
+from understudy.monitor.findings.finding import KINDS, SEVERITIES
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.telemetry.families import counter, gauge
 
 
-def finding_families(service: FindingsService) -> Iterator[Metric]:
+def finding_families(service: FindingsService, models: Iterable[str]) -> Iterator[Metric]:
     """How many are open and were ever opened, by model and kind; what became of messages.
+
+    Every kind of ``models`` is there from the start, at 0.
 
     Models come from the configuration, everything else from closed lists.
     """
     ledger = service.ledger
-    # After the first finding of a kind its series stay, at 0: a resolved alert needs a value.
-    open_counts = Counter(
-        {(*key, severity): 0 for key in ledger.totals for severity in SEVERITIES},
-    )
+    totals = {(model, kind): 0 for model in models for kind in KINDS} | dict(ledger.totals)
+    open_counts = Counter({(*key, severity): 0 for key in totals for severity in SEVERITIES})
     for finding in ledger.open():
         open_counts[finding.signal.model, finding.signal.kind, finding.signal.severity] += 1
     yield gauge(
@@ -31,7 +31,7 @@ def finding_families(service: FindingsService) -> Iterator[Metric]:
         ("model", "kind", "severity"),
         [(key, float(value)) for key, value in open_counts.items()],
     )
-    yield counter("findings", "Findings opened.", ("model", "kind"), list(ledger.totals.items()))
+    yield counter("findings", "Findings opened.", ("model", "kind"), list(totals.items()))
     yield counter(
         "findings_reopened",
         "Findings that recurred within their grace period.",

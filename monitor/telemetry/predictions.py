@@ -6,10 +6,16 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from understudy.monitor.codecs.table import Reason
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
+from understudy.monitor.routing.plan import Plan
 from understudy.monitor.telemetry.families import ValueFamily, counter, gauge
 
+INVALID = (
+    *(Reason.EMPTY, Reason.ERROR_RESPONSE, Reason.NOT_JSON, Reason.TRUNCATED, Reason.WRONG_SHAPE),
+)
+"""Reasons why an answer holds no prediction that a client could use."""
 _OUTPUT = ("model", "version", "arm", "prediction")
 
 
@@ -60,13 +66,20 @@ def prediction_families(pipeline: Pipeline, redaction: Redaction) -> Iterator[Me
     )
 
 
-def undecoded_families(pipeline: Pipeline) -> Iterator[Metric]:
-    """Decoding results of a sidecar's records. Evaluators must not count them again."""
+def undecoded_families(pipeline: Pipeline, plan: Plan) -> Iterator[Metric]:
+    """Decoding results of a sidecar's records, with 0 for the ways in which answers of the plan's
+    arms may be invalid. Evaluators must not count them again."""
+    zeros = {
+        (model.name, model.version, arm, "response", str(reason)): 0
+        for model in plan.models
+        for arm in plan.arms
+        for reason in INVALID
+    }
     yield counter(
         "undecodable",
         "Payloads without features or predictions, by reason.",
         ("model", "version", "arm", "part", "reason"),
-        [(list(key), count) for key, count in pipeline.undecodable.items()],
+        [(list(key), count) for key, count in (zeros | dict(pipeline.undecodable)).items()],
     )
     yield counter(
         "records_evaluated",

@@ -414,7 +414,7 @@ def test_help_has_examples(name: str) -> None:
 
 
 def exposition(service: FindingsService) -> str:
-    return encode(list(finding_families(service)), "text/plain")[1].decode()
+    return encode(list(finding_families(service, ())), "text/plain")[1].decode()
 
 
 def samples(service: FindingsService) -> dict[tuple[str, ...], float]:

@@ -29,13 +29,12 @@ NOT_SEEN = "UnderstudyNotSeen page"
 _WITHIN = {"labels": {"freshness": {"within": "1m"}}}
 OBJECTIVES: dict[str, Any] = {
     **ALL,
-    "model": "m",
     "scrape_interval": "1s",
     "interval": "1s",
     "alerting": ALERTING,
     # A page would hide the ticket of the same objective.
     "slos": [
-        {**one, **_WITHIN.get(one["name"], {}), "objective": "99.99 %", "severities": [severity],
+        {**one, "model": "m", **_WITHIN.get(one["name"], {}), "objective": "99.99 %", "severities": [severity],
          "name": f"{one['name']}-{severity}"}
         for one in ALL["slos"]
         for severity in ("page", "ticket")

@@ -66,7 +66,7 @@ def test_every_promised_name_is_there_with_its_value(plane: PlaneProcess) -> Non
         assert len(values) == 1, (name, labels, values)
         return values[0]
 
-    assert value("requests_total", arm="champion", outcome="ok") == 10
+    assert value("requests_total", model="delays", arm="champion", outcome="ok") == 10
     assert set(found["understudy_requests_total"][0][0]) == set(LABELS)
     assert value("request_bytes_total", arm="candidate") == 1000
     assert value("response_bytes_total", arm="candidate") == 500

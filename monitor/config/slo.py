@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from understudy.common.fields import Figure, LongSeconds, NamedRate, QuantileShare, Seconds
 from understudy.common.fields import Share as CommonShare

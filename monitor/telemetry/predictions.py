@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from understudy.monitor.codecs.table import Reason
+from understudy.common.codecs import Reason
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.routing.plan import Plan

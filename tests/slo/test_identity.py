@@ -238,7 +238,7 @@ def test_explain_names_the_models(tmp_path: Path) -> None:
     assert "Besides, installation, all sidecars of the job understudy: UnderstudyConfig" in text
     text = explained(tmp_path, model=["a", "b"], namespace="prod", arm="new")
     assert '  of      models a and b, arm new of all scraped jobs with namespace="prod"\n' in text
-    freshness = {"name": "labels", "objective": 0.9, "freshness": {"within": "6h"}}
+    freshness = {"name": "labels", "objective": "90 %", "freshness": {"within": "6h"}}
     text = explained(tmp_path, slos=[freshness], model="a")
     assert "labels: its series have no label model; it counts those of every model" in text
 

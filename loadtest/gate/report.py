@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.common.templates import render, trusted
+from understudy.common.units import percent
 from understudy.loadtest.engine.outcome import percentiles
 from understudy.loadtest.gate.plots import percentile_plot, plot
 from understudy.loadtest.gate.result import Result, StageResult
@@ -135,7 +136,7 @@ def _chaos(data: Mapping[str, Any]) -> list[tuple[str, str]]:
          "not before the load ended" if recovered is None else shown(recovered, "none")),
         ("lost requests", f"{data['lost']:,} of {data['requests']:,} during the fault"),
         ("slow requests", f"{data['slow']:,} above {seconds(data['limit'])}"),
-        ("depth", f"{data['depth']:.1%} of the requests were bad"),
+        ("depth", f"{percent(data['depth'], 3)} of the requests were bad"),
         ("p99", f"{shown(data['during_p99'], '–')}, {shown(data['normal_p99'], '–')} before"),
         ("steady state while the method ran",
          f"violated at {len(data['hypothesis_broken_at'])} of {data['hypothesis_looks']} checks"),
@@ -143,7 +144,9 @@ def _chaos(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "alert_after" in data:
         rows.append(("alert after", shown(data["alert_after"], "not fired")))
     if "budget_burned" in data:
-        rows.append(("error budget burned", f"{data['budget_burned']:.2%} of the period's budget"))
+        rows.append(
+            ("error budget burned", f"{percent(data['budget_burned'])} of the period's budget")
+        )
     rows += [
         (f"probe: {one['name']}", f"{_short(one['output'])}, {seconds(one['at'])} after the start")
         for one in data["probes"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.common.arrays import distinct
+from understudy.common.units import percent
 from understudy.monitor.baseline.identifiers import ignored
 from understudy.monitor.baseline.model import Baseline, CategoryProfile, Column, NumericProfile
 from understudy.monitor.baseline.profiles import CategoryCounter, Profile, below
@@ -46,7 +47,7 @@ def describe(profile: Profile) -> str:
     if isinstance(profile, CategoryProfile):
         ranked = sorted(profile.counts.items(), key=lambda item: -item[1])[:3]
         total = max(profile.count, 1)
-        shown = ", ".join(f"{name} {count / total:.0%}" for name, count in ranked)
+        shown = ", ".join(f"{name} {percent(count / total, 2)}" for name, count in ranked)
         about = "about " if profile.distinct > CategoryCounter.SAMPLED else ""
         return f"{about}{profile.distinct:,} categories: {shown}"
     if not profile.count:
@@ -174,7 +175,7 @@ def _missing(column: Column) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.3g} %" if share else "0 %"
+    return percent(share, 3)
 
 
 def _range(profile: NumericProfile) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.common.screen import Group, Padding, RenderableType, Table, Text
+from understudy.common.units import percent
 from understudy.monitor.findings import words
 from understudy.monitor.findings.finding import Size
 
@@ -142,5 +143,5 @@ def _features(one: Mapping[str, Any]) -> Table:
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
     for item in one["features"]:
         bar = "█" * max(1, round(item["share"] * 20))
-        made.add_row(Text(item["name"]), f"{item['share'] * 100:.0f} %", bar, Text(item["detail"]))
+        made.add_row(Text(item["name"]), percent(item["share"], 2), bar, Text(item["detail"]))
     return made

@@ -59,8 +59,8 @@ def objectives(client: Client, as_json: bool, output: Path | None, exit_code: bo
 
 def _print(found: dict[str, Any]) -> None:
     from understudy.common.screen import console, plain_table
-    from understudy.monitor.config.objective import KNOWN
-    from understudy.monitor.console.objectives import incomparable, shown
+    from understudy.monitor.config.objective import KNOWN, shown
+    from understudy.monitor.console.objectives import incomparable
 
     arms = found["arms"]
     limits = {one["metric"]: one for one in arms[0]["objectives"]}

@@ -9,6 +9,7 @@ from typing import Any
 
 from understudy.common.screen import Group, Live, RenderableType, Table, Text, console
 from understudy.common.terminal import echo, echo_lines
+from understudy.common.units import percent
 from understudy.monitor.cli.client import Client
 from understudy.monitor.cli.findings_text import not_tested
 from understudy.monitor.errors import ApiError, UnderstudyError
@@ -53,7 +54,7 @@ def _rate(value: float) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value * 100:.2f} %"
+    return "–" if value is None else percent(value)
 
 
 def _counts(values: Mapping[str, int]) -> str:
@@ -153,7 +154,7 @@ def _predictions(status: Mapping[str, Any]) -> list[Text]:
         if item["classes"]:
             total = sum(item["classes"].values())
             top = list(item["classes"].items())[:4]
-            text += ", " + ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in top)
+            text += ", " + ", ".join(f"{name} {percent(n / total, 3)}" for name, n in top)
         lines.append(Text(text))
     return lines
 

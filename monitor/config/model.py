@@ -491,7 +491,8 @@ class Config(Section):
     """Cases that the models must pass, tested periodically."""
     objectives: Objectives = {}
     """Limits for accuracy, error_rate, throughput, latency_mean, latency_p50 … latency_p99.9,
-    cost_per_prediction, energy_per_prediction, each as <= or >= and a number."""
+    cost_per_prediction, energy_per_prediction, each as <= or >= and a number. Limits on errors and
+    latency that are missed give findings."""
     notify: Notify = []
     """Notification channels for findings."""
     monitoring: Monitoring = Monitoring()

@@ -22,7 +22,7 @@ class Monitoring(Section):
     monitor such models."""
     run_length: float = Field(default=1_000_000.0, ge=1000.0, le=1e12)
     """Average number of rows between two false alarms of a model, across all its features, rules
-    and segments."""
+    and segments; and of blocks of requests, across all `objectives` and arms."""
     smallest_shift: float = Field(default=0.25, ge=0.05, le=2.0)
     """Smallest shift of a value that matters, in standard deviations of its ranks."""
     smallest_rate: Annotated[Ratio, Field(gt=0.0, lt=1.0)] = 0.005

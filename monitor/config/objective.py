@@ -11,6 +11,7 @@ from understudy.common.units import (
     figure,
     joules,
     metric_name,
+    percent,
     rate,
     seconds,
     share,
@@ -79,6 +80,18 @@ class Objective:
     def met(self, value: float) -> bool:
         """Whether a value is within the limit."""
         return value <= self.limit if self.less else value >= self.limit
+
+
+def shown(metric: str, value: float | None) -> str:
+    """A value of a metric with its unit, for people."""
+    if value is None:
+        return "\u2013"
+    if metric.startswith("latency"):
+        return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
+    if metric in ("accuracy", "error_rate"):
+        return percent(value, 3)
+    unit = KNOWN[metric][0] if metric in KNOWN else ""
+    return f"{value:.4g}{' ' + unit if unit not in ('', '/s') else unit}"
 
 
 def latency_limits(objectives: Mapping[str, str]) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from understudy.common.svg import Axes
 from understudy.common.templates import render, trusted
-from understudy.monitor.config.objective import KNOWN
+from understudy.monitor.config.objective import KNOWN, shown
 
 _TEMPLATE = Path(__file__).parent / "templates" / "objectives.html"
 _SIZE, _MARGINS = (640, 380), (80, 40, 20, 50)
@@ -45,18 +45,6 @@ def incomparable(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{arm} and {other}: {', '.join(metrics)} not comparable, because {why}"
         for (arm, other, why), metrics in metrics_of.items()
     ]
-
-
-def shown(metric: str, value: float | None) -> str:
-    """A value, formatted."""
-    if value is None:
-        return "\u2013"
-    if metric.startswith("latency"):
-        return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
-    if metric in ("accuracy", "error_rate"):
-        return f"{value * 100:.3g} %"
-    unit = KNOWN[metric][0] if metric in KNOWN else ""
-    return f"{value:.4g}{' ' + unit if unit not in ('', '/s') else unit}"
 
 
 def _value(arm: Mapping[str, Any], metric: str) -> float | None:

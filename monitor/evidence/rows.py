@@ -18,11 +18,16 @@ from understudy.monitor.evidence.block_columns import (
     distinct_pairs,
 )
 from understudy.monitor.evidence.columns import Column
-from understudy.monitor.records.record import OK, ROLE_PRIMARY
+from understudy.monitor.records.record import CHARGED, OK, OURS, ROLE_PRIMARY, SIDES
 
 ROWS, ANSWERS, REQUESTS, UNDECODABLE = "rows", "answers", "requests", "undecodable"
 """Types of rows: features with the champion's answers if any; answers alone; whether each request
-and its answer were decoded, with the arm that answered; and why a payload was not."""
+and its answer were decoded, with the arm that answered, its time and whether it failed, also of
+mirrored requests; and why a payload was not."""
+_OF_REQUESTS = ("request", "answer", "arm", "seconds", "failed")
+_CHARGED = tuple(CHARGED)
+_NOT_TRIED = tuple(outcome for outcome, side in SIDES.items() if side == OURS)
+"""Mirrored requests that ended so say nothing about the arm."""
 STARTED = "started"
 """The first column of rows and answers: unix time of the request."""
 
@@ -35,7 +40,8 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
     request, response = block.request, block.response
     primary = (block.role == ROLE_PRIMARY) & block.finished
     answered = block.outcome == OK
-    here = np.flatnonzero(primary | (answered & block.finished))
+    tried = block.finished & ~np.isin(block.outcome, _NOT_TRIED)
+    here = np.flatnonzero(primary | tried)
     both = (request.grid >= 0) & (response.grid >= 0)
     even = np.ones(block.count, np.bool_)
     if request.many is not None or response.many is not None:
@@ -49,8 +55,10 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
         told = np.where(answered[here], block.codes(response, here), np.nan)
         told[(primary & answered & both & ~even)[here]] = ROWS_DIFFER
         arms: Column = [block.names.arm(arm) for arm in block.arm[here].tolist()]
-        cells: list[Column] = [asked, told, arms]
-        yield block.batch((REQUESTS, *block.key), ("request", "answer", "arm"), here, cells)
+        seconds = block.seconds[here]
+        failed = np.isin(block.outcome[here], _CHARGED).astype(np.float64)
+        cells: list[Column] = [asked, told, arms, seconds, failed]
+        yield block.batch((REQUESTS, *block.key), _OF_REQUESTS, here, cells)
     whole = primary & answered & (block.arm == block.champion) & both & even
     for first, second in distinct_pairs(request.grid[whole], response.grid[whole]):
         records = np.flatnonzero(whole & (request.grid == first) & (response.grid == second))

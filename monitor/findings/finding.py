@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from understudy.monitor.errors import FindingError
 
 T = TypeVar("T")
-KINDS = ("quality", "drift", "performance", "validation", "other")
+KINDS = ("quality", "drift", "performance", "objective", "validation", "other")
 """What a finding may be about; ``other`` is for summaries of several findings."""
 SEVERITIES = ("info", "warning", "critical")
 """From the mildest to the most severe."""

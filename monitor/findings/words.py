@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from understudy.common.units import percent
 from understudy.monitor.findings.finding import SEVERITIES, Signal, Size
 from understudy.monitor.findings.incident import Incident
 
@@ -44,7 +45,7 @@ def size(change: Size) -> str:
 def features(signal: Signal, limit: int = 5) -> list[str]:
     """One line for each: ``temp (80 %): median 12, was 54``."""
     lines = [
-        f"{item.name} ({item.share * 100:.0f} %)" + (f": {item.detail}" if item.detail else "")
+        f"{item.name} ({percent(item.share, 2)})" + (f": {item.detail}" if item.detail else "")
         for item in signal.features[:limit]
     ]
     more = len(signal.features) - limit

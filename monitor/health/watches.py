@@ -12,6 +12,7 @@ from typing import Any
 from understudy.monitor.baseline.builder import Builder
 from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.config.model import Config, Model
+from understudy.monitor.config.objective import Objective
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.errors import UnderstudyError
 from understudy.monitor.evidence.batch import ColumnBatch
@@ -23,6 +24,7 @@ from understudy.monitor.health.arrivals import Arrivals, unmatched_labels
 from understudy.monitor.health.drift.signals import signals_of
 from understudy.monitor.health.drift.summary import summary_of
 from understudy.monitor.health.drift.watch import ModelWatch
+from understudy.monitor.health.objectives.watch import ObjectiveWatch
 from understudy.monitor.health.options import Options
 from understudy.monitor.health.performance.signals import performance_signals
 from understudy.monitor.health.performance.watch import PerformanceWatch
@@ -53,6 +55,8 @@ class Watches:
         self.readability: dict[ModelKey, Readability] = {}
         """Of all models whose payloads are to be read; the same of ``arrivals``."""
         self.arrivals: dict[ModelKey, Arrivals] = {}
+        self.objectives: dict[ModelKey, ObjectiveWatch] = {}
+        """Of all models, where the configuration has objectives for requests."""
         self.labels: Callable[[], Mapping[str, Any]] | None = None
         """Figures of the feedback store; None where there is none in this process."""
         self._settings: dict[ModelKey, Performance] = {}
@@ -64,6 +68,7 @@ class Watches:
         """By model: a fingerprint of the baseline and options of its watch."""
         self._performance_sources: dict[ModelKey, str] = {}
         """The same of its performance, which only the labelled part of a baseline changes."""
+        self._objective_sources: dict[ModelKey, str] = {}
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -108,6 +113,7 @@ class Watches:
                 segments = self.options.segments
                 came.configure(self.champion, features, segments, outputs, known.answers)
         self.readability, self.arrivals = readability, arrivals
+        self._configure_objectives(config)
         for gone in [key for key in (*self.watches, *self.performance) if key not in baselines]:
             self._drop(gone)
         self.learning = {key: b for key, b in self.learning.items() if key in baselines}
@@ -119,6 +125,21 @@ class Watches:
                 self.errors[key] = str(error)
                 log.error("model %r cannot be watched: %s", key[0], error)
                 self._drop(key)
+
+    def _configure_objectives(self, config: Config) -> None:
+        """Objectives are declared for themselves: they are tested with monitoring or without."""
+        objectives = [Objective.parse(*one) for one in config.objectives.items()]
+        arms = [config.champion.name, *(one.name for one in config.challengers)]
+        source = _fingerprint(repr((objectives, arms, config.monitoring.run_length)))
+        known, self.objectives = self.objectives, {}
+        for model in config.models:
+            key = model.name, model.version
+            watch = known.get(key) if self._objective_sources.get(key) == source else None
+            if watch is None:
+                watch = ObjectiveWatch(objectives, arms, config.monitoring.run_length)
+            if watch.objectives:
+                self.objectives[key] = watch
+        self._objective_sources = dict.fromkeys(self.objectives, source)
 
     def _prepare(self, key: ModelKey, file: str | None) -> None:
         path = Path(file) if file is not None else self._learned(key)
@@ -192,6 +213,8 @@ class Watches:
         for batch in batches:
             key = (batch.kind[1], batch.kind[2])
             known = (self.watches, self.learning, self.performance, self.readability)
+            if batch.kind[0] == REQUESTS and key in self.objectives:
+                self.objectives[key].take_requests(batch)
             if not any(key in models for models in known):
                 continue
             if batch.kind[0] == REQUESTS:
@@ -321,6 +344,8 @@ class Watches:
             result += [signal for signal in found if signal.key not in known]
         for (model, version), performance in self.performance.items():
             result += performance_signals(performance, model, version)
+        for (model, version), objectives in self.objectives.items():
+            result += objectives.signals(model, version, now)
         return result
 
     def unreadable(self) -> Iterator[tuple[ModelKey, Unreadable]]:
@@ -446,6 +471,7 @@ class Watches:
         return {
             "watches": _dumped(self.watches, self._sources),
             "performance": _dumped(self.performance, self._performance_sources),
+            "objectives": _dumped(self.objectives, self._objective_sources),
             "readability": _dumped(self.readability, dict.fromkeys(self.readability, "")),
         }
 
@@ -458,6 +484,17 @@ class Watches:
                 self.readability[key].load_state(item["state"])
             except (KeyError, TypeError, ValueError) as error:
                 log.error("model %r: invalid saved state of what is readable: %r", key[0], error)
+        for key, item in _items(state, "objectives"):
+            objectives = self.objectives.get(key)
+            if objectives is None or item["source"] != self._objective_sources.get(key):
+                continue
+            try:
+                objectives.load_state(item["state"])
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                log.error(
+                    "model %r: invalid saved state, restarting its objectives: %r", key[0], error
+                )
+                self.objectives[key] = objectives.restarted()
         for key, item in _items(state, "watches"):
             watch = self.watches.get(key)
             if watch is None or item["source"] != self._sources.get(key):

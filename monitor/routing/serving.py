@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from understudy.common.units import percent
 from understudy.monitor.records import record
 from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Plan, Split
@@ -395,7 +396,7 @@ def _what(one: ArmService, breaker: Mapping[str, int]) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.3g} %"
+    return percent(share, 3)
 
 
 def _sum(counts: Counts, **labels: str) -> int:

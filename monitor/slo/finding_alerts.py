@@ -19,6 +19,7 @@ _FINDINGS = {
     "drift": "inputs or predictions drifted from the baseline",
     "quality": "inputs violate the rules of the baseline",
     "performance": "accuracy or calibration dropped",
+    "objective": "an objective of the sidecar is missed",
     "validation": "validation cases fail",
     "other": "more findings are open than are reported individually",
 }

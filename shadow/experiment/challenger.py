@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 
+from understudy.common.units import percent
 from understudy.shadow.experiment.batches import Array, Pairs, Split, Units
 from understudy.shadow.experiment.fates import SMALL, account
 from understudy.shadow.experiment.hypothesis import COVARIATE, Hypothesis, Statistic
@@ -488,8 +489,8 @@ def _evidence(
         if despite < logs[0][0]:
             logs[0][0] = despite
             lacking = (
-                f"{share:.1%} of an arm's requests have no label yet, and the claim has to hold if "
-                "those that the challenger lacks are against it"
+                f"{percent(share, 3)} of an arm's requests have no label yet, and the claim has to "
+                "hold if those that the challenger lacks are against it"
             )
             note = "; ".join(filter(None, (note, lacking)))
         note = "; ".join(filter(None, (note, judgement.note)))

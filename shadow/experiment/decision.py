@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from understudy.common.units import percent
 from understudy.shadow.experiment.challenger import Evidence, e_value
 from understudy.shadow.experiment.fates import SMALL
 from understudy.shadow.experiment.hypothesis import Statistic
@@ -137,8 +138,8 @@ def _without_quick_failures(evidence: Sequence[Evidence]) -> Sequence[Evidence]:
     if champion is None or challenger is None or champion - challenger <= _LEAD:
         return evidence
     why = (
-        f"the champion fails {champion - challenger:.1%} more of its requests, and failures can be "
-        "quick: no harm is concluded from latency"
+        f"the champion fails {percent(champion - challenger, 3)} more of its requests, and "
+        "failures can be quick: no harm is concluded from latency"
     )
     return [
         replace(
@@ -363,7 +364,7 @@ def _values(item: Evidence) -> str:
 
 def _value(value: float, unit: Unit) -> str:
     if unit is Unit.POINTS:
-        return f"{value * 100:.3g} %"
+        return percent(value, 3)
     return f"{value * 1e3:.4g} ms" if unit is Unit.SECONDS else f"{value:.4g}"
 
 

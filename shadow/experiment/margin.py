@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from understudy.common.units import SECONDS, quantity
+from understudy.common.units import SECONDS, percent, quantity
 from understudy.shadow.experiment.errors import ExperimentError
 
 
@@ -87,7 +87,7 @@ class Margin:
         if self.value == 0.0:
             return "0"
         if self.unit is Unit.RELATIVE:
-            return f"{self.value * 100:.4g} %"
+            return percent(self.value)
         if self.unit is Unit.POINTS:
             return f"{self.value * 100:.4g} pp"
         if self.unit is Unit.SECONDS:

@@ -19,9 +19,10 @@ from understudy.monitor.config.objective import (
     Objective,
     compared,
     dominated,
+    shown,
     verdicts,
 )
-from understudy.monitor.console.objectives import page, shown
+from understudy.monitor.console.objectives import page
 from understudy.monitor.stats.energy import Rapl
 from understudy.monitor.telemetry.objective_status import wilson
 

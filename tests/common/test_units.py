@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from understudy.common.units import (
     byte_rate,
     metric_name,
+    percent,
     percentile,
     percentile_name,
     quantile,
@@ -220,3 +221,26 @@ def test_limits_of_objectives(metric: str, text: str, limit: float) -> None:
 def test_limits_with_other_units_are_refused(metric: str, text: str) -> None:
     with pytest.raises(ValueError, match=r"write|unit|finite|not a valid"):
         Objective.parse(metric, text)
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        (0.999, 4, "99.9 %"),
+        (0.99999, 4, "99.999 %"),
+        (0.9999999, 3, "99.99999 %"),
+        (0.99995, 2, "99.995 %"),
+        (1.0, 4, "100 %"),
+        (0.0144, 4, "1.44 %"),
+        (0.98765, 4, "98.77 %"),
+        (0.0, 4, "0 %"),
+        (1.5, 4, "150 %"),
+    ],
+)
+def test_a_share_keeps_the_digits_that_matter(share: float, digits: int, text: str) -> None:
+    assert percent(share, digits) == text
+
+
+@given(st.floats(0.0, 1.0, exclude_max=True), st.integers(2, 6))
+def test_only_one_itself_is_a_hundred_percent(share: float, digits: int) -> None:
+    assert percent(share, digits) != "100 %"

@@ -77,7 +77,7 @@ def test_a_promoted_arm_that_is_dead_is_down_and_its_requests_are_counted() -> N
     assert found.arm("first").diverted == 480
     assert found.arm("first").serving_breaker == {"open": 1, "half_open": 1}
     assert shown(found)["champion"][::3] == ("standby", pytest.approx(480 / 484))
-    assert found.arm("champion").describe() == "stands in for 99.2 %"
+    assert found.arm("champion").describe() == "stands in for 99.17 %"
     assert found.problems == (), "clients are served"
     (warning,) = found.warnings
     for text in (

@@ -22,7 +22,13 @@ function time(seconds) {
   if (seconds < 1) return (seconds * 1e3).toPrecision(3) + ' ms';
   return seconds.toPrecision(3) + ' s';
 }
-function share(value) { return value === null ? '\u2013' : (value * 100).toFixed(2) + ' %'; }
+function share(value) {
+  if (value === null) return '\u2013';
+  // As understudy.common.units.percent: only 1 itself is 100 %.
+  const rest = (1 - value) * 100;
+  const digits = rest > 0 && rest < 1 ? Math.max(2, 1 - Math.floor(Math.log10(rest))) : 2;
+  return (value * 100).toFixed(digits) + ' %';
+}
 function size(bytes) { return bytes === null ? '\u2013' : (bytes / 1048576).toFixed(1) + ' MiB'; }
 function counts(values) {
   const entries = Object.entries(values || {});
@@ -50,7 +56,7 @@ function experiments(found) {
     ['experiment', 'challenger', 'decision', 'rollout', 'should serve', 'not evaluated'],
     found.flatMap(e => e.challengers.map(c => [e.name, c.name,
       [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
-      c.phase.replace('_', ' ') + ', ' + c.stage, (100 * c.traffic).toFixed(1) + ' %',
+      c.phase.replace('_', ' ') + ', ' + c.stage, share(c.traffic),
       Object.entries(c.left_out || {}).map(([why, n]) => n + ' ' + why.replaceAll('_', ' ')).join(', ')])), 'texts'));
   for (const e of found) {
     const link = node('a', 'report of ' + e.name);

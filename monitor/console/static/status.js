@@ -54,7 +54,7 @@ function arm(a) {
 }
 function classes(values) {
   const entries = Object.entries(values), total = entries.reduce((sum, e) => sum + e[1], 0);
-  return entries.slice(0, 5).map(([k, v]) => k + ' ' + (100 * v / total).toFixed(1) + ' %')
+  return entries.slice(0, 5).map(([k, v]) => k + ' ' + share(v / total))
     .join(', ') || '\u2013';
 }
 function watched(w) {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from understudy.common.units import percent
 from understudy.monitor.baseline.rules import ADVICE, WORDS, Rule
 from understudy.monitor.findings.finding import Contribution, Signal, Size
 from understudy.monitor.health.corroborate import corroborations
@@ -153,7 +154,7 @@ def _composed(watch: ModelWatch, one: Shifted, name: str, series: str, hides: Hi
     label = watch.window.phrase(one.series, one.group, hidden=hides(name))
     low, high = one.interval
     size = Size(f"{series}: share of {label}", "", one.before, one.now, low, high)
-    words = f"share of {label} is {one.now * 100:.3g} %, was {one.before * 100:.3g} %"
+    words = f"share of {label} is {percent(one.now, 3)}, was {percent(one.before, 3)}"
     return _Problem(name, one.weight, words, one.since, size, one.examples)
 
 
@@ -162,7 +163,7 @@ def _moved(watch: ModelWatch, series: int, spread: bool, size: float) -> str:
     if common is not None:
         group, before, now = common
         label = watch.window.phrase(series, group)
-        return f"share of {label} is {now * 100:.3g} %, was {before * 100:.3g} %"
+        return f"share of {label} is {percent(now, 3)}, was {percent(before, 3)}"
     if spread:
         return f"varies {'more' if size > 0 else 'less'} than before"
     middle = watch.window.middle(series)
@@ -182,14 +183,14 @@ def _quality(watch: ModelWatch, model: str, version: str, hides: Hides) -> list[
         rate = min(1.0, float(watch.broken.recent[index]))
         began = float(watch.rising[index])
         size = Size(f"share of rows: {rule.feature} {rule.rule}", "", rule.null, rate, None, None)
-        words = f"{WORDS[rule.rule]} in {rate * 100:.3g} % of the rows"
+        words = f"{WORDS[rule.rule]} in {percent(rate, 3)} of the rows"
         if rule.rule is Rule.UNSEEN and not hides(rule.feature):
             values = watch.examples.unseen.get(rule.feature, ())
             words += f": {', '.join(map(repr, values))}" if values else ""
         if rule.rule is Rule.ADDED:
             words = f"{WORDS[rule.rule]}: {', '.join(list(watch.quality.added)[:5])}"
         elif not rule.feature:
-            words = f"{WORDS[rule.rule]}: {rate * 100:.3g} %"
+            words = f"{WORDS[rule.rule]}: {percent(rate, 3)}"
         weight = SPAN * _divergence(rate, rule.null)
         since = began if math.isfinite(began) else None
         problem = _Problem(rule.feature or str(rule.rule), weight, words, since, size)

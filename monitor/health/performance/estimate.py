@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.units import percent
 from understudy.monitor.baseline.calibration.curve import BINS, Curve, isotonic
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.health.performance.expected import expected
@@ -164,7 +165,9 @@ class ConfidenceEstimator:
             doubts.append(f"the calibration is based on only {self.reference_rows} labels")
         outside = self.curve.outside(scores)
         if outside > _MOST_OUTSIDE:
-            doubts.append(f"{outside:.0%} of the scores are outside the range of the baseline")
+            doubts.append(
+                f"{percent(outside, 2)} of the scores are outside the range of the baseline"
+            )
         behind = curve.labels_behind(x)
         if behind < _FEW_LABELS <= self.reference_rows:
             doubts.append(f"most scores are where the baseline has few labels ({behind:.0f})")

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.common.arrays import quantile
+from understudy.common.units import percent
 from understudy.monitor.detectors.edetector import log_sum
 from understudy.monitor.detectors.packed import Logs
 from understudy.monitor.health.performance.intervals import share
@@ -326,8 +327,8 @@ class LabelSelection(Stateful):
             )  # fmt: skip
             rates = inside, outside
         return (
-            f"labels depend on the prediction: {rates[0]:.1%} of the {sides[0]} have one and "
-            f"{rates[1]:.1%} {sides[1]}"
+            f"labels depend on the prediction: {percent(rates[0], 3)} of the {sides[0]} have one "
+            f"and {percent(rates[1], 3)} {sides[1]}"
         )
 
     def _fallen(self, delay: float | None) -> Selective | None:
@@ -345,8 +346,8 @@ class LabelSelection(Stateful):
             return None
         return Selective(
             "coverage",
-            f"labels are missing: {labels / predictions:.1%} of the predictions have one, where "
-            f"{self.usual:.1%} had one before",
+            f"labels are missing: {percent(labels / predictions, 3)} of the predictions have one, "
+            f"where {percent(self.usual, 3)} had one before",
         )
 
     def summary(self) -> dict[str, Any]:

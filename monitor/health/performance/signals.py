@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from understudy.common.units import percent
 from understudy.monitor.findings.finding import Contribution, Signal, Size
 from understudy.monitor.health.corroborate import corroborations
 from understudy.monitor.health.performance.declared import LargeGap
@@ -72,8 +73,8 @@ def _worse(
         version=version,
         segment=where,
         severity="warning",
-        title=f"Error rate where {where} rose to {one.value * 100:.1f} %, was "
-        f"{one.reference * 100:.1f} % (measured by labels)",
+        title=f"Error rate where {where} rose to {percent(one.value, 3)}, was "
+        f"{percent(one.reference, 3)} (measured by labels)",
         features=(Contribution(feature, 1.0, "the segment that got worse"),),
         size=Size("error rate", "", one.reference, one.value, None, None),
         rule="Shiryaev-Roberts e-detectors on the error rate of each segment",
@@ -97,7 +98,7 @@ def _apart(model: str, version: str, one: LargeGap) -> Signal:
         version=version,
         segment=one.feature,
         severity="warning",
-        title=f"Share of {rate} differs by {gap.value * 100:.1f} percentage points between "
+        title=f"Share of {rate} differs by {gap.value * 100:.3g} percentage points between "
         f"{gap.highest} and {gap.lowest} of {one.feature}",
         features=(Contribution(one.feature, 1.0, rate),),
         size=Size(f"gap in {gap.metric}", "", None, gap.value, gap.low, gap.high),
@@ -117,10 +118,10 @@ def _expected(watch: PerformanceWatch, model: str, version: str) -> Signal:
     size = None
     doubts: tuple[str, ...] = ()
     if estimate is not None:
-        was = f", was {known * 100:.1f} %" if known is not None else ""
+        was = f", was {percent(known, 3)}" if known is not None else ""
         title = (
-            f"Accuracy is estimated at {estimate.value * 100:.1f} % "
-            f"({estimate.low * 100:.1f} to {estimate.high * 100:.1f} %){was}: no labels yet"
+            f"Accuracy is estimated at {percent(estimate.value, 3)} "
+            f"({percent(estimate.low, 3)} to {percent(estimate.high, 3)}){was}: no labels yet"
         )
         size = Size("accuracy", "", known, estimate.value, estimate.low, estimate.high)
         doubts = estimate.doubts
@@ -154,12 +155,12 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
         # Weighted losses vary strongly: use the mean since the change.
         usual = watch.realised
         now = min(1.0, max(0.0, 1.0 - usual.usual - change.size * usual.deviation))
-    was = f", was {known * 100:.1f} %" if known is not None else ""
+    was = f", was {percent(known, 3)}" if known is not None else ""
     retrain_advice = watch.retrain_advice()
     advice = "Check the examples, and the segments with the largest loss. "
     if watch.slices is not None and watch.slices.found:
         worst = watch.slices.found[0]
-        advice += f"Worst slice: {worst['slice']}, with {worst['loss'] * 100:.1f} % errors. "
+        advice += f"Worst slice: {worst['slice']}, with {percent(worst['loss'], 3)} errors. "
     if retrain_advice is not None:
         advice += f"Retraining: {retrain_advice.words}."
     return Signal(
@@ -169,7 +170,7 @@ def _realised(watch: PerformanceWatch, model: str, version: str) -> Signal:
         version=version,
         segment="",
         severity="critical",
-        title=f"Accuracy fell to {now * 100:.1f} %{was} (measured by labels)",
+        title=f"Accuracy fell to {percent(now, 3)}{was} (measured by labels)",
         since=change.time,
         size=Size("accuracy", "", known, now, None, None),
         rule=watch.realised.rule,
@@ -187,7 +188,7 @@ def _metric(watch: PerformanceWatch, test: MetricTest, model: str, version: str)
     name = f"{kind.title} of {test.label}" if test.label else kind.title
     known = test.usual or 0.0
     if kind.score:
-        words = f"{name} fell to {value * 100:.1f} %, was {known * 100:.1f} %"
+        words = f"{name} fell to {percent(value, 3)}, was {percent(known, 3)}"
     elif kind.name == "bias":
         way = "high" if value > known else "low"
         words = (

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.common.special import ndtri
+from understudy.common.units import percent
 from understudy.monitor.baseline.calibration.regions import RegionalCalibration
 from understudy.monitor.baseline.kinds import category, number
 from understudy.monitor.baseline.model import Baseline
@@ -726,8 +727,8 @@ class PerformanceWatch(Stateful):
         if usual is not None and now is not None and not ends[0] <= usual <= ends[1]:
             share = self.window.metrics()["positive_rate"]
             result.append(
-                f"{share:.1%} of the labels are positive, {usual:.1%} in the reference: either "
-                "that changed, or which predictions get labels"
+                f"{percent(share, 3)} of the labels are positive, {percent(usual, 3)} in the "
+                "reference: either that changed, or which predictions get labels"
             )
         if self.selective is not None and self.selective.reason == "coverage":
             result.append(self.selective.words)

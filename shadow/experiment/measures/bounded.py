@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from understudy.common.units import percent
 from understudy.shadow.experiment.batches import Array, Ends, Pairs, Split, Units, Values
 from understudy.shadow.experiment.fates import SMALL, UNBOUNDED
 from understudy.shadow.experiment.hypothesis import Hypothesis, Statistic
@@ -311,8 +312,8 @@ class BoundedMeasure(Stateful):
         for arm, share in zip(_ARMS, self._shares(self.unknown), strict=True):
             if share > SMALL:
                 parts.append(
-                    f"{share:.2%} of the {arm}'s values are not known, and count for the worst and "
-                    "the best that they can be"
+                    f"{percent(share)} of the {arm}'s values are not known, and count for the "
+                    "worst and the best that they can be"
                 )
         if self._boundless:
             parts.append("without `bounds` they may be anything")

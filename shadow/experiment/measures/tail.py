@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from understudy.common.arrays import distinct
+from understudy.common.units import percent
 from understudy.shadow.experiment.hypothesis import Hypothesis
 from understudy.shadow.experiment.measures.base import (
     Array,
@@ -121,11 +122,11 @@ class Tail(Measure):
         if detector is None:
             return "the thresholds are being set"
         worst = detector.findings()[0]
-        if None in (worst.champion, worst.challenger):
+        if worst.champion is None or worst.challenger is None:
             return ""
         return (
             f"beyond {worst.threshold * 1e3:.4g} ms (the champion's p{worst.level * 100:g}) are "
-            f"{worst.challenger:.2%} of the challenger's and {worst.champion:.2%} of the "
+            f"{percent(worst.challenger)} of the challenger's and {percent(worst.champion)} of the "
             "champion's requests"
         )
 

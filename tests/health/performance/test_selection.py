@@ -104,7 +104,7 @@ def test_labels_that_stop_are_named_and_judged_again_when_they_are_back() -> Non
     stream.send(p.tolist(), y.tolist(), only(rng.random(3000) < 0.02))
     (untested,) = stream.watch.untested()
     assert untested.reason == "coverage"
-    assert "where 100.0% had one before" in untested.words
+    assert "where 100 % had one before" in untested.words
     p, y = binary(rng, 3000)
     stream.send(p.tolist(), y.tolist())
     assert stream.watch.untested() == []

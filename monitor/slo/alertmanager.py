@@ -20,14 +20,15 @@ from understudy.monitor.slo.scope import IDENTITY
 PAGE, TICKET = "page", "ticket"
 DOWN, UNSEEN = "UnderstudyModelServerDown", "UnderstudyNotSeen"
 OF_CHANNEL = (
-    "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyValidation|UnderstudyOther"
+    "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyObjective|"
+    "UnderstudyValidation|UnderstudyOther"
 )
 """Alerts about a model's quality, from our rules or from the sidecar's channel."""
 _OF_MODEL = "predictions|features|rules|performance|freshness"
 _DIVERTED = "UnderstudyServingArmDown"
 _OF_ARM = (
     "UnderstudyMirrorBreakerOpen|UnderstudyMirrorDrops|UnderstudyServingBreakerOpen|"
-    "UnderstudyPoolExhausted|UnderstudyObjective"
+    "UnderstudyPoolExhausted|UnderstudyLimit"
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.evaluation import BEGAN, Item, published
-from understudy.monitor.codecs import Reason, Undecodable
+from understudy.common.codecs import Reason, Undecodable
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.findings.changes import Change

@@ -62,8 +62,8 @@ def _reads(command: Callable[..., Any]) -> Callable[..., Any]:
 def slo() -> None:
     """Turn objectives into rules and alerts, explain them, and test them.
 
-    FILE holds objectives in our own format or in OpenSLO v1; or it is a sidecar's configuration,
-    whose `objectives` are taken. See docs/slo.md.
+    FILE holds objectives in our own format, or in that of OpenSLO, Sloth or Pyrra; or it is a
+    sidecar's configuration, whose `objectives` are taken. See docs/slo.md.
 
     \b
     Examples:

@@ -1,4 +1,6 @@
-"""Objectives in OpenSLO v1, as far as Prometheus can measure them.
+"""Objectives in OpenSLO v1 and v1alpha, as far as Prometheus can measure them.
+
+A document of v1alpha is rewritten as v1, to which the keys in messages refer.
 
 Where OpenSLO is not specific, these rules apply. A query of a counter is a selector, or the sum of
 one, and gets its rate over each window here; a query with ``{{.window}}`` is taken as it is. ``op``
@@ -15,38 +17,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.common.units import DAY, HOUR, MINUTE, duration, number, quantity
-from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.burn import UnreachableError, burns
-from understudy.monitor.slo.compile import notices_of
-from understudy.monitor.slo.compiled import RUNBOOKS, Compiled
+from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
-from understudy.monitor.slo.promql import plain_sum
-from understudy.monitor.slo.scope import Scope
+from understudy.monitor.slo.reading import (
+    NAME,
+    SCOPE,
+    Fault,
+    joined,
+    labels_of,
+    mapping,
+    over_windows,
+    rest,
+    whole,
+)
 
 VERSION = "openslo/v1"
-_RECOGNISED = re.compile(r"^\s*[\"']?apiVersion[\"']?\s*:\s*[\"']?openslo/", re.MULTILINE)
+ALPHA = "openslo/v1alpha"
 _UNITS = {"m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY, "M": 30 * DAY, "Q": 90 * DAY,
           "Y": 365 * DAY}  # fmt: skip
-_SELECTOR = re.compile(r"(?:sum\s*\()?\s*([a-zA-Z_:][a-zA-Z0-9_:]*\s*(?:\{[^{}]*\})?)\s*\)?")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _BAD_WHEN = {"lte": "> bool", "lt": ">= bool", "gte": "< bool", "gt": "<= bool"}
 _LESS_IS_BETTER = re.compile(r"latency|duration|seconds|delay|error|fail", re.IGNORECASE)
-_SCOPE = Scope(identity=())
-"""Queries say themselves which series they are about."""
+_RATIO = "spec.indicator.spec.ratioMetric.{}.metricSource.spec.query"
 _NOT_USED = ("AlertPolicy", "AlertCondition", "AlertNotificationTarget", "Service", "DataSource")
-
-
-def recognised(text: str) -> bool:
-    """Whether a text is an OpenSLO document of any version."""
-    return _RECOGNISED.search(text) is not None
-
-
-class _Fault(Exception):
-    """An error in a document, with the path of the key."""
-
-    def __init__(self, path: str, message: str) -> None:
-        self.path = path
-        super().__init__(message)
 
 
 def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None) -> Compiled:
@@ -58,9 +51,10 @@ def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None)
     for number_, one in enumerate(documents):
         where = f"[{number_}]"
         try:
+            one = _upgraded(one)
             kind, name, spec = _head(one)
-        except _Fault as fault:
-            problems.append((_join(where, fault.path), str(fault)))
+        except Fault as fault:
+            problems.append((joined(where, fault.path), str(fault)))
             continue
         if kind == "SLI":
             indicators[name] = spec
@@ -74,47 +68,77 @@ def compiled(documents: Sequence[Any], source: str, runbooks: str | None = None)
     for where, one in objectives:
         try:
             result, slo_notices = _slos(one, indicators)
-        except _Fault as fault:
-            problems.append((_join(where, fault.path), str(fault)))
+        except Fault as fault:
+            problems.append((joined(where, fault.path), str(fault)))
             continue
         slos += result
         notices += slo_notices
-    if not slos and not problems:
-        problems.append(("", "contains no SLO"))
-    ids = [slo.id for slo in slos]
-    twice = sorted({one for one in ids if ids.count(one) > 1})
-    problems += [("", f"duplicate objective {one!r}") for one in twice]
-    if problems:
-        raise ConfigError(source, problems)
-    notices += [notice for slo in slos for notice in notices_of(slo)]
-    return Compiled(
-        slos[0].service, tuple(slos), (), tuple(notices), runbooks or RUNBOOKS, scope=_SCOPE
-    )
+    return whole(slos, notices, problems, source, runbooks)
 
 
-def _join(where: str, path: str) -> str:
-    return f"{where}.{path}" if path else where
+_LONG_UNITS = {"minute": "m", "hour": "h", "day": "d", "week": "w", "month": "M", "quarter": "Q",
+               "year": "Y"}  # fmt: skip
+
+
+def _upgraded(one: Any) -> Any:
+    """A document of v1alpha as v1; any other as it is. Raises Fault."""
+    if not isinstance(one, Mapping) or one.get("apiVersion") != ALPHA:
+        return one
+    spec = {**mapping(one, "spec")}
+    if (windows := spec.pop("timeWindows", None)) is not None:
+        if not isinstance(windows, list) or not all(isinstance(w, Mapping) for w in windows):
+            raise Fault("spec.timeWindows", "must be a list of windows")
+        spec["timeWindow"] = [_window(w, f"spec.timeWindows[{n}]") for n, w in enumerate(windows)]
+    threshold = (spec.get("indicator") or {}).get("thresholdMetric")
+    if isinstance(threshold, Mapping):
+        spec["indicator"] = {"spec": {"thresholdMetric": _source(threshold)}}
+    objectives = spec.get("objectives")
+    if isinstance(objectives, list):
+        spec["objectives"] = [_objective(objective) for objective in objectives]
+    return {**one, "apiVersion": VERSION, "spec": spec}
+
+
+def _window(window: Mapping[str, Any], path: str) -> dict[str, Any]:
+    unit, count = str(window.get("unit")), window.get("count")
+    letter = _LONG_UNITS.get(unit.lower().removesuffix("s"))
+    if letter is None or not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        units = ", ".join(name.capitalize() for name in _LONG_UNITS)
+        raise Fault(path, f"needs a count of at least 1 and a unit, one of {units}")
+    kept = {key: window[key] for key in ("isRolling", "calendar") if key in window}
+    return {"duration": f"{count}{letter}", **kept}
+
+
+def _source(metric: object) -> object:
+    if not isinstance(metric, Mapping):
+        return metric
+    source = {"type": metric.get("source", "prometheus"), "spec": {"query": metric.get("query")}}
+    return {"metricSource": source}
+
+
+def _objective(objective: object) -> object:
+    ratio = objective.get("ratioMetrics") if isinstance(objective, Mapping) else None
+    if not isinstance(objective, Mapping) or not isinstance(ratio, Mapping):
+        return objective
+    sources = {key: _source(ratio[key]) for key in ("good", "bad", "total") if key in ratio}
+    # Its queries were those of counters, unless they said otherwise.
+    counter = ratio.get("counter", ratio.get("incremental", True))
+    indicator = {"spec": {"ratioMetric": {"counter": counter, **sources}}}
+    rest_of = {key: value for key, value in objective.items() if key != "ratioMetrics"}
+    return {**rest_of, "indicator": indicator}
 
 
 def _head(one: Any) -> tuple[str, str, Mapping[str, Any]]:
     if not isinstance(one, Mapping):
-        raise _Fault("", "must be a mapping with apiVersion, kind, metadata and spec")
+        raise Fault("", "must be a mapping with apiVersion, kind, metadata and spec")
     version = one.get("apiVersion")
     if version != VERSION:
-        raise _Fault("apiVersion", f"{version!r} is not supported; use {VERSION}")
-    name = _mapping(one, "metadata").get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _Fault(
+        raise Fault("apiVersion", f"{version!r} is not supported; use {VERSION} or {ALPHA}")
+    name = mapping(one, "metadata").get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise Fault(
             "metadata.name", f"not a valid name: {name!r} (use letters, digits, dots and dashes)"
         )
-    return str(one.get("kind")), name, _mapping(one, "spec")
-
-
-def _mapping(of: Mapping[str, Any], key: str, path: str = "") -> Mapping[str, Any]:
-    result = of.get(key)
-    if not isinstance(result, Mapping):
-        raise _Fault(f"{path}{key}", "must be a mapping")
-    return result
+    return str(one.get("kind")), name, mapping(one, "spec")
 
 
 def _slos(
@@ -122,8 +146,8 @@ def _slos(
 ) -> tuple[list[Slo], list[str]]:
     _, name, spec = _head(one)
     service = spec.get("service")
-    if not isinstance(service, str) or not _NAME.fullmatch(service):
-        raise _Fault("spec.service", f"not a valid name: {service!r}")
+    if not isinstance(service, str) or not NAME.fullmatch(service):
+        raise Fault("spec.service", f"not a valid name: {service!r}")
     period, notices = _period(spec, name)
     if spec.get("alertPolicies"):
         notices.append(
@@ -131,16 +155,17 @@ def _slos(
         )
     method = spec.get("budgetingMethod", "Occurrences")
     if method not in ("Occurrences", "Timeslices", "RatioTimeslices"):
-        raise _Fault("spec.budgetingMethod", f"{method!r} is not one of Occurrences, Timeslices, "
+        raise Fault("spec.budgetingMethod", f"{method!r} is not one of Occurrences, Timeslices, "
                      "RatioTimeslices")  # fmt: skip
     wanted = spec.get("objectives")
     if not isinstance(wanted, list) or not wanted:
-        raise _Fault("spec.objectives", "must be a list with at least one objective")
+        raise Fault("spec.objectives", "must be a list with at least one objective")
+    labels = labels_of(mapping(one, "metadata").get("labels"), name, notices)
     slos: list[Slo] = []
     for number_, objective in enumerate(wanted):
         path = f"spec.objectives[{number_}]"
         if not isinstance(objective, Mapping):
-            raise _Fault(path, "must be a mapping")
+            raise Fault(path, "must be a mapping")
         own = objective if "indicator" in objective or "indicatorRef" in objective else spec
         if own is objective and len(wanted) > 1:
             notices.append(f"{name}: objectives of a composite are compiled one by one")
@@ -156,7 +181,7 @@ def _slos(
         try:
             alerts = burns(target, period)
         except UnreachableError as error:
-            raise _Fault(f"{path}.target", str(error)) from error
+            raise Fault(f"{path}.target", str(error)) from error
         counted = isinstance(sli, Events) and bool(
             indicator.get("ratioMetric", {}).get("counter", True)
         )
@@ -171,7 +196,8 @@ def _slos(
                 burns=alerts,
                 description=" ".join(str(spec.get("description") or "").split()),
                 least_bad=5.0 if counted else 0.0,
-                scope=_SCOPE,
+                scope=SCOPE,
+                labels=labels,
             )
         )
     return slos, notices
@@ -182,10 +208,11 @@ def _period(spec: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
     if windows is None:
         return 30 * DAY, [f"{name}: no timeWindow; using 30 days"]
     if not isinstance(windows, list) or len(windows) != 1 or not isinstance(windows[0], Mapping):
-        raise _Fault("spec.timeWindow", "must be a list of exactly one window")
+        raise Fault("spec.timeWindow", "must be a list of exactly one window")
     period = _seconds(windows[0].get("duration"), "spec.timeWindow[0].duration")
     if period < HOUR:
-        raise _Fault("spec.timeWindow[0].duration", "must be an hour or more")
+        hint = "; a month is 1M" if windows[0].get("duration") == "1m" else ""
+        raise Fault("spec.timeWindow[0].duration", f"must be an hour or more{hint}")
     if windows[0].get("calendar") or windows[0].get("isRolling") is False:
         return period, [
             f"{name}: using a rolling window of the same length instead of a calendar window"
@@ -196,7 +223,7 @@ def _period(spec: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
 def _seconds(value: object, path: str) -> float:
     result = quantity(value) if isinstance(value, str) else None
     if result is None or not result[0].isdecimal() or result[1] not in _UNITS:
-        raise _Fault(
+        raise Fault(
             path, f"not a valid duration: {value!r} (units: m, h, d, w, M, Q, Y; example: 4w)"
         )
     return int(result[0]) * _UNITS[result[1]]
@@ -205,14 +232,14 @@ def _seconds(value: object, path: str) -> float:
 def _target(objective: Mapping[str, Any], path: str) -> float:
     given = [key for key in ("target", "targetPercent") if key in objective]
     if len(given) != 1:
-        raise _Fault(path, "give either target or targetPercent")
+        raise Fault(path, "give either target or targetPercent")
     value = objective[given[0]]
     number_ = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number_ or abs(value) > 1e300:
-        raise _Fault(f"{path}.{given[0]}", f"not a valid number: {value!r}"[:80])
+        raise Fault(f"{path}.{given[0]}", f"not a valid number: {value!r}"[:80])
     target = float(f"{value / (100 if given[0] == 'targetPercent' else 1):.12g}")
     if not 0.0 < target < 1.0:
-        raise _Fault(f"{path}.{given[0]}", f"{value!r} must be between 0 and 100 %, both excluded")
+        raise Fault(f"{path}.{given[0]}", f"{value!r} must be between 0 and 100 %, both excluded")
     return target
 
 
@@ -222,38 +249,22 @@ def _indicator(
     if "indicatorRef" in of:
         name = of["indicatorRef"]
         if not isinstance(name, str) or name not in indicators:
-            raise _Fault(f"{path}.indicatorRef", f"the file has no SLI {name!r}")
+            raise Fault(f"{path}.indicatorRef", f"the file has no SLI {name!r}")
         return indicators[name]
-    return _mapping(_mapping(of, "indicator", f"{path}."), "spec", f"{path}.indicator.")
+    return mapping(mapping(of, "indicator", f"{path}."), "spec", f"{path}.indicator.")
 
 
 def _query(of: Mapping[str, Any], key: str) -> str:
     path = f"spec.indicator.spec.{key}.metricSource"
-    source = _mapping(_mapping(of, key), "metricSource", f"{key}.")
+    source = mapping(mapping(of, key), "metricSource", f"{key}.")
     kind = source.get("type", "prometheus")
     if str(kind).lower() not in ("prometheus", "promql"):
-        raise _Fault(f"{path}.type", f"{kind!r} is not supported; use prometheus")
+        raise Fault(f"{path}.type", f"{kind!r} is not supported; use prometheus")
     spec = source.get("spec")
     query = spec.get("query", spec.get("promql")) if isinstance(spec, Mapping) else None
     if not isinstance(query, str) or not query.strip():
-        raise _Fault(f"{path}.spec.query", "must be an expression of Prometheus")
+        raise Fault(f"{path}.spec.query", "must be an expression of Prometheus")
     return query.strip()
-
-
-def _over_windows(query: str, counter: bool, key: str) -> str:
-    """The query as a rate over each window."""
-    if WINDOW in query:
-        return plain_sum(query)
-    path = f"spec.indicator.spec.ratioMetric.{key}.metricSource.spec.query"
-    match = _SELECTOR.fullmatch(query)
-    if match is None:
-        raise _Fault(
-            path,
-            f"{query!r} has no {WINDOW} and is not a selector or a sum of one, so there is no rate "
-            f"over several windows; write it as sum(rate(metric[{WINDOW}]))",
-        )
-    over = "rate" if counter else "avg_over_time"
-    return f"sum({over}({match[1].strip()}[{WINDOW}]))"
 
 
 def _sli(
@@ -263,24 +274,23 @@ def _sli(
         return _threshold(indicator, objective, path)
     ratio = indicator.get("ratioMetric")
     if not isinstance(ratio, Mapping):
-        raise _Fault("spec.indicator.spec", "has neither ratioMetric nor thresholdMetric")
+        raise Fault("spec.indicator.spec", "has neither ratioMetric nor thresholdMetric")
     if "raw" in ratio:
         query = _query(ratio, "raw")
         if ratio.get("rawType") not in ("success", "failure"):
-            raise _Fault("spec.indicator.spec.ratioMetric.rawType", "must be success or failure")
+            raise Fault("spec.indicator.spec.ratioMetric.rawType", "must be success or failure")
         mean = f"avg({query})"
         bad = mean if ratio["rawType"] == "failure" else f"1 - {mean}"
         return Slices(bad, "a mean of ratios: every evaluation counts the same", unit="of the time")
     if ("good" in ratio) == ("bad" in ratio) or "total" not in ratio:
-        raise _Fault("spec.indicator.spec.ratioMetric", "needs total, and one of good and bad")
+        raise Fault("spec.indicator.spec.ratioMetric", "needs total, and one of good and bad")
     counter = ratio.get("counter", True) is not False
-    total = _over_windows(_query(ratio, "total"), counter, "total")
+    total = over_windows(_query(ratio, "total"), counter, _RATIO.format("total"))
     if "bad" in ratio:
-        bad = _over_windows(_query(ratio, "bad"), counter, "bad")
+        bad = over_windows(_query(ratio, "bad"), counter, _RATIO.format("bad"))
     else:
-        good = _over_windows(_query(ratio, "good"), counter, "good")
-        # The series of good events may not exist before the first one.
-        bad = f"{total} - ({good} or 0 * {total})"
+        good = over_windows(_query(ratio, "good"), counter, _RATIO.format("good"))
+        bad = rest(good, total)
     if method == "Occurrences":
         return Events(bad, total, "events", "as the queries are")
     length = _seconds(objective.get("timeSliceWindow"), f"{path}.timeSliceWindow")
@@ -290,7 +300,7 @@ def _sli(
         return Slices(share, "a mean of ratios: every slice counts the same")
     wanted = objective.get("timeSliceTarget")
     if not isinstance(wanted, (int, float)) or not 0.0 < wanted <= 1.0:
-        raise _Fault(f"{path}.timeSliceTarget", f"not a valid share: {wanted!r}")
+        raise Fault(f"{path}.timeSliceTarget", f"not a valid share: {wanted!r}")
     allowed = number(1.0 - float(wanted))
     return Slices(f"({share}) > bool {allowed}", f"slices of {window}")
 
@@ -299,9 +309,9 @@ def _threshold(indicator: Mapping[str, Any], objective: Mapping[str, Any], path:
     query = _query(indicator, "thresholdMetric")
     operator, value = objective.get("op"), objective.get("value")
     if not isinstance(operator, str) or operator not in _BAD_WHEN:
-        raise _Fault(f"{path}.op", f"{operator!r} is not one of {', '.join(_BAD_WHEN)}")
+        raise Fault(f"{path}.op", f"{operator!r} is not one of {', '.join(_BAD_WHEN)}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise _Fault(f"{path}.value", f"not a valid number: {value!r}")
+        raise Fault(f"{path}.value", f"not a valid number: {value!r}")
     return Slices(
         f"max(({query}) {_BAD_WHEN[operator]} {number(float(value))})",
         "one sample per evaluation; the worst series counts",

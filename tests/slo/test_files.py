@@ -169,7 +169,7 @@ def test_openslo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "path", "message"),
     [
-        ("openslo/v1\nkind: SLO\nmetadata: {name: web}", "openslo/v1alpha\nkind: SLO\nmetadata: {}",
+        ("openslo/v1\nkind: SLO\nmetadata: {name: web}", "openslo/v2alpha\nkind: SLO\nmetadata: {}",
          "[1].apiVersion", "use openslo/v1"),
         ("indicatorRef: good", "indicatorRef: bad", "[1].spec.indicatorRef", "no SLI 'bad'"),
         ("targetPercent: 99.5", "targetPercent: 100", "[1].spec.objectives[0].targetPercent",

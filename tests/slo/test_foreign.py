@@ -1,0 +1,324 @@
+"""Files of objectives from other projects: read with the right meaning, or refused with what to do.
+
+The files have the shape of those projects' own examples.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from tests.slo.test_files import loaded, problems
+from tests.support.promtool import check
+from understudy.monitor.cli.main import main
+from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo.model import WINDOW, Events, Slices
+
+DAY = 86400
+SLOTH: dict[str, Any] = {
+    "version": "prometheus/v1",
+    "service": "shop",
+    "labels": {"owner": "web", "tier-1": "yes", "severity": "x"},
+    "slos": [
+        {
+            "name": "availability",
+            "objective": 99.9,
+            "description": "Answers\n  without errors.",
+            "labels": {"category": "availability"},
+            "sli": {
+                "events": {
+                    "error_query": 'sum(rate(http_total{code=~"(5..|429)"}[{{.window}}]))',
+                    "total_query": "sum(rate(http_total[{{.window}}]))",
+                }
+            },
+            "alerting": {
+                "name": "ShopErrors",
+                "labels": {"category": "availability"},
+                "page_alert": {"labels": {"severity": "pageteam"}},
+                "ticket_alert": {"disable": True},
+            },
+        },
+        {
+            "name": "satisfaction",
+            "objective": 95,
+            "sli": {
+                "raw": {"error_ratio_query": "1 - (\n  avg_over_time(good_ratio[{{.window}}])\n)"}
+            },
+        },
+    ],
+}
+LATENCY = 'http_seconds_%s{job="a",path=~"/v[0-9]{1,2}"%s}'
+PYRRA: dict[str, Any] = {
+    "apiVersion": "pyrra.dev/v1alpha1",
+    "kind": "ServiceLevelObjective",
+    "metadata": {
+        "name": "errors",
+        "namespace": "monitoring",
+        "labels": {"prometheus": "k8s", "pyrra.dev/team": "web"},
+    },
+    "spec": {
+        "target": "99.9",
+        "window": "4w",
+        "description": "",
+        "indicator": {
+            "ratio": {
+                "errors": {"metric": 'http_total{code=~"5.."}'},
+                "total": {"metric": "http_total"},
+                "grouping": ["handler"],
+            }
+        },
+        "alerting": {"name": "Burn", "burnrates": True},
+    },
+}
+ALPHA: dict[str, Any] = {
+    "apiVersion": "openslo/v1alpha",
+    "kind": "SLO",
+    "metadata": {"name": "latency", "displayName": "Latency"},
+    "spec": {
+        "service": "api",
+        "description": "Fast enough.",
+        "objectives": [
+            {
+                "ratioMetrics": {
+                    "good": {
+                        "source": "prometheus",
+                        "queryType": "promql",
+                        "query": f'sum(rate(seconds_bucket{{le="{le}"}}[{{{{.window}}}}]))',
+                    },
+                    "total": {
+                        "source": "prometheus",
+                        "queryType": "promql",
+                        "query": "sum(rate(seconds_count[{{.window}}]))",
+                    },
+                },
+                "target": target,
+            }
+            for le, target in (("0.4", 0.99), ("5", 0.999))
+        ],
+        "timeWindows": [{"count": 28, "unit": "Day"}],
+    },
+}
+
+
+def spec_of(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**document, "spec": {**document["spec"], **changes}}
+
+
+def resource(document: dict[str, Any]) -> dict[str, Any]:
+    """A file of Sloth as its resource, with its names in camel case."""
+    text = json.dumps({key: value for key, value in document.items() if key != "version"})
+    for snake in ("error_query", "total_query", "error_ratio_query", "page_alert", "ticket_alert"):
+        first, *others = snake.split("_")
+        text = text.replace(snake, first + "".join(map(str.capitalize, others)))
+    metadata = {"name": "shop", "namespace": "monitoring"}
+    return {
+        "apiVersion": "sloth.slok.dev/v1", "kind": "PrometheusServiceLevel",
+        "metadata": metadata, "spec": json.loads(text),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [dict, resource, lambda one: json.dumps(one)])
+def test_sloth(tmp_path: Path, form: Any) -> None:
+    found = loaded(tmp_path, form(SLOTH))
+    available, satisfied = found.slos
+    assert (available.id, available.objective, available.period) == ("shop-availability", 0.999, 30 * DAY)  # fmt: skip
+    events = SLOTH["slos"][0]["sli"]["events"]
+    assert isinstance(available.sli, Events)
+    assert (available.sli.bad, available.sli.total) == (
+        events["error_query"],
+        events["total_query"],
+    )
+    assert available.labels == {"owner": "web", "category": "availability"}
+    assert available.description == "Answers without errors."
+    assert {burn.window.severity for burn in available.burns} == {"page"}
+    assert satisfied.objective == 0.95
+    assert isinstance(satisfied.sli, Slices)
+    assert satisfied.sli.bad == "avg(1 - (\n  avg_over_time(good_ratio[5m])\n))"
+    said = "\n".join(found.notices)
+    for text in ("the label 'tier-1'", "the label 'severity'", "Sloth's default", "over 5m at a"):
+        assert text in said, text
+    for key in ("alerting.name", "alerting.labels", "alerting.page_alert.labels"):
+        assert key in said, key
+
+
+def test_several_documents_of_sloth(tmp_path: Path) -> None:
+    other = {**SLOTH, "service": "api"}
+    found = loaded(tmp_path, yaml.safe_dump_all([SLOTH, None, other]))
+    assert [slo.service for slo in found.slos] == ["shop", "shop", "api", "api"]
+    one = {**SLOTH, "slos": SLOTH["slos"][:1]}
+    wrong = problems(tmp_path, yaml.safe_dump_all([one, one]))
+    assert "duplicate objective 'shop-availability'" in wrong[""]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "message"),
+    [
+        ({"sli": {"plugin": {"id": "sloth-common/x"}}}, "sli.plugin", "write their queries"),
+        ({"sli": {}}, "sli", "neither events nor raw"),
+        ({"objective": 100}, "objective", "between 0 and 100"),
+        ({"sli": {"events": {"error_query": "a", "total_query": "b"}}}, "sli.events.error_query", WINDOW),
+        ({"name": "a b"}, "name", "not a valid name"),
+        ({"alerting": []}, "alerting", None),
+    ],
+)  # fmt: skip
+def test_faults_in_sloth(tmp_path: Path, change: Any, path: str, message: str | None) -> None:
+    one = {**SLOTH, "slos": [{**SLOTH["slos"][0], **change}]}
+    if message is None:  # an empty list says nothing
+        assert loaded(tmp_path, one).slos
+        return
+    assert message in problems(tmp_path, one)[f"[0].slos[0].{path}"]
+    wrong = problems(tmp_path, {**SLOTH, "version": "prometheus/v2"})
+    assert "use prometheus/v1" in wrong["[0].version"]
+
+
+def test_pyrra(tmp_path: Path) -> None:
+    success, total = LATENCY % ("bucket", ',le="0.5"'), LATENCY % ("count", "")
+    latency = {"success": {"metric": success}, "total": {"metric": total}}
+    native = {"latency": "200ms", "total": {"metric": "sum(http_seconds)"}}
+    documents = [
+        PYRRA,
+        {**spec_of(PYRRA, indicator={"latency": latency}, window="2w"), "metadata": {"name": "slow", "namespace": "m"}},
+        {**spec_of(PYRRA, indicator={"latencyNative": native}), "metadata": {"name": "native", "namespace": "m"}},
+        {**spec_of(PYRRA, indicator={"bool_gauge": {"metric": 'up{job="p"}'}}, alerting={"disabled": True}),
+         "metadata": {"name": "up", "namespace": "m"}},
+    ]  # fmt: skip
+    found = loaded(tmp_path, {"apiVersion": "v1", "kind": "List", "items": documents})
+    ratio, slow, natively, up = found.slos
+    assert (ratio.id, ratio.objective, ratio.period) == ("monitoring-errors", 0.999, 28 * DAY)
+    assert ratio.labels == {"team": "web"}
+    assert isinstance(ratio.sli, Events)
+    assert ratio.sli.bad == f'sum(rate(http_total{{code=~"5.."}}[{WINDOW}]))'
+    assert ratio.sli.total == f"sum(rate(http_total[{WINDOW}]))"
+    assert slow.period == 14 * DAY
+    assert isinstance(slow.sli, Events)
+    good, every = f"sum(rate({success}[{WINDOW}]))", f"sum(rate({total}[{WINDOW}]))"
+    assert slow.sli.bad == f"{every} - ({good} or 0 * {every})"
+    assert isinstance(natively.sli, Events)
+    assert "histogram_fraction(0, 0.2, sum(rate(http_seconds[" in natively.sli.bad
+    assert isinstance(up.sli, Slices)
+    assert up.sli.bad == '1 - avg(up{job="p"})'
+    assert up.burns == ()
+    said = "\n".join(found.notices)
+    for text in ("grouping by handler", "alerting.name", "alerting.burnrates", "namespace m;"):
+        assert text in said, text
+    assert loaded(tmp_path, PYRRA, service="shop").slos[0].id == "shop-errors"
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "message"),
+    [
+        ({"target": "100"}, "target", "between 0 and 100"),
+        ({"window": "soon"}, "window", "duration"),
+        ({"window": "5m"}, "window", "an hour or more"),
+        ({"indicator": {"magic": {}}}, "indicator", "not magic"),
+        ({"indicator": {}}, "indicator", "not none"),
+        ({"indicator": {"latency": {"success": {"metric": "s_bucket{a=\"le=1\"}"}, "total": {"metric": "s_count"}}}},
+         "indicator.latency.success.metric", "selects every bucket"),
+        ({"indicator": {"bool_gauge": {"metric": "up > 0"}}}, "indicator.bool_gauge.metric", "is not a selector"),
+    ],
+)  # fmt: skip
+def test_faults_in_pyrra(tmp_path: Path, change: Any, path: str, message: str) -> None:
+    assert message in problems(tmp_path, spec_of(PYRRA, **change))[f"[0].spec.{path}"]
+
+
+def test_openslo_v1alpha(tmp_path: Path) -> None:
+    found = loaded(tmp_path, yaml.safe_dump_all([{"apiVersion": "openslo/v1alpha", "kind": "Service",
+                                                  "metadata": {"name": "api"}, "spec": {}}, ALPHA]))  # fmt: skip
+    first, second = found.slos
+    assert (first.objective, second.objective) == (0.99, 0.999)
+    assert (first.service, first.period) == ("api", 28 * DAY)
+    assert isinstance(second.sli, Events)
+    assert second.sli.total == "sum(rate(seconds_count[{{.window}}]))"
+    assert 'le="5"' in second.sli.bad
+    assert not any("calendar" in one for one in found.notices)
+    metric = {"source": "prometheus", "queryType": "promql", "query": "p99_seconds"}
+    threshold = spec_of(
+        ALPHA, indicator={"thresholdMetric": metric}, timeWindows=[{"unit": "Month", "count": 1, "isRolling": False}],
+        objectives=[{"op": "lte", "value": 0.2, "target": 0.95}],
+    )  # fmt: skip
+    found = loaded(tmp_path, threshold)
+    assert found.slos[0].sli.bad == "max((p99_seconds) > bool 0.2)"
+    assert found.slos[0].period == 30 * DAY
+    assert any("instead of a calendar window" in one for one in found.notices)
+    wrong = problems(tmp_path, spec_of(ALPHA, timeWindows=[{"unit": "Fortnight", "count": 1}]))
+    assert "one of Minute, Hour, Day" in wrong["[0].spec.timeWindows[0]"]
+
+
+def test_openslo_v1_in_one_line_with_labels_and_slices(tmp_path: Path) -> None:
+    """The field's file of slices, as JSON in one line; bad and total; labels; a calendar month."""
+
+    def source(query: str) -> dict[str, Any]:
+        return {"metricSource": {"type": "Prometheus", "spec": {"query": query}}}
+
+    ratio = {"counter": True, "good": source("good_total"), "total": source("all_total")}
+    document = {
+        "apiVersion": "openslo/v1",
+        "kind": "SLO",
+        "metadata": {"name": "ts", "labels": {"team": ["a", "b"], "env": "prod", "x/y": "z"}},
+        "spec": {
+            "service": "web",
+            "indicator": {"metadata": {"name": "x"}, "spec": {"ratioMetric": ratio}},
+            "timeWindow": [{"duration": "7d", "isRolling": True}],
+            "budgetingMethod": "Timeslices",
+            "objectives": [{"target": 0.9995, "timeSliceTarget": 0.95, "timeSliceWindow": "1m"}],
+        },
+    }
+    found = loaded(tmp_path, json.dumps(document))
+    (slo,) = found.slos
+    assert (slo.id, slo.objective, slo.period) == ("web-ts", 0.9995, 7 * DAY)
+    assert isinstance(slo.sli, Slices)
+    assert slo.sli.bad.endswith("> bool 0.05")
+    assert "sum(rate(good_total[1m]))" in slo.sli.bad
+    assert slo.labels == {"team": "a,b", "env": "prod"}
+    assert "ts: left out: the label 'x/y'" in found.notices
+    bad = {"counter": True, "bad": source("bad_total"), "total": source("all_total")}
+    calendar = {"startTime": "2026-01-01 12:00:00", "timeZone": "Europe/Berlin"}
+    monthly = spec_of(
+        document, budgetingMethod="Occurrences", objectives=[{"target": 0.999}],
+        indicator={"spec": {"ratioMetric": bad}}, timeWindow=[{"duration": "1M", "isRolling": False, "calendar": calendar}],
+    )  # fmt: skip
+    found = loaded(tmp_path, json.dumps([monthly]))
+    assert found.slos[0].sli == Events(
+        f"sum(rate(bad_total[{WINDOW}]))", f"sum(rate(all_total[{WINDOW}]))", "events", "as the queries are"
+    )  # fmt: skip
+    assert any("instead of a calendar window" in one for one in found.notices)
+    short = spec_of(monthly, timeWindow=[{"duration": "1m", "isRolling": False}])
+    assert "a month is 1M" in problems(tmp_path, short)["[0].spec.timeWindow[0].duration"]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"apiVersion": "n9/v1alpha", "kind": "SLO"}, "a file of Nobl9: write"),
+        ({"apiVersion": "sre.google.com/v2", "kind": "ServiceLevelObjective"}, "slo-generator"),
+        ({"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule"}, "Prometheus Operator"),
+        ({"groups": [{"name": "a", "rules": []}]}, "Prometheus rules, which is what is generated"),
+        ({"apiVersion": "example.com/v1"}, "'example.com/v1', an unknown format"),
+    ],
+)  # fmt: skip
+def test_other_formats_are_refused_by_name(tmp_path: Path, document: Any, message: str) -> None:
+    said = problems(tmp_path, document)[""]
+    assert message in said
+    for known in ("docs/slo.md", "openslo/v1", "prometheus/v1", "pyrra.dev/v1alpha1"):
+        assert known in said
+    for format_, text in ((SLOTH, "names the service in service"), (ALPHA, "in spec.service")):
+        with pytest.raises(ConfigError, match=text):
+            loaded(tmp_path, format_, service="other")
+
+
+@pytest.mark.parametrize("document", [SLOTH, PYRRA, ALPHA])
+def test_prometheus_takes_the_rules(tmp_path: Path, document: Any) -> None:
+    """From the command line, checked by promtool; what is left out is on standard error."""
+    file, out = tmp_path / "slo.yaml", tmp_path / "rules"
+    file.write_text(yaml.safe_dump(document))
+    result = CliRunner().invoke(main, ["slo", "generate", str(file), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "left out" in result.stderr or document is ALPHA
+    rules = [path.name for path in out.iterdir() if "rules" in yaml.safe_load(path.read_text()).get("groups", [{}])[0]]  # fmt: skip
+    assert rules, sorted(out.iterdir())
+    check(out, *rules)

@@ -368,7 +368,7 @@ def silence(
             echo("there are no silences")
         return
     try:
-        span = duration(how_long)
+        span = duration(how_long, named=True)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--for") from error
     order = {"pattern": pattern, "seconds": span, "who": who or user(), "why": why}

@@ -32,6 +32,7 @@ from understudy.monitor.config.notify import Notify
 from understudy.monitor.config.objectives import Objectives
 from understudy.monitor.config.performance import Performance
 from understudy.monitor.config.rehearsal import Fault
+from understudy.monitor.config.runbooks import Runbooks
 from understudy.monitor.config.section import Section
 from understudy.monitor.config.sources import SourceTopic
 from understudy.monitor.config.validation import Validation
@@ -495,6 +496,8 @@ class Config(Section):
     latency that are missed give findings."""
     notify: Notify = []
     """Notification channels for findings."""
+    runbooks: Runbooks = Runbooks()
+    """Pages that notifications and rules link to."""
     monitoring: Monitoring = Monitoring()
     """Detection of silent failure."""
     handoff: HandOff = HandOff()

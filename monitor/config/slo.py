@@ -15,6 +15,7 @@ from understudy.common.fields import Figure, LongSeconds, NamedRate, QuantileSha
 from understudy.common.fields import Share as CommonShare
 from understudy.common.units import percentile_name
 from understudy.monitor.config.fields import Name
+from understudy.monitor.config.runbooks import AbsoluteUrl, Runbooks
 from understudy.monitor.config.section import Section
 
 Share = Annotated[CommonShare, Field(gt=0.0, lt=1.0)]
@@ -397,8 +398,11 @@ class SloFile(Section):
     """Only this arm."""
     labels: dict[LabelName, LabelValue] = {}
     """Additional labels for recorded series and alerts."""
-    runbooks: str = Field(default="docs/runbooks", min_length=1, max_length=512)
-    """Location of the runbooks: a folder, or a URL that contains {alert}."""
+    runbooks: Runbooks = Runbooks()
+    """Pages that alerts link to."""
+    link: AbsoluteUrl | None = None
+    """Public URL of the control address, for a second link of alerts on findings: to the findings
+    themselves. May contain labels, as in `https://{{ $labels.namespace }}.example`."""
     alerting: Alerting = Alerting()
     """The alerts of the objectives."""
     alerts: Literal["all", "none"] = "all"

@@ -12,6 +12,7 @@ from typing import Any
 
 from understudy.monitor.config.extensions import CHANNELS, implementation
 from understudy.monitor.config.notify import Notification, missing_variables
+from understudy.monitor.config.runbooks import PUBLIC
 from understudy.monitor.findings.channels.base import Channel, Source
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Notifier:
         source: Source,
         clock: Callable[[], float] = time.time,
         chance: random.Random | None = None,
+        runbooks: str = PUBLIC,
     ) -> None:
         self.source = source
         self.channels: dict[str, Channel] = {}
@@ -39,10 +41,11 @@ class Notifier:
         self._chance = chance or random.Random()  # noqa: S311  # spreads retries
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
-        self.configure(configs)
+        self.configure(configs, runbooks)
 
-    def configure(self, configs: Sequence[Notification]) -> None:
-        """Go on with other channels; one of the same name and kind knows what was told."""
+    def configure(self, configs: Sequence[Notification], runbooks: str = PUBLIC) -> None:
+        """Go on with other channels; one of the same name and kind knows what was told. Messages
+        link to the pages at the URL ``runbooks``."""
         before = self.channels
         self.channels = {}
         for config in configs:
@@ -55,6 +58,8 @@ class Notifier:
             if old is not None and type(old) is type(channel):
                 channel.load_state(old.dump_state())
             self.channels[config.label] = channel
+        for channel in self.channels.values():
+            channel.runbooks = runbooks
         for path, problem in missing_variables(configs):
             log.warning("%s: %s: findings cannot be sent there", path, problem)
         self.wake()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.config.notify import Notification
+from understudy.monitor.config.runbooks import PUBLIC
 from understudy.monitor.errors import FindingError, UnknownFindingError
 from understudy.monitor.findings.changes import Change
 from understudy.monitor.findings.finding import Finding
@@ -39,9 +40,10 @@ class FindingsService:
         on_accepted: Callable[[Finding], None] | None = None,
         clock: Callable[[], float] = time.time,
         retention: Retention | None = None,
+        runbooks: str = PUBLIC,
     ) -> None:
         self.ledger = Findings(limits, self._on_changes, on_accepted)
-        self.notifier = Notifier(channels, self.ledger, clock)
+        self.notifier = Notifier(channels, self.ledger, clock, runbooks=runbooks)
         self.history = History(folder, retention) if folder is not None else None
         self.restored = False
         """Whether :meth:`load_state` has been called."""
@@ -52,12 +54,13 @@ class FindingsService:
         limits: Limits,
         channels: Sequence[Notification],
         retention: Retention | None = None,
+        runbooks: str = PUBLIC,
     ) -> None:
         """Apply another configuration."""
         self.ledger.configure(limits)
         if self.history is not None:
             self.history.configure(retention or Retention())
-        self.notifier.configure(channels)
+        self.notifier.configure(channels, runbooks)
 
     async def run(self) -> None:
         """Send notifications until it is cancelled."""

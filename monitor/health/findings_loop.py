@@ -41,7 +41,13 @@ class FindingsLoop(Stateful):
         self.validation = Validation(config) if folder is not None else None
         channels = config.notify if folder is not None else []
         self.service = FindingsService(
-            folder, _limits(config), channels, self._accept, clock, _retention(config)
+            folder,
+            _limits(config),
+            channels,
+            self._accept,
+            clock,
+            _retention(config),
+            config.runbooks.url,
         )
 
     def configure(self, config: Configuration) -> None:
@@ -49,7 +55,9 @@ class FindingsLoop(Stateful):
         self.watches.configure(config)
         if self.validation is not None:
             self.validation.configure(config)
-        self.service.configure(_limits(config), config.notify, _retention(config))
+        self.service.configure(
+            _limits(config), config.notify, _retention(config), config.runbooks.url
+        )
 
     def tick(self, now: float) -> list[Change]:
         """Report all present problems at ``now``, unix seconds; returns the changes of findings."""

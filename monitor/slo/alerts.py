@@ -14,6 +14,9 @@ Kind = Literal["outage", "sidecar", "kafka", "experiment", "finding"]
 OF_INSTALLATION: frozenset[Kind] = frozenset(("sidecar", "kafka"))
 """Kinds of alerts that are about an installation, whatever models it serves."""
 
+FINDINGS = "/v1/findings?model={{ $labels.model }}"
+"""The path of the findings of an alert's model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -48,10 +51,15 @@ class Alert:
     trial: Trial
 
     def rule(
-        self, service: str, runbook: str, labels: Mapping[str, str] | None = None
+        self,
+        service: str,
+        runbook: str,
+        labels: Mapping[str, str] | None = None,
+        link: str | None = None,
     ) -> dict[str, Any]:
         """The alerting rule of Prometheus. ``labels`` are added, and override labels of the
-        expression."""
+        expression. Alerts on findings link to them at ``link``, the control address."""
+        found = self.kind == "finding"
         timed = {"for": duration(self.lasts)} if self.lasts else {}
         return {
             "alert": self.name,
@@ -67,12 +75,6 @@ class Alert:
                 "summary": self.summary,
                 "description": self.description,
                 "runbook_url": runbook,
+                **({"findings_url": f"{link.rstrip('/')}{FINDINGS}"} if link and found else {}),
             },
         }
-
-
-def runbook_url(base: str, name: str) -> str:
-    """The URL of an alert's runbook page; ``base`` may contain ``{alert}``."""
-    if "{alert}" in base:
-        return base.replace("{alert}", name)
-    return f"{base.rstrip('/')}/{name}.md"

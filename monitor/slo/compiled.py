@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from understudy.common.units import duration
+from understudy.monitor.config.runbooks import PUBLIC, runbook_url
 from understudy.monitor.slo import trials
-from understudy.monitor.slo.alerts import OF_INSTALLATION, Alert, runbook_url
+from understudy.monitor.slo.alerts import OF_INSTALLATION, Alert
 from understudy.monitor.slo.model import Slo
 from understudy.monitor.slo.rules import ALERT, Group, document, group, manifest
 from understudy.monitor.slo.scope import Scope
 
-RUNBOOKS = "docs/runbooks"
 INSTALLATION = "installation"
 """Name of the files with the rules about the installation: no objective's name is that short."""
 
@@ -31,7 +31,8 @@ class Compiled:
     slos: tuple[Slo, ...]
     alerts: tuple[Alert, ...] = ()
     notices: tuple[str, ...] = ()
-    runbooks: str = RUNBOOKS
+    runbooks: str = PUBLIC
+    link: str | None = None
     interval: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     tried: bool = True
@@ -61,7 +62,12 @@ class Compiled:
                 "name": f"understudy-{kind}-{self.service}",
                 **timed,
                 "rules": [
-                    alert.rule(self.service, runbook_url(self.runbooks, alert.name), self.labels)
+                    alert.rule(
+                        self.service,
+                        runbook_url(self.runbooks, alert.name),
+                        self.labels,
+                        self.link,
+                    )
                     for alert in alerts
                     if alert.kind == kind
                 ],

@@ -45,8 +45,12 @@ def derived(config: Config, service: str) -> tuple[SloFile, list[str]]:
         entry = {"name": "availability", "objective": "99.9 %", "availability": {}}
         slos.append(SloObjective.model_validate(entry))
         notices.append("no objectives: using 99.9 % availability")
+    link = next((str(one.link) for one in config.notify if one.link), None)
     models = list(dict.fromkeys(model.name for model in config.models))
-    return SloFile(version=1, service=service, slos=slos, model=models), notices
+    file = SloFile(
+        version=1, service=service, slos=slos, model=models, runbooks=config.runbooks, link=link
+    )
+    return file, notices
 
 
 def _entry(one: Objective, edges: list[float], champion: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from understudy.common.problems import problems
 from understudy.common.yaml_text import YamlError, read_documents
 from understudy.monitor.config.fields import NAME
 from understudy.monitor.config.load import document, parse, text_of
+from understudy.monitor.config.runbooks import Runbooks, absolute_url
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo import openslo, pyrra, reading, sloth
@@ -40,6 +41,11 @@ def load(
     if service and not re.fullmatch(NAME, service):
         raise ConfigError("--service", [("", f"not a valid name: {service!r} (allowed: {NAME})")])
     text = text_of(path)
+    if runbooks:
+        try:
+            absolute_url(runbooks)
+        except ValueError as error:
+            raise ConfigError("--runbooks", [("", str(error))]) from error
     documents = _documents(text)
     read = _reader(documents, source)
     if read is not None:
@@ -65,7 +71,7 @@ def load(
     if installation:
         changes["installation"] = True
     if runbooks:
-        changes["runbooks"] = runbooks
+        changes["runbooks"] = Runbooks(url=runbooks)
     result = compiled(file.model_copy(update=changes), source)
     return replace(result, notices=(*notices, *result.notices))
 

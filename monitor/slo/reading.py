@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from understudy.monitor.config.runbooks import PUBLIC
 from understudy.monitor.config.slo import PLAIN, RESERVED
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.compile import notices_of
-from understudy.monitor.slo.compiled import RUNBOOKS, Compiled
+from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import WINDOW, Slo
 from understudy.monitor.slo.promql import plain_sum
 from understudy.monitor.slo.scope import Scope
@@ -139,4 +140,4 @@ def whole(
     if problems:
         raise ConfigError(source, problems)
     found = (*notices, *(notice for slo in slos for notice in notices_of(slo)))
-    return Compiled(slos[0].service, tuple(slos), (), found, runbooks or RUNBOOKS, scope=SCOPE)
+    return Compiled(slos[0].service, tuple(slos), (), found, runbooks or PUBLIC, scope=SCOPE)

@@ -102,6 +102,7 @@ def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Pa
         (ours(AVAILABLE, identity=["sloth_id"]), "identity[0]", "cannot tell installations apart"),
         (ours(AVAILABLE, identity=["a", "a"]), "", "duplicate label 'a'"),
         (ours(AVAILABLE, namespace="a", scrape={"namespace=~": "b"}), "", "is given twice"),
+        (ours(AVAILABLE, runbooks={"url": "docs/runbooks"}), "runbooks.url", "not an absolute URL"),
         (ours(AVAILABLE, service="installation"), "", "names the rules about sidecars"),
         (ours(AVAILABLE, without=["UnderstudyNo"]), "without[0]", "is not one of"),
         (ours(AVAILABLE, alerting={"windows": [

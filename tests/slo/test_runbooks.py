@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from tests.support.promql import metrics
+from understudy import __version__
+from understudy.monitor.cli.main import main
+from understudy.monitor.config.runbooks import PUBLIC, runbook_url
 from understudy.monitor.slo.catalogue import alerts_of
 from understudy.monitor.slo.load import load
 from understudy.monitor.slo.rules import ALERT
@@ -47,7 +52,10 @@ def test_the_rules_in_deploy_link_to_pages_that_exist() -> None:
     alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     assert {rule["alert"] for rule in alerts} == {page.stem for page in PAGES}
     for rule in alerts:
-        assert (ROOT / rule["annotations"]["runbook_url"]).exists()
+        url = rule["annotations"]["runbook_url"]
+        assert url == runbook_url(PUBLIC, rule["alert"])
+        path = url.partition(f"/v{__version__}/")[2]
+        assert (ROOT / path).exists(), url
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["labels"]["service"] == "understudy"
 
@@ -85,3 +93,48 @@ def test_the_default_objectives_are_compiled() -> None:
     found = load(ROOT / "deploy" / "prometheus" / "slo.yaml")
     assert len(found.slos) == 6
     assert found.notices == ()
+
+
+def test_no_generated_file_has_a_relative_link() -> None:
+    """A pager opens nothing else than an absolute URL: in rules, the chart, examples, dashboards."""
+    folders = ("deploy", "helm", "examples")
+    files = [path for name in folders for path in (ROOT / name).rglob("*") if path.is_file()]
+    seen = 0
+    for path in files:
+        if path.suffix not in (".yml", ".yaml", ".json"):
+            continue
+        for url in re.findall(
+            r"(?:runbook|findings?)_url[\"']?: *[\"']?([^\s\"',}]+)", path.read_text()
+        ):
+            seen += 1
+            assert url.startswith("https://"), (path, url)
+    assert seen > 100
+
+
+def test_runbooks_are_set_once_for_rules_and_messages(tmp_path: Path) -> None:
+    file = tmp_path / "understudy.yaml"
+    file.write_text(yaml.safe_dump({
+        "version": 1, "listen": "127.0.0.1:0", "models": [{"name": "m"}],
+        "champion": {"url": "http://127.0.0.1:1"},
+        "runbooks": {"url": "https://wiki.example/{version}/{alert}"},
+        "notify": [{"kind": "webhook", "url": "http://127.0.0.1:1", "link": "https://u.example"}],
+    }))  # fmt: skip
+    done = CliRunner().invoke(main, ["slo", "generate", str(file), "--only", "rules", "--json"])
+    assert done.exit_code == 0, done.output
+    rules = [
+        rule
+        for document in json.loads(done.stdout).values()
+        for group in document["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    for rule in rules:
+        url = f"https://wiki.example/{__version__}/{rule['alert']}"
+        assert rule["annotations"]["runbook_url"] == url
+        found = rule["labels"]["understudy_kind"] == "finding"
+        own = rule["annotations"].get("findings_url")
+        assert own == ("https://u.example/v1/findings?model={{ $labels.model }}" if found else None)
+    relative = ["slo", "generate", str(file), "--runbooks", "docs/runbooks"]
+    done = CliRunner().invoke(main, relative)
+    assert done.exit_code == 2
+    assert "not an absolute URL" in done.output

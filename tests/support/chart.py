@@ -30,7 +30,7 @@ CASES = {
 commonLabels: {release: kube-prometheus-stack}
 podMonitor: {enabled: true, labels: {a: b}, scrapeProtocols: [PrometheusProto, PrometheusText0.0.4],
   relabelings: [{sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: node}], metricRelabelings: [{regex: le, action: labeldrop}]}
-prometheusRule: {enabled: true, labels: {c: d}, alertLabels: {team: pricing}, runbooks: "https://wiki.example/",
+prometheusRule: {enabled: true, labels: {c: d}, alertLabels: {team: pricing}, runbooks: {url: "https://wiki.example/"},
   extraGroups: [{name: slo, rules: [{alert: Mine, expr: "up == 0", labels: {severity: page}}]}]}
 dashboards: {enabled: true}
 """,

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from understudy.monitor.config.notify import RESEND_SECONDS
+from understudy.monitor.config.runbooks import alert_name
 from understudy.monitor.findings import words
 from understudy.monitor.findings.channels.base import Channel, Source
 from understudy.monitor.findings.finding import Finding
@@ -99,7 +100,7 @@ class Alertmanager(Channel):
         signal = finding.signal
         labels = {
             **self.config.labels,
-            "alertname": f"Understudy{signal.kind.capitalize()}",
+            "alertname": alert_name(signal.kind),
             "model": signal.model,
             "version": signal.version,
             "segment": signal.segment,
@@ -111,6 +112,7 @@ class Alertmanager(Channel):
 
     def _alert(self, finding: Finding, headlines: Mapping[str, str], now: float) -> dict[str, Any]:
         signal = finding.signal
+        page = self.page(finding)
         annotations = {
             "summary": signal.title,
             "description": signal.advice,
@@ -124,6 +126,8 @@ class Alertmanager(Channel):
             "finding": finding.id,
             "incident": finding.incident,
             "headline": headlines.get(finding.incident, ""),
+            "runbook_url": self.runbook(finding),
+            "finding_url": page or "",
             "acknowledged": finding.notes[-1].who if finding.acknowledged else "",
         }
         alert: dict[str, Any] = {
@@ -132,9 +136,8 @@ class Alertmanager(Channel):
             "startsAt": words.moment(finding.opened),
             "endsAt": words.moment(now + 4.0 * self.resend),
         }
-        link = self.config.link
-        if link:
-            alert["generatorURL"] = f"{link.rstrip('/')}/v1/findings/{finding.id}"
+        if page:
+            alert["generatorURL"] = page
         return alert
 
     def is_valid_entry(self, known: object) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from understudy.monitor.config.notify import Notification
+from understudy.monitor.config.runbooks import PUBLIC, alert_name, runbook_url
 from understudy.monitor.errors import DeliveryError, UnknownFindingError
 from understudy.monitor.findings.backoff import Backoff
 from understudy.monitor.findings.finding import Finding, rank
@@ -58,6 +59,9 @@ class Channel(ABC):
     spacing_seconds = 0.0
     """Shortest time between two requests."""
 
+    runbooks = PUBLIC
+    """URL of the pages about alerts; see :class:`understudy.monitor.config.runbooks.Runbooks`."""
+
     def __init__(self, config: Notification, rng: random.Random | None = None) -> None:
         self.config = config
         self.name = config.label
@@ -68,6 +72,15 @@ class Channel(ABC):
         """Why the last delivery failed; None when it succeeded."""
         self.backoff = Backoff(rng=rng)
         self._tls: ssl.SSLContext | None = None
+
+    def runbook(self, finding: Finding) -> str:
+        """URL of the page about the alert of a finding."""
+        return runbook_url(self.runbooks, alert_name(finding.signal.kind))
+
+    def page(self, finding: Finding) -> str | None:
+        """URL of the finding's own page, if the public address is known."""
+        link = self.config.link
+        return f"{link.rstrip('/')}/v1/findings/{finding.id}" if link else None
 
     @abstractmethod
     def pending(self, source: Source, now: float) -> int:

@@ -71,10 +71,11 @@ class Slack(MessageChannel):
     def _foot(self, message: Message) -> str:
         signal = message.finding.signal
         parts = [_escape(visible(part)) for part in (signal.rule, signal.guarantee) if part]
-        link = self.config.link
+        page = self.page(message.finding)
         id_ = message.finding.id
         # The URL comes from the configuration and holds none of Slack's control characters.
-        parts.append(f"<{link.rstrip('/')}/v1/findings/{id_}|{id_}>" if link else id_)
+        parts.append(f"<{page}|{id_}>" if page else id_)
+        parts.append(f"<{self.runbook(message.finding)}|runbook>")
         return " · ".join(parts)
 
 

@@ -32,7 +32,6 @@ class Webhook(MessageChannel):
         """Body and headers. Raises DeliveryError when the key is not in the environment: a
         message is never sent unsigned."""
         finding = message.finding
-        link = self.config.link
         document = {
             "version": 1,
             "event": message.event,
@@ -41,7 +40,8 @@ class Webhook(MessageChannel):
             "text": headline(message.event, message.incident),
             "change": message.change,
             "labels": dict(self.config.labels),
-            "link": f"{link.rstrip('/')}/v1/findings/{finding.id}" if link else None,
+            "link": self.page(finding),
+            "runbook": self.runbook(finding),
             "incident": message.incident.to_dict(),
             "finding": finding.to_dict(),
             "findings": [one.to_dict() for one in message.incident.findings],

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
+from understudy.common.text import visible
 from understudy.monitor.baseline.parts import (
     check_parts,
     merged_calibration,
@@ -298,7 +299,11 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
 
 
 def _said(error: Exception) -> str:
-    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"{visible(str(error.args[0]))} is missing"
+    if isinstance(error, (AttributeError, TypeError)):
+        return "a part is of the wrong kind"
+    return visible(str(error))
 
 
 def _compact(text: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,9 +22,12 @@ from understudy.common.text import visible
 from understudy.loadtest.chaos.experiment import load_experiment as load_chaos
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.gate.plan_file import load_plan
+from understudy.monitor.baseline.model import Baseline
 from understudy.monitor.cli.experiment_offline import load_experiment
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.load import load as load_config
 from understudy.monitor.errors import UnderstudyError
+from understudy.monitor.health.validation.cases import load_cases
 from understudy.monitor.slo.load import load as load_slo
 
 PLAN = {
@@ -78,6 +82,23 @@ CHAOS = {
     "method": [{"type": "action", "name": "a",
                 "provider": {"type": "process", "path": "true"}}],
 }  # fmt: skip
+CASE = {"kind": "golden", "name": "x", "request": {"a": 1}, "expect": {"p": 1}, "tolerance": 0.1}
+
+
+def _baseline() -> dict[str, Any]:
+    """The baseline of a small file."""
+    rows = "".join(f"{n},{'xyz'[n % 3]},{n % 10 / 10},{n % 2}\n" for n in range(100))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "rows.csv").write_text(f"a,b,p,t\n{rows}")
+        arguments = ["build", f"{folder}/rows.csv", "-o", f"{folder}/b.json"]
+        made = CliRunner().invoke(
+            main, ["baseline", *arguments, "--target", "t", "--prediction", "p"]
+        )
+        assert made.exit_code == 0, made.output
+        found: dict[str, Any] = json.loads((Path(folder) / "b.json").read_text())
+    return found
+
+
 FILES: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "the sidecar's configuration": (load_config, yaml.safe_load(SPECIMEN), "f.yaml"),
     "a plan of the gate": (load_plan, PLAN, "f.yaml"),
@@ -85,6 +106,8 @@ FILES: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "OpenSLO": (load_slo, OPENSLO, "f.yaml"),
     "an experiment": (load_experiment, EXPERIMENT, "f.yaml"),
     "a fault": (load_chaos, CHAOS, "f.json"),
+    "validation cases": (load_cases, CASE, "f.jsonl"),
+    "a baseline": (Baseline.load, _baseline(), "f.json"),
 }
 RAW = re.compile(
     r"pydantic|Input should|Value error|validation error|type=|input_value|Traceback|function-"
@@ -124,7 +147,7 @@ def outcome(load: Callable[[Path], object], name: str, content: bytes) -> str:
 
 
 def written(document: Any, name: str) -> bytes:
-    if name.endswith(".json"):
+    if name.endswith((".json", ".jsonl")):
         return json.dumps(document).encode()
     return yaml.safe_dump(document, allow_unicode=False).encode()
 

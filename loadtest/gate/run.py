@@ -137,6 +137,8 @@ class Gate(GateContext):
             if getattr(settings, name) != getattr(stage.settings, name)
         ]
         self.show.done(first)
+        number = self.plan.stages.index(stage) + 1
+        self.show.stage(stage, number, len(self.plan.stages))
         self.earlier = None if first.late else first
         self.show.note("invalid: repeated once" + "".join(f", {one}" for one in changed))
         try:

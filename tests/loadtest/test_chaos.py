@@ -180,10 +180,10 @@ def test_invalid_experiment_files_are_named(tmp_path: Path) -> None:
     pytest.importorskip("chaoslib", reason="the Chaos Toolkit is not installed")
     file = tmp_path / "e.json"
     for text, said in (
-        ("{", "parsed"),
+        ("{", "not valid JSON"),
         ("[]", "an object"),
         ('{"title": "x"}', "description"),
-        ("", "parsed"),
+        ("", "not valid JSON"),
     ):
         file.write_text(text)
         with pytest.raises(PlanError, match=said):

@@ -96,6 +96,7 @@ def test_the_first_byte_counts_as_the_whole_response_does() -> None:
 
     objectives = Objectives(first_byte_p95="5ms")
     assert verdicts(objectives, begun(late(0.05, 0.001))) == ["invalid", "invalid"]
+    assert verdicts(objectives, begun(late(0.05, 0.1))) == ["invalid", "invalid"]
     assert verdicts(objectives, begun(late(0.05, 0.12))) == ["invalid", "failed"]
     assert verdicts(objectives, begun(late(0.0, 0.12))) == ["failed"]
     assert verdicts(objectives, begun(late(0.0, 0.001))) == ["passed"]
@@ -107,6 +108,16 @@ def test_a_growing_queue_of_a_late_generator_is_not_the_target_s() -> None:
     grown = outcome_of(due, 0.01 + lag, np.ones(len(due), np.bool_), lag)
     (one,) = evaluate(Objectives(p99="50ms"), grown)
     assert (one.verdict, "latency grows" in one.why) == ("failed", True), "its lag p99 is small"
+    for start in (300.0, 595.8):  # wherever in that half
+        slow = np.where((due >= start) & (due < start + 4.2), 0.2, 0.01)
+        (one,) = evaluate(
+            Objectives(p99="50ms"), outcome_of(due, slow, np.ones(len(due), np.bool_))
+        )
+        assert one.verdict == "failed"
+    early = np.where((due >= 290.0) & (due < 294.2), 0.2, 0.01)
+    assert verdicts(
+        Objectives(p99="50ms"), outcome_of(due, early, np.ones(len(due), np.bool_))
+    ) == ["passed"]
     lag = np.where(due > 590.0, 0.2, 0.0)  # 1.7 %
     grown = outcome_of(due, 0.01 + lag, np.ones(len(due), np.bool_), lag)
     assert verdicts(Objectives(p99="50ms"), grown) == ["invalid", "invalid"]
@@ -351,9 +362,11 @@ def test_values_of_percentiles_need_requests_beyond_them() -> None:
 
     assert of(99, "p99").value is None
     assert of(101, "p99").value == 0.25
+    assert of(2, "p50").value == 0.25
     assert of(2000, "p99").verdict == "passed"
     assert (of(2000, "p99").low, of(2000, "p99").high) == (0.25, 0.25)
     assert "p99: not enough requests: 99, at least 649 are required" in reasons([of(99, "p99")])[0]
+    assert [of(n, "p99").verdict for n in (648, 649)] == ["invalid", "passed"]
     undecided = of(2000, "p99", 1)
     assert undecided.verdict == "invalid"
     assert undecided.why == (
@@ -378,6 +391,8 @@ def test_the_rule_of_loadgen() -> None:
     assert of(1000, 10).verdict == "invalid", "as many as are allowed, but not proven"
     assert of(1000, 11).verdict == "failed"
     assert "queries" not in of(1000, 11).why
+    outcome = outcome_of(due[:10], np.where(np.arange(10) < 5, 1.0, 0.25), np.ones(10, np.bool_))
+    assert verdicts(Objectives(p50="500ms", rule="loadgen"), outcome) == ["invalid"]
 
 
 def test_first_bytes() -> None:

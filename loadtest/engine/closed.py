@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from understudy.loadtest.engine.answer import Check, Successful, connect_error, kept
 from understudy.loadtest.engine.connection import Connection, Exchange
 from understudy.loadtest.engine.recorder import FinishedRequests, Recorder
-from understudy.loadtest.engine.sender import Check, Endpoint
+from understudy.loadtest.engine.sender import Endpoint
 from understudy.loadtest.engine.timer import Timer, now_ns
 
 _TICK_NS = 10_000_000
@@ -36,10 +37,10 @@ class Closed:
     ) -> None:
         if not payloads:
             raise ValueError("there is nothing to send")
-        self.keep_bodies = check is not None
+        self._check: Check = check or Successful()
+        self.keep_bodies = self._check.body
         self._endpoint = endpoint
         self._payloads = payloads
-        self._check = check
         self._recorder = Recorder()
         self._number = 0
         self._remaining: int | None = None
@@ -125,8 +126,8 @@ class Closed:
             if hanging is not None:
                 hanging.abort("timeout")
             exchange.error = exchange.error or "timeout"
-        except OSError:
-            exchange.error = "refused"
+        except OSError as error:
+            exchange.error = connect_error(error)
         if exchange.error and connections[index] is not None:
             connection = connections[index]
             assert connection is not None
@@ -134,8 +135,10 @@ class Closed:
             connection.close()
             connections[index] = None
         exchange.ended = exchange.ended or now_ns()
-        if self._check is not None and not exchange.error and exchange.body is not None:
-            exchange.error = self._check(exchange.payload, exchange.status, b"".join(exchange.body))
+        if not exchange.error:
+            body = b"".join(exchange.body or ())
+            headers = kept(exchange.headers)
+            exchange.error = self._check(exchange.payload, exchange.status, headers, body)
         exchange.body = None
         self._recorder.record(
             exchange.due, exchange.picked, exchange.sent, exchange.first_byte, exchange.ended,

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import httptools
 
+from understudy.loadtest.engine.answer import KEPT
 from understudy.loadtest.engine.timer import now_ns
 
 
@@ -25,6 +26,7 @@ class Exchange:
         "ended",
         "error",
         "first_byte",
+        "headers",
         "number",
         "payload",
         "picked",
@@ -43,6 +45,7 @@ class Exchange:
         self.status = 0
         self.error = ""
         self.body: list[bytes] | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
 
 
 class Owner(Protocol):
@@ -97,6 +100,11 @@ class Connection(asyncio.Protocol):
             self.close()
 
     # Called by the parser.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        exchange, lowered = self._exchange, name.lower()
+        if exchange is not None and lowered in KEPT:
+            exchange.headers.append((lowered, value))
 
     def on_body(self, body: bytes) -> None:
         exchange = self._exchange

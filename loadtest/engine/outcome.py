@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.loadtest.engine.answer import count_error
 from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.engine.recorder import FinishedRequests
 
@@ -67,7 +68,7 @@ class Outcome:
             if not len(part.due):
                 continue
             latency = np.maximum(part.ended - part.due, 0.0)
-            ok = (part.status >= 200) & (part.status < 400)
+            ok = part.ok
             self.latencies.add(latency)
             lag = np.maximum(part.picked - part.due, 0.0)
             service = np.maximum(part.ended - part.sent, 0.0)
@@ -80,7 +81,7 @@ class Outcome:
                     name = str(int(status))
                     self.statuses[name] = self.statuses.get(name, 0) + int(number)
             for error, number in part.errors.items():
-                self.errors[error] = self.errors.get(error, 0) + number
+                count_error(self.errors, error, number)
             if self.count <= MOST_KEPT:
                 first_byte = part.first_byte - part.due
                 rows.append((part.due, latency, first_byte, ok, part.payload, lag, service))

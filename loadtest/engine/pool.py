@@ -18,10 +18,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.loadtest.engine.answer import Check
 from understudy.loadtest.engine.arrivals import Profile, arrivals
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.recorder import FinishedRequests
-from understudy.loadtest.engine.sender import Check, Endpoint
+from understudy.loadtest.engine.sender import Endpoint
 from understudy.loadtest.errors import GeneratorError, LoadTestError, TargetError
 
 REPORT_SECONDS = 0.2
@@ -211,7 +212,7 @@ def drive(
     """Load ``target`` with ``payloads`` (whole HTTP requests, sent in turns) and wait for the last
     response.
 
-    ``check`` returns what is wrong with a response; ``watch`` can end the load; ``progress`` is
+    ``check`` says what is wrong with a response; ``watch`` can end the load; ``progress`` is
     called with the outcome so far. ``sink`` receives finished requests as they are reported, which
     are then not kept in the outcome. Raises TargetError when every connection was refused, and
     GeneratorError when a process fails. When the target goes down during the load, its requests are

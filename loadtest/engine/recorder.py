@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.loadtest.engine.answer import count_error
+
 
 @dataclass(slots=True)
 class FinishedRequests:
@@ -15,7 +17,7 @@ class FinishedRequests:
 
     ``due``, ``picked``, ``sent``, ``first_byte`` and ``ended`` are seconds from the start of the
     run; ``picked`` is when the engine was ready to send the request, ``first_byte`` is NaN without
-    a response. ``status`` is HTTP's, or 0 when there was no response or it failed its check.
+    a response. ``status`` is HTTP's, or 0 without a response; ``ok``: it was good.
     ``payload`` is the index of the payload; ``errors`` counts requests by reason.
     ``retried`` is how many were sent again, since the server had closed their kept connection.
 
@@ -30,6 +32,7 @@ class FinishedRequests:
     ended: NDArray[np.float64]
     status: NDArray[np.int64]
     payload: NDArray[np.int64]
+    ok: NDArray[np.bool_]
     errors: dict[str, int]
     retried: int = 0
     wakes: NDArray[np.float64] | None = None
@@ -58,21 +61,24 @@ class Recorder:
         payload: int,
         error: str = "",
     ) -> None:
-        """Add a request. Times are monotonic nanoseconds, 0 for what did not happen."""
+        """Add a request. Times are monotonic nanoseconds, 0 for what did not happen; ``error`` is
+        what was wrong, or empty."""
         if error:
-            self._errors[error] = self._errors.get(error, 0) + 1
-            status = 0
-        self._rows.extend((due, picked, sent or ended, first_byte, ended, status, payload))
+            count_error(self._errors, error)
+        self._rows.extend(
+            (due, picked, sent or ended, first_byte, ended, status, payload, not error)
+        )
 
     def drain(self, origin_ns: int) -> FinishedRequests:
         """All requests since the last call, with times in seconds from ``origin_ns``."""
         rows, self._rows = self._rows, array("q")
         errors, self._errors = self._errors, {}
         retried, self._retried = self._retried, 0
-        whole = (np.frombuffer(rows, np.int64) if rows else np.zeros(0, np.int64)).reshape(-1, 7)
+        whole = (np.frombuffer(rows, np.int64) if rows else np.zeros(0, np.int64)).reshape(-1, 8)
         due, picked, sent, first_byte, ended = ((whole[:, :5] - origin_ns) / 1e9).T.copy()
         first_byte[whole[:, 3] == 0] = np.nan
-        status, payload = whole[:, 5:].T.copy()
+        status, payload, good = whole[:, 5:].T.copy()
+        ok = good.astype(np.bool_)
         return FinishedRequests(
-            due, picked, sent, first_byte, ended, status, payload, errors, retried
+            due, picked, sent, first_byte, ended, status, payload, ok, errors, retried
         )

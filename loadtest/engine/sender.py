@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.loadtest.engine.answer import Check, Successful, connect_error, tls_error
 from understudy.loadtest.engine.recorder import FinishedRequests, Recorder
 from understudy.loadtest.engine.timer import Timer, now_ns
 from understudy.loadtest.engine.wire import Head, InvalidResponse, Wire
@@ -41,8 +42,6 @@ class Endpoint:
     timeout: float = 30.0
 
 
-Check = Callable[[int, int, bytes], str]
-"""(payload index, status, body) → what is wrong with the response, or an empty text."""
 Due = tuple[int, int, int, bool]
 """(payload index, due, picked, whether it is sent again), times in nanoseconds."""
 _CLOSED = ("reset", "closed early")
@@ -53,8 +52,8 @@ class Sender:
     """Sends to ``endpoint`` in an open loop.
 
     ``payloads`` are whole HTTP requests, sent in turns from index ``first`` in steps of ``stride``,
-    so that several processes share them. ``check`` is called with each response; bodies are kept
-    only for it. Raises ValueError without payloads, and OSError for an unknown host.
+    so that several processes share them. ``check`` is called with each response, by default for its
+    status. Raises ValueError without payloads, and OSError for an unknown host.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Sender:
         self._bodiless = frozenset(
             number for number, one in enumerate(payloads) if one.startswith(b"HEAD ")
         )
-        self._check = check
+        self._check: Check = check or Successful()
         self._next_payload, self._stride = first % len(payloads), stride
         addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         self._addresses = [(family, sockaddr) for family, *_, sockaddr in addresses]
@@ -227,7 +226,7 @@ class Sender:
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire = Wire(sock, address, now_ns(), self._check is not None)
+        wire = Wire(sock, address, now_ns(), self._check.body)
         self._opening += 1
         wire.mask = _OUT
         self._wires[wire.fd] = wire
@@ -294,9 +293,7 @@ class Sender:
     def _record_refused(self, error: OSError) -> None:
         if self._waiting:
             payload, due, picked, _ = self._waiting.popleft()
-            self._recorder.record(
-                due, picked, 0, 0, now_ns(), 0, payload, _connect_error_name(error)
-            )
+            self._recorder.record(due, picked, 0, 0, now_ns(), 0, payload, connect_error(error))
 
     def _assign(self, wire: Wire) -> None:
         if self._waiting:
@@ -344,9 +341,7 @@ class Sender:
     def _done(self, wire: Wire) -> None:
         del self._busy[wire.fd]
         wire.busy, wire.used = False, True
-        error = ""
-        if self._check is not None:
-            error = self._check(wire.payload, wire.status, b"".join(wire.body))
+        error = self._check(wire.payload, wire.status, wire.headers, b"".join(wire.body))
         self._recorder.record(
             wire.due, wire.picked, wire.sent, wire.first_byte, now_ns(), wire.status, wire.payload,
             error,
@@ -390,13 +385,5 @@ class Sender:
             self._connect_failed(wire, TimeoutError())
 
 
-def _connect_error_name(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return "TLS"
-    if isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
-        return "connect timeout"
-    return "refused" if error.errno == errno.ECONNREFUSED else "unreachable"
-
-
 def _error_name(error: OSError) -> str:
-    return "TLS" if isinstance(error, ssl.SSLError) else "reset"
+    return tls_error(error) if isinstance(error, ssl.SSLError) else "reset"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import httptools
 
+from understudy.loadtest.engine.answer import kept
+
 MOST_HEADS = 4096
 """Cached heads of all connections of a process."""
 _READ_BYTES = 65_536
@@ -19,11 +21,13 @@ _READ_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A parsed head; ``length`` None: the body is chunked, or ends with the connection."""
+    """A parsed head; ``length`` None: the body is chunked, or ends with the connection;
+    ``headers`` are the lines that checks need."""
 
     status: int
     length: int | None
     keep_alive: bool
+    headers: bytes = b""
 
 
 class InvalidResponse(Exception):
@@ -64,12 +68,13 @@ def head_of(data: bytes) -> Head:
     status = response.parser.get_status_code()
     fields = dict(response.headers)
     keep_alive = bool(response.parser.should_keep_alive())
+    lines = kept(response.headers)
     if status in (204, 304):
-        return Head(status, 0, keep_alive)
+        return Head(status, 0, keep_alive, lines)
     length = fields.get(b"content-length")
     if status < 200 or length is None or b"transfer-encoding" in fields:
-        return Head(status, None, keep_alive)
-    return Head(status, int(length), keep_alive)
+        return Head(status, None, keep_alive, lines)
+    return Head(status, int(length), keep_alive, lines)
 
 
 class Wire:
@@ -95,6 +100,7 @@ class Wire:
         "due",
         "fd",
         "first_byte",
+        "headers",
         "keep",
         "mask",
         "number",
@@ -121,6 +127,7 @@ class Wire:
         self.mask = 0
         self.out = b""
         self.keep = keep
+        self.headers = b""
         self.body: list[bytes] = []
         self.bodiless = False
         self.number = self.payload = self.due = self.picked = self.sent = self.first_byte = 0
@@ -177,7 +184,7 @@ class Wire:
         if length is None:
             self._parser = _ResponseParser()
             return self._feed_parser(data)
-        self.status = head.status
+        self.status, self.headers = head.status, head.headers
         self.reusable = head.keep_alive
         have = len(data) - end
         if have > length:
@@ -195,7 +202,7 @@ class Wire:
             self.body += parsed.body
         parsed.body.clear()
         if parsed.complete:
-            self.status = parsed.parser.get_status_code()
+            self.status, self.headers = parsed.parser.get_status_code(), kept(parsed.headers)
             self.reusable = bool(parsed.parser.should_keep_alive())
             self._parser = None
             return True
@@ -208,7 +215,7 @@ class Wire:
         parsed = self._parser
         if parsed is None or not self._until_close:
             return False
-        self.status = parsed.parser.get_status_code()
+        self.status, self.headers = parsed.parser.get_status_code(), kept(parsed.headers)
         self.reusable = False
         return bool(self.status >= 200)
 

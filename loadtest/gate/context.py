@@ -11,8 +11,9 @@ from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.pool import Arrivals, Loop, Target, Watch, cores, drive
 from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.gate.plan import Objectives, Part, Plan, Stage
+from understudy.loadtest.gate.preflight import preflight
 from understudy.loadtest.gate.result import StageResult
-from understudy.loadtest.gate.sending import bytes_of, checks_of, payloads_of
+from understudy.loadtest.gate.sending import bytes_of, checks_of, not_looked_at, payloads_of
 from understudy.loadtest.gate.target import Address, address_of, allowed, target_of
 from understudy.loadtest.payloads.request import Payload
 
@@ -62,7 +63,8 @@ class GateContext:
         allowed(self.address, own)
         self.payloads: list[Payload] = payloads_of(plan.payloads, plan.engine.seed)
         self.requests = bytes_of(self.payloads, self.address)
-        self.checks = checks_of(plan.checks, self.payloads)
+        self.checks = checks_of(plan.checks, plan.payloads, self.payloads)
+        self.not_looked_at = not_looked_at(self.checks, len(self.payloads))
         self.target: Target = target_of(self.address, plan.engine)
         self.processes = plan.engine.processes or cores()
         self.earlier: StageResult | None = None
@@ -77,6 +79,15 @@ class GateContext:
     def objectives(self, stage: Stage) -> Objectives:
         """The objectives of a stage, by default those of the plan."""
         return stage.objectives or self.plan.objectives
+
+    def preflight(self, address: Address | None = None) -> None:
+        """Raise TargetError if the target, or ``address``, gives no good response to a request."""
+        address = address or self.address
+        scheme = "https" if address.tls else "http"
+        preflight(
+            target_of(address, self.plan.engine), f"{scheme}://{address.authority}", self.payloads,
+            bytes_of(self.payloads, address), self.checks,
+        )  # fmt: skip
 
     def drive(
         self,
@@ -122,6 +133,10 @@ class GateContext:
 S = TypeVar("S", bound=Part)
 
 
+def _no_more(settings: Part) -> list[str]:
+    return []
+
+
 def _asks(gate: GateContext, stage: Stage, settings: Part) -> str:
     return ""
 
@@ -143,7 +158,8 @@ class StageKind(Generic[S]):
     for the report, as that a stage is too short for a verdict. ``lacks`` names what a stage needs
     that asks nothing, so that it could only pass by accident; an empty text where it asks
     something. ``again`` returns the settings with which an invalid stage is repeated, None if that
-    would not help: by default the same, if the load generator was at fault.
+    would not help: by default the same, if the load generator was at fault. ``targets`` are the
+    URLs of the other targets that a stage loads.
     """
 
     settings: type[S]
@@ -151,3 +167,4 @@ class StageKind(Generic[S]):
     check: Callable[[GateContext, Stage, S], list[str]] = _nothing_to_check
     lacks: Callable[[GateContext, Stage, S], str] = _asks
     again: Callable[[GateContext, Stage, S, StageResult], S | None] = _same
+    targets: Callable[[S], list[str]] = _no_more

@@ -128,6 +128,8 @@ class Payloads(Part):
     path: str = "/"
     method: str = "POST"
     headers: dict[str, str] = {}
+    headers_env: dict[str, str] = {}
+    """Headers with secrets: by name the environment variable that has the whole value."""
 
     @model_validator(mode="after")
     def _one(self) -> Payloads:
@@ -143,6 +145,10 @@ class Checks(Part):
     """What the answers must be."""
 
     statuses: list[int] = []
+    """That are good; by default those of 2xx. Redirects are not followed."""
+    format: Literal["auto", "none", "open-inference-v2", "kserve-v1", "mlflow", "openai"] = "auto"
+    """The format in which an answer must have a prediction. `auto`: by the `format` of payloads
+    where it is written, else by the path. `none`: only the status counts."""
     schema_: Annotated[dict[str, Any] | Path | None, Field(alias="schema")] = None
     """A JSON Schema, or a file with one."""
     tolerance: Annotated[float, Field(ge=0.0)] = 1e-6

@@ -12,6 +12,7 @@ from understudy.common.yaml_text import YamlError, read_text, read_yaml
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.plan import Part, Plan, Stage
 from understudy.loadtest.gate.stages.kinds import KINDS
+from understudy.loadtest.payloads.variables import expand
 
 if TYPE_CHECKING:
     AnyStage = Stage
@@ -58,7 +59,9 @@ def plan_of(data: Any, folder: Path, source: str) -> Plan:
     if not isinstance(data, dict):
         raise PlanError(f"{source}: a plan must be a mapping with stages")
     try:
-        return PlanFile.model_validate(_absolute(data, folder))
+        return PlanFile.model_validate(_absolute(expand(data, ""), folder))
+    except PlanError as error:
+        raise PlanError(f"{source}: {error}") from None
     except ValidationError as error:
         found = problems(error, data, PlanFile)
         raise PlanError(

@@ -16,7 +16,7 @@ from understudy.loadtest.gate.environment import environment
 from understudy.loadtest.gate.plan import Plan, Stage
 from understudy.loadtest.gate.result import Result, StageResult
 from understudy.loadtest.gate.stages.kinds import KINDS, check
-from understudy.loadtest.gate.target import reachable
+from understudy.loadtest.gate.target import address_of, reachable
 from understudy.loadtest.gate.verdict import nothing_good
 
 _BUSY = 0.6
@@ -55,7 +55,8 @@ class Gate(GateContext):
     ) -> None:
         super().__init__(plan, url, source, show, own, judged)
         self._target_down = ""
-        self.notes = check(self)
+        self.notes = [self.not_looked_at] if self.not_looked_at else []
+        self.notes += check(self)
 
     def run(self, keep: Callable[[Result], None] | None = None) -> Result:
         """Run all stages; errors are part of the result. ``keep`` receives the result so far after
@@ -64,17 +65,21 @@ class Gate(GateContext):
             self.url, self.source, time.time(), environment(self.plan.engine.seed, self.url),
             judged=self.judged,
         )  # fmt: skip
+        result.notes += self.notes
         if self.processes == 1 and cores() == 1:
             result.notes.append("one sending process, because few cores are available")
-        result.notes += self.notes
+        if self.not_looked_at:
+            self.show.note(self.not_looked_at)
         until = self._until = time.monotonic() + self.plan.limits.seconds
         try:
-            if not any(stage.kind == "cold_start" for stage in self.plan.stages):
-                reachable(self.address)
+            begun = False
             for number, stage in enumerate(self.plan.stages):
                 if time.monotonic() > until:
                     result.broken = f"longer than {self.plan.limits.seconds:g} s (limits.seconds)"
                     break
+                if not begun and stage.kind != "cold_start":
+                    begun = True
+                    self._preflight_all()
                 self.show.stage(stage, number + 1, len(self.plan.stages))
                 results = self._stage(stage)
                 result.stages.append(results)
@@ -94,6 +99,12 @@ class Gate(GateContext):
         except KeyboardInterrupt:
             result.broken = "interrupted"
         return result
+
+    def _preflight_all(self) -> None:
+        self.preflight()
+        for stage in self.plan.stages:
+            for url in KINDS[stage.kind].targets(stage.settings):
+                self.preflight(address_of(url))
 
     def _stage(self, stage: Stage) -> StageResult:
         result, measured = self._attempt(stage, stage.settings)

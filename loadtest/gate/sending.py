@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from understudy.common.extensions import WIRE_FORMATS
 from understudy.loadtest.engine.pool import Open
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.plan import Checks as Declared
 from understudy.loadtest.gate.plan import Engine, Limits, Load, Payloads
 from understudy.loadtest.gate.target import Address
-from understudy.loadtest.payloads.checks import Checks
+from understudy.loadtest.payloads.checks import Checks, format_of
 from understudy.loadtest.payloads.files import access_log, of_bodies, of_rows, recorded
 from understudy.loadtest.payloads.request import Payload, as_body
 from understudy.loadtest.payloads.template import Drawer
+from understudy.loadtest.payloads.variables import variable
 from understudy.loadtest.scenarios import shapes
 
 _MOST_TRACED = 2_000_000
@@ -25,7 +27,11 @@ _MOST_TRACED = 2_000_000
 
 def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
     """The payloads that a plan declares, to be sent in turns. Raises PlanError."""
-    headers, path, count = declared.headers, declared.path, declared.count
+    secrets = {
+        name: variable(value, f"payloads.headers_env.{name}")
+        for name, value in declared.headers_env.items()
+    }
+    headers, path, count = {**declared.headers, **secrets}, declared.path, declared.count
     if declared.bodies is not None:
         payloads = of_bodies(declared.bodies, path, count, headers)
     elif declared.rows is not None:
@@ -55,18 +61,36 @@ def bytes_of(payloads: Sequence[Payload], address: Address) -> list[bytes]:
     ]
 
 
-def checks_of(declared: Declared, payloads: Sequence[Payload]) -> Checks | None:
-    """The checks of responses; None if only the HTTP status counts. Raises PlanError."""
+def checks_of(declared: Declared, of: Payloads, payloads: Sequence[Payload]) -> Checks:
+    """The checks of the responses to ``payloads``, made of what ``of`` declares. Raises
+    PlanError."""
     schema = declared.schema_
     if isinstance(schema, Path):
         try:
             schema = json.loads(schema.read_text())
         except (OSError, ValueError) as error:
             raise PlanError(f"{declared.schema_}: checks.schema cannot be read: {error}") from error
-    checks = Checks(
-        tuple(declared.statuses), schema, [one.expect for one in payloads], declared.tolerance
+    form: str = declared.format
+    if form == "auto" and "format" in of.model_fields_set:
+        form = next((name for name in WIRE_FORMATS if of.format.startswith(name)), "none")
+        form = "none" if form == "json" else form
+    return Checks(
+        tuple(declared.statuses), schema, [one.expect for one in payloads],
+        [None if one.method == "HEAD" else format_of(one.path, form) for one in payloads],
+        declared.tolerance,
+    )  # fmt: skip
+
+
+def not_looked_at(checks: Checks, count: int) -> str:
+    """The sentence for the first line of a report about the answers to the ``count`` payloads that
+    count by their status only, or an empty text."""
+    missing = sum(not checks.looks_at(number) for number in range(count))
+    if not missing:
+        return ""
+    which = "" if missing == count else f" to {missing:,} of {count:,} payloads"
+    return (
+        f"answers{which} were not looked at, only their status: set checks.format or checks.schema"
     )
-    return checks if checks.needed else None
 
 
 def load_of(load: Load, engine: Engine, limits: Limits) -> Open:

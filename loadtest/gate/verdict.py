@@ -314,8 +314,7 @@ def _failures(outcome: Outcome, earlier: Outcome | None) -> str:
 
 
 def _worst(outcome: Outcome) -> list[tuple[str, int]]:
-    bad = {f"status {s}": c for s, c in outcome.statuses.items() if not 200 <= int(s) < 400}
-    return sorted({**bad, **outcome.errors}.items(), key=lambda item: -item[1])
+    return sorted(outcome.errors.items(), key=lambda item: -item[1])
 
 
 def overall_verdict(criteria: list[Criterion]) -> Verdict:

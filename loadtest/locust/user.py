@@ -129,16 +129,12 @@ class OpenLoopUser(User):
             if not len(part.due):
                 continue
             lag.statistics.add(self.path, part, self.limit)
-            ok = (part.status >= 200) & (part.status < 400)
+            ok = part.ok
             seconds = (now + self._origin + part.ended).astype(np.int64)
             milliseconds = np.maximum(part.ended - part.due, 0.0) * 1e3
             for entry in (stats.get(self.path, self.method), stats.total):
                 _log(entry, milliseconds, ok, seconds)
-            wrong = {
-                f"HTTP {s}": int((part.status == s).sum()) for s in np.unique(part.status[~ok])
-            }
-            wrong.pop("HTTP 0", None)
-            for name, count in {**wrong, **part.errors}.items():
+            for name, count in part.errors.items():
                 error = stats.errors.setdefault(
                     StatsError.create_key(self.method, self.path, name),
                     StatsError(self.method, self.path, name),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from understudy.common.codecs import ModelSpec, Reason, Undecodable, detect
+from understudy.common.codecs.body import parsed
+from understudy.common.codecs.detect import FORMATS
+from understudy.loadtest.engine.answer import http_error
 from understudy.loadtest.errors import PlanError
+from understudy.loadtest.payloads import openai
+
+OPENAI = "openai"
 
 UNEXPECTED = "unexpected prediction"
 """What is wrong with a response that was read, and has not the values that its payload expects."""
@@ -16,13 +22,16 @@ UNEXPECTED = "unexpected prediction"
 
 @dataclass(slots=True)
 class Checks:
-    """``statuses`` that are allowed; ``schema`` of the body (JSON Schema); ``expected`` by payload:
-    values by JSON pointer; numbers may differ by ``tolerance`` (absolute or relative, whichever is
+    """``statuses`` that are allowed, by default 2xx; ``schema`` of the body (JSON Schema);
+    ``formats`` by payload: see :func:`format_of`, a response of 2xx has to have a prediction in
+    this format, by the rules of the service's codecs; ``expected`` by payload: values by JSON
+    pointer; numbers may differ by ``tolerance`` (absolute or relative, whichever is
     larger)."""
 
     statuses: tuple[int, ...] = ()
     schema: Mapping[str, Any] | None = None
     expected: Sequence[Mapping[str, Any]] = ()
+    formats: Sequence[str | None] = ()
     tolerance: float = 1e-6
     _validator: Any = None
 
@@ -40,24 +49,42 @@ class Checks:
                 raise PlanError(f"checks.schema: {error.message}") from error
 
     @property
-    def needed(self) -> bool:
-        """Whether there is anything to check beyond the success of HTTP."""
-        return bool(self.statuses or self.schema is not None or any(self.expected))
+    def body(self) -> bool:
+        """Whether the body is read."""
+        return any(self.formats) or self.schema is not None or any(self.expected)
 
-    def __call__(self, payload: int, status: int, body: bytes) -> str:
+    def looks_at(self, payload: int) -> bool:
+        """Whether the responses to a payload are looked at, and not only their status."""
+        expects = payload < len(self.expected) and bool(self.expected[payload])
+        return self.schema is not None or expects or self._format(payload) is not None
+
+    def _format(self, payload: int) -> str | None:
+        return self.formats[payload] if payload < len(self.formats) else None
+
+    def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
         """What is wrong with a response, or an empty text; few different texts, since they are
         counted."""
-        if self.statuses and status not in self.statuses:
-            return f"status {status}"
-        if not self.statuses and not 200 <= status < 400:
-            return ""  # counted as a failure of HTTP
+        if status not in self.statuses:
+            error = http_error(status, headers)
+            if error or self.statuses:
+                return error or f"status {status}"
+        form = self._format(payload) if 200 <= status < 300 else None
         expected = self.expected[payload] if payload < len(self.expected) else {}
-        if self.schema is None and not expected:
+        if form is None and self.schema is None and not expected:
             return ""
-        try:
-            response = json.loads(body)
-        except ValueError:
-            return "response is not JSON"
+        response = None
+        if form != OPENAI or b"text/event-stream" not in headers.lower():
+            response = parsed(headers, body)
+            if isinstance(response, Undecodable):
+                return _unread(response)
+        if form == OPENAI:
+            error = openai.wrong(headers, body, response)
+            if error:
+                return error
+        elif form is not None:
+            found = FORMATS[form].decode_response(response, ModelSpec("", protocol=form))
+            if isinstance(found, Undecodable):
+                return _unread(found)
         if self.schema is not None:
             if self._validator is None:
                 import jsonschema
@@ -69,6 +96,35 @@ class Checks:
             if not alike(at(response, pointer), wanted, self.tolerance):
                 return UNEXPECTED
         return ""
+
+
+_UNREAD = {
+    Reason.EMPTY: "response is empty, or has an empty prediction",
+    Reason.NOT_JSON: "response is not JSON",
+    Reason.TRUNCATED: "response is truncated",
+    Reason.WRONG_SHAPE: "no prediction in the response",
+    Reason.ERROR_RESPONSE: "an error in a 2xx response",
+}
+
+
+def _unread(found: Undecodable) -> str:
+    detail = f": {found.detail}" if found.detail else ""
+    return _UNREAD.get(found.reason, "response cannot be read") + detail
+
+
+def format_of(path: str, declared: str) -> str | None:
+    """What the responses to requests to ``path`` look like: a wire format of the codecs, or
+    :data:`OPENAI`, or None where that is not known.
+
+    ``declared`` is ``auto`` (by the path), ``none``, or a format. A path that asks for no
+    prediction, such as one of health, has none.
+    """
+    known = detect.by_path(path)
+    if known == detect.NOT_INFERENCE or declared == "none":
+        return None
+    if declared != "auto":
+        return declared
+    return OPENAI if openai.PATHS.fullmatch(path.partition("?")[0]) else known
 
 
 class _Nothing:

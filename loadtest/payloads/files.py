@@ -16,6 +16,7 @@ from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.columns import Columns
 from understudy.loadtest.payloads.formats import in_format
 from understudy.loadtest.payloads.request import Payload, as_body
+from understudy.loadtest.payloads.variables import expand
 
 _ACCESS = re.compile(
     r'^\S+ \S+ \S+ \[(?P<time>[^\]]+)\] "(?P<method>\S+) (?P<path>\S+)[^"]*" (?P<status>\d{3})'
@@ -74,6 +75,7 @@ def of_bodies(
             "body", "path", "method", "headers", "expect", "name"
         }:  # fmt: skip
             own = value.get("headers") or {}
+            where = f"{path}: line {number}: headers"
             expect = value.get("expect") or {}
             if not isinstance(own, dict) or not isinstance(expect, dict):
                 raise PlanError(f"{path}: line {number}: headers and expect must be objects")
@@ -82,7 +84,7 @@ def of_bodies(
                     as_body(value["body"]),
                     str(value.get("method", "POST")),
                     str(value.get("path", request_path)),
-                    {**headers, **{str(k): str(v) for k, v in own.items()}},
+                    {**headers, **expand({str(k): str(v) for k, v in own.items()}, where)},
                     expect,
                 )
             )

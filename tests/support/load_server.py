@@ -13,7 +13,7 @@ from tests.support.patience import patient
 from tests.support.ports import free_port
 
 _SERVER = """
-import asyncio, itertools, os, random, sys
+import asyncio, gzip, itertools, os, random, sys
 port, slots, seconds, kind = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 last = int(sys.argv[5])
 chance = random.Random(1)
@@ -37,11 +37,28 @@ async def main():
                     if took:
                         await asyncio.sleep(took)
                 status = b"503 no" if path.startswith(b"/broken") else b"200 OK"
+                more = b""
+                if path.startswith(b"/redirect"):
+                    status, more = b"307 Elsewhere", b"location: /elsewhere?token=t0psecret\\r\\n"
+                if path.startswith(b"/flaky") and chance.random() < 0.5:
+                    status = b"500 no"
+                if path.startswith(b"/auth") and b"authorization: Bearer t0psecret\\r\\n" not in head:
+                    status = b"401 Unauthorized"
+                if path.startswith(b"/missing"):
+                    status = b"404 Not Found"
                 answer = b"no json" if path.startswith(b"/text") else b'{"predictions": [0.5]}'
                 if path.startswith(b"/echo"):
                     answer = body
-                writer.write(b"HTTP/1.1 %s\\r\\ncontent-length: %d\\r\\n\\r\\n%s"
-                             % (status, len(answer), answer))
+                if path.startswith(b"/error"):
+                    answer = b'{"error": "CUDA out of memory"}'
+                if path.startswith(b"/gzip"):
+                    answer, more = gzip.compress(answer), b"content-encoding: gzip\\r\\n"
+                if not status.startswith(b"2"):
+                    answer = b"headers: " + head
+                if path.startswith(b"/hang"):
+                    await asyncio.sleep(3600)
+                writer.write(b"HTTP/1.1 %s\\r\\n%scontent-length: %d\\r\\n\\r\\n%s"
+                             % (status, more, len(answer), answer))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()

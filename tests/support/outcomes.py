@@ -17,5 +17,7 @@ def outcome_of(
     nothing = np.full(len(due), np.nan)
     payload = np.zeros(len(due), np.int64)
     sent = due if lag is None else due + lag
-    found.add([FinishedRequests(due, sent, sent, nothing, due + latency, status, payload, {})])
+    errors = {} if ok.all() else {"status 503": int((~ok).sum())}
+    ended = due + latency
+    found.add([FinishedRequests(due, sent, sent, nothing, ended, status, payload, ok, errors)])
     return found

@@ -88,4 +88,4 @@ def _check(gate: GateContext, stage: Stage, wanted: CompareStage) -> list[str]:
     return []
 
 
-COMPARE = StageKind(CompareStage, run_compare, _check)
+COMPARE = StageKind(CompareStage, run_compare, _check, targets=lambda wanted: [wanted.other])

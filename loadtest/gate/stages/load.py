@@ -145,7 +145,7 @@ def run_loadgen(gate: GateContext, stage: Stage, declared: LoadGen) -> StageResu
         load: Arrivals = Loop(declared.users, 1, len(gate.requests), declared.seconds)
         outcome = gate.drive(load)
         right = 1.0 - outcome.failed / outcome.count if outcome.count else 0.0
-        expected = gate.checks is not None and any(gate.checks.expected)
+        expected = any(gate.checks.expected)
         evaluation = evaluate_loadgen(settings, outcome)
         shown = {
             k: v for k, v in evaluation.fields.items() if k.startswith(("effective_", "result_"))

@@ -1,0 +1,83 @@
+"""What is wrong with a response, by HTTP alone; a check of the content comes after that."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from errno import ECONNREFUSED, ETIMEDOUT
+from typing import Protocol
+
+from understudy.common.text import visible
+
+KEPT = (b"content-type", b"content-encoding", b"inference-header-content-length", b"location")
+"""Headers of responses that checks need, in lower case."""
+MOST_ERRORS = 50
+"""Different reasons for failures that are counted; more are counted together."""
+_LONGEST = 200
+
+
+class Check(Protocol):
+    """Says what is wrong with a response. ``body`` is whether it reads bodies; without, none is
+    kept."""
+
+    @property
+    def body(self) -> bool:
+        """Whether the body is needed."""
+
+    def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
+        """What is wrong, or an empty text: few different texts, since they are counted.
+
+        ``payload`` is the index of the payload; ``headers`` are the lines of :data:`KEPT` headers,
+        joined by CRLF.
+        """
+
+
+class Successful:
+    """Any response with a status of 2xx is good."""
+
+    body = False
+
+    def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
+        """What is wrong with a response, or an empty text."""
+        return http_error(status, headers)
+
+
+def http_error(status: int, headers: bytes) -> str:
+    """Why ``status`` is not a success, or an empty text. A redirect is not followed, but named:
+    without its query, which may hold a secret."""
+    if 200 <= status < 300:
+        return ""
+    if 300 <= status < 400:
+        for line in headers.split(b"\r\n"):
+            name, _, value = line.partition(b": ")
+            if name == b"location":
+                where = visible(value.decode("latin-1").partition("?")[0][:_LONGEST])
+                return f"status {status}: redirect to {where}"
+    return f"status {status}"
+
+
+def kept(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The lines of the headers that checks need; names are in lower case."""
+    return b"\r\n".join(name + b": " + value for name, value in headers if name in KEPT)
+
+
+def count_error(errors: dict[str, int], name: str, number: int = 1) -> None:
+    """Count a failure by its reason; only so many reasons are told apart."""
+    if name not in errors and len(errors) >= MOST_ERRORS:
+        name = "other errors"
+    errors[name] = errors.get(name, 0) + number
+
+
+def connect_error(error: OSError) -> str:
+    """The name of an error of a connection that could not be opened."""
+    if isinstance(error, ssl.SSLError):
+        return tls_error(error)
+    if isinstance(error, TimeoutError) or error.errno == ETIMEDOUT:
+        return "connect timeout"
+    return "refused" if error.errno == ECONNREFUSED else "unreachable"
+
+
+def tls_error(error: ssl.SSLError) -> str:
+    """The name of an error of TLS, with what is wrong with a certificate."""
+    why = getattr(error, "verify_message", "") or error.reason or ""
+    return f"TLS ({why.lower().replace('_', ' ')})" if why else "TLS"

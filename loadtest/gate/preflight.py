@@ -1,0 +1,105 @@
+"""Whether the target can be measured at all: one request before any stage, by the same engine.
+
+What is wrong there is a fault of the plan or of the access to the target, never one of the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from understudy.common.text import visible
+from understudy.loadtest.engine.answer import Check
+from understudy.loadtest.engine.pool import Target
+from understudy.loadtest.engine.sender import Sender
+from understudy.loadtest.engine.timer import now_ns
+from understudy.loadtest.errors import TargetError
+from understudy.loadtest.payloads.checks import UNEXPECTED
+from understudy.loadtest.payloads.request import Payload
+
+_TRIES = 5
+"""Requests at most, each with another payload: a server may fail some."""
+_PAUSE_SECONDS = 0.2
+_LONGEST = 200
+"""Characters of a response that are shown."""
+_SHORTEST_SECRET = 4
+_HINTS = {
+    401: "set the credentials: payloads.headers_env",
+    403: "set the credentials: payloads.headers_env",
+    404: "set payloads.path",
+    405: "set payloads.method",
+}
+_UNREACHABLE = ("refused", "unreachable", "connect timeout", "no connection")
+
+
+class _Seen:
+    """Keeps a response, and gives it to the checks of the plan."""
+
+    body = True
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self.status = 0
+        self.text = ""
+
+    def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
+        self.status = status
+        self.text = body[: 4 * _LONGEST].decode("utf-8", "replace")
+        error = self._check(payload, status, headers, body)
+        return "" if error == UNEXPECTED else error
+
+
+def preflight(
+    target: Target, where: str, payloads: Sequence[Payload], requests: Sequence[bytes], check: Check
+) -> None:
+    """Raise TargetError if the target does not give a good response.
+
+    ``where`` is the URL of the target; ``requests`` are the bytes of ``payloads``. Any response
+    that is not good is tried again a few times, with other payloads where there are some. The error
+    has the reason and the beginning of the response, without the values of the request's headers.
+    """
+    text = ""
+    for number in range(_TRIES):
+        index = number % len(payloads)
+        seen = _Seen(check)
+        try:
+            sender = Sender(target.endpoint(), requests, seen, index)
+            sender.run(iter([np.zeros(1)]), now_ns(), lambda: None)
+        except OSError as problem:
+            raise TargetError(f"target: {where}: {problem}") from problem
+        errors = list(sender.drain().errors)
+        if not errors:
+            return
+        error = errors[0]
+        if not seen.status:
+            raise TargetError(f"target: {where} {_unanswered(error, target)}")
+        payload = payloads[index]
+        hint = _HINTS.get(seen.status, "")
+        if 300 <= seen.status < 400:
+            hint = "redirects are not followed: name the address behind it"
+        start = _redacted(" ".join(seen.text.split()), payload)[:_LONGEST]
+        text = f"target: {where}: {payload.method} {payload.path.partition('?')[0]}: {error}"
+        text += f": {visible(start)}" if start else ""
+        text += f" ({hint})" if hint else ""
+        time.sleep(_PAUSE_SECONDS)
+    raise TargetError(text)
+
+
+def _unanswered(error: str, target: Target) -> str:
+    if error in _UNREACHABLE:
+        return f"cannot be reached: {error}"
+    if error == "timeout":
+        return f"did not answer within {target.timeout:g} s (engine.timeout)"
+    hint = " (set engine.ca_file)" if "certificate" in error else ""
+    return f"did not answer: {error}{hint}"
+
+
+def _redacted(text: str, payload: Payload) -> str:
+    """``text`` without the values of the payload's headers, which a server may send back."""
+    for value in payload.headers.values():
+        for part in (value, *value.split()):
+            if len(part) >= _SHORTEST_SECRET:
+                text = text.replace(part, "***")
+    return text

@@ -472,6 +472,16 @@ def test_the_chart_refuses_what_the_gate_refuses(
         assert named(render(values), "ConfigMap", f"demo-understudy-{value}")
 
 
+def test_secrets_reach_the_gate_and_the_test() -> None:
+    manifests = render("gate of a url")
+    job = named(manifests, "Job", "demo-understudy-gate")["spec"]["template"]
+    pod = named(manifests, "Pod", "demo-understudy-test")
+    for one in (job, pod):
+        (container,) = one["spec"]["containers"]
+        (found,) = [env for env in container["env"] if env["name"] == "MODEL_AUTH"]
+        assert found["valueFrom"] == {"secretKeyRef": {"name": "model", "key": "auth"}}
+
+
 def test_old_clusters_are_refused() -> None:
     done = helm("template", "x", str(CHART), "--kube-version", "1.28.9", "-f", "-", input=MODEL)
     assert done.returncode != 0

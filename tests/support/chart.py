@@ -110,7 +110,7 @@ test: {enabled: false}
     "evaluator": MODEL + "evaluator: {enabled: true, env: [{name: A, value: b}], config: {records: {keep: 10}}, podLabels: {c: d}, podAnnotations: {a: b}}\npodMonitor: {enabled: true}",
     "evaluator alone": "model: {enabled: false}\nevaluator: {enabled: true, replicas: 1}",
     "gate": MODEL + "gate:\n  enabled: true" + PLAN,
-    "gate of a url": MODEL + "gate:\n  enabled: true\n  target: http://other.svc:80\n  reportClaim: reports\n  hooks: [pre-install, pre-upgrade]\n  files: {bodies.jsonl: '{}'}" + PLAN,
+    "gate of a url": MODEL + "gate:\n  enabled: true\n  env: [{name: MODEL_AUTH, valueFrom: {secretKeyRef: {name: model, key: auth}}}]\n  target: http://other.svc:80\n  reportClaim: reports\n  hooks: [pre-install, pre-upgrade]\n  files: {bodies.jsonl: '{}'}" + PLAN,
     "test with a plan": MODEL + "test:\n  files: {a.txt: x}" + PLAN,
     "locust": MODEL + "locust: {enabled: true, workers: 3, rate: 12.5}",
     "locust runs": MODEL + "locust: {enabled: true, mode: run, target: 'http://other.svc', users: 8, spawnRate: 0.5, runTime: 90s, file: 'from locust import HttpUser'}",

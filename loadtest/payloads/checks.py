@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from understudy.common.codecs import ModelSpec, Reason, Undecodable, detect
@@ -33,7 +33,7 @@ class Checks:
     expected: Sequence[Mapping[str, Any]] = ()
     formats: Sequence[str | None] = ()
     tolerance: float = 1e-6
-    _validator: Any = None
+    _validator: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.schema is not None:

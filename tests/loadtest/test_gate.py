@@ -100,6 +100,7 @@ def test_a_failed_gate_prints_the_reasons(tmp_path: Path) -> None:
 def test_a_note_names_stages_with_too_few_requests(tmp_path: Path) -> None:
     text = """
         objectives: {p99: 1s}
+        payloads: {path: "/v1/models/m:predict"}
         stages:
           - {name: short, load: {rate: 10, seconds: 2}}
           - {name: warm up, load: {rate: 10, seconds: 2}, judged: false}

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from understudy.common.durable import lacking_bytes
 from understudy.monitor.errors import StateError
 from understudy.monitor.labels.tallies import SCHEMA, Tallies
 
@@ -121,10 +122,18 @@ class FeedbackFile:
         pages, free, size = self._pages()
         return (pages - free) * size
 
-    def shrink(self) -> None:
-        """Release free pages if there are many; a few will be reused soon."""
+    def lacking(self) -> int:
+        """How many bytes the disk lacks of what is to be left free, and for what comes until the
+        next call; 0 where there is room. Raises StateError."""
+        try:
+            return max(0, lacking_bytes(self.path.parent, _WAL_BYTES // 2))
+        except OSError as error:
+            raise StateError(f"{self.path}: {error}") from error
+
+    def shrink(self, at_once: bool = False) -> None:
+        """Release free pages if there are many, or ``at_once``; a few will be reused soon."""
         pages, free, _ = self._pages()
-        if free > max(_VACUUM_PAGES, pages // 4):
+        if free > (0 if at_once else max(_VACUUM_PAGES, pages // 4)):
             with self.guarded():
                 # Each step frees one page, and only executescript() takes all steps.
                 self.open().executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")

@@ -1,4 +1,5 @@
-"""Deletes predictions and labels beyond the horizon or the size limits."""
+"""Deletes predictions and labels beyond the horizon or the size limits, or when the disk is almost
+full."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from understudy.monitor.labels.file import FeedbackFile
 
 _AT_ONCE = 5_000
 _MOST_BATCHES = 20
+_LEAST_BYTES = 8 * 1024 * 1024
+"""What stays on a disk that is almost full: deleting more would not help it."""
 _REMEMBERED = 1.25
 """Predictions are kept for this many horizons, to tell a late label from an unknown id."""
 _OLDEST = "SELECT request_id, arm, mirrored, labelled FROM predictions"
@@ -23,6 +26,7 @@ class Purge:
         self._horizon = horizon
         self._max_bytes = max_bytes
         self._max_rows = max_rows
+        self._excess_reason = "size"
 
     def run(self, now: float) -> None:
         """Delete until the file is within its limits.
@@ -30,13 +34,19 @@ class Purge:
         ``now`` is unix time in seconds. Raises StateError; earlier batches stay deleted.
         """
         db = self._file.open()
+        # The state of the service is on this disk, too, and is worth more.
+        lacking = self._file.lacking()
+        if lacking:
+            most = max(_LEAST_BYTES, self._file.size() - lacking)
+            if most < self._max_bytes:
+                self._max_bytes, self._excess_reason = most, "disk"
         with self._file.guarded():
             # Another process may still be delivering records of an older run.
             self._file.tallies.load(db)
         for _ in range(_MOST_BATCHES):
             if not (self._old(now) or self._excess()):
                 break
-        self._file.shrink()
+        self._file.shrink(at_once=lacking > 0)
 
     def _old(self, now: float) -> bool:
         """Delete one batch of expired rows; True when there may be more."""
@@ -66,12 +76,12 @@ class Purge:
         with self._file.transaction() as db:
             if orphans > predictions:
                 most = min(excess, orphans, _AT_ONCE)
-                gone = self._drop_orphans(db, None, "orphan_size", most)
+                gone = self._drop_orphans(db, None, f"orphan_{self._excess_reason}", most)
             else:
                 # Deleting a prediction deletes its labels.
                 most = min(math.ceil(excess * predictions / max(1, rows)), _AT_ONCE)
                 old = db.execute(f"{_OLDEST} ORDER BY started LIMIT ?", (most,)).fetchall()
-                self._drop(db, old, "size")
+                self._drop(db, old, self._excess_reason)
                 gone = len(old)
         return gone > 0
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.disks import disk
 from tests.support.patience import patient
 from understudy.monitor.errors import StateError
 from understudy.monitor.labels.label import Label
@@ -118,6 +119,23 @@ def test_the_same_key_is_the_same_event(store: FeedbackStore) -> None:
     store.add_predictions([prediction()])
     posted = [Label("r", 0, 1, key="k"), Label("r", 0, 0, key="k"), Label("r", 0, 0, key="other")]
     assert store.add_labels(posted, NOW) == ["joined", "duplicate", "conflict"]
+
+
+def test_predictions_do_not_fill_the_disk_of_the_state(tmp_path: Path) -> None:
+    """At a thousand requests per second, predictions that wait for labels filled a small disk, and
+    the state of the experiments could not be saved any more."""
+    with disk(tmp_path / "disk", 24) as small:
+        store = FeedbackStore(small.path, HORIZON, ROOMY)
+        with contextlib.closing(store):
+            for batch in range(60):
+                rows = [prediction(f"r-{batch}-{n}", started=NOW + batch) for n in range(5_000)]
+                store.add_predictions(rows)
+                store.purge(NOW + batch)
+            figures = store.figures()
+            assert figures["purged"]["disk"] > 0
+            assert figures["waiting"]["predictions"] > 10_000
+            assert store.add_labels([Label("r-59-7", 0, 1)], NOW + 60) == ["joined"]
+            (small.path / "state").write_bytes(bytes(1 << 20))
 
 
 def test_beyond_the_horizon_a_label_is_late_and_later_unknown(store: FeedbackStore) -> None:

@@ -10,6 +10,10 @@ import os
 from hashlib import blake2b
 from pathlib import Path
 
+LEAST_FREE_BYTES = 64 * 1024 * 1024
+LEAST_FREE_SHARE = 0.05
+"""What logs and stores leave free on their disk for others, the state of the service among them:
+this many bytes, or this share of a smaller disk."""
 _SEAL = b'{"checksum":"'
 _DIGEST_BYTES = 16
 _SEALED = len(_SEAL) + 2 * _DIGEST_BYTES + len(b'",')
@@ -43,6 +47,15 @@ def replace_file(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def lacking_bytes(folder: Path, size: int = 0) -> int:
+    """How many bytes the disk lacks for ``size`` more and what is to be left free; zero or less
+    where there is room. Raises OSError."""
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    floor = min(LEAST_FREE_BYTES, int(LEAST_FREE_SHARE * disk.f_blocks * disk.f_frsize))
+    return floor + size - free
 
 
 def read_file(path: Path) -> bytes:

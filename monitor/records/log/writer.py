@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from understudy.common.durable import lacking_bytes
 from understudy.monitor.errors import LogError
 from understudy.monitor.records.log.frames import SEGMENT, Damage, content, pack, scan
 from understudy.monitor.records.log.segments import Segment, files_in, name_of
@@ -25,10 +26,6 @@ log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 SYNC_SECONDS = 1.0
-LEAST_FREE_BYTES = 64 * 1024 * 1024
-LEAST_FREE_SHARE = 0.05
-"""What a log leaves free on its disk for others, the state of the service among them: this many
-bytes, or this share of a small disk."""
 _LOCK = "lock"
 _MOST_PARTS = 512
 """That are written at once; a system may take 1,024."""
@@ -251,7 +248,7 @@ class SegmentLog:
     def _make_room(self, size: int) -> None:
         """Leave room on the disk: a log of its own accord gives up its oldest segments, a queue
         keeps what it has. Raises OSError without enough of it."""
-        while (lacking := _lacking(self.folder, size)) > 0:
+        while (lacking := lacking_bytes(self.folder, size)) > 0:
             oldest = self.segments[0]
             if self.unread is not None or not self.delete_first():
                 raise OSError(errno.ENOSPC, f"the disk is almost full ({lacking:,} bytes lack)")
@@ -354,14 +351,6 @@ class SegmentLog:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-
-def _lacking(folder: Path, size: int) -> int:
-    """How many bytes the disk lacks for ``size`` more and what is to be left free."""
-    disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
-    floor = min(LEAST_FREE_BYTES, int(LEAST_FREE_SHARE * disk.f_blocks * disk.f_frsize))
-    return floor + size - free
 
 
 def _write_all(file: int, parts: Sequence[bytes], at: int) -> int:

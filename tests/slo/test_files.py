@@ -10,18 +10,11 @@ import pytest
 import yaml
 
 from tests.support.openslo import NONE, OPENSLO
+from tests.support.slo_files import loaded, problems
 from understudy.monitor.errors import ConfigError
-from understudy.monitor.slo.compiled import Compiled
-from understudy.monitor.slo.load import load
 from understudy.monitor.slo.model import WINDOW, Events, Slices
 from understudy.monitor.slo.promql import example, plain_sum
 from understudy.monitor.slo.text import dumped
-
-
-def loaded(folder: Path, data: Any, **more: Any) -> Compiled:
-    path = folder / "slo.yaml"
-    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
-    return load(path, **more)
 
 
 def ours(*slos: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -29,13 +22,6 @@ def ours(*slos: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 AVAILABLE = {"name": "a", "objective": "99.9 %", "availability": {}}
-
-
-def problems(folder: Path, data: Any) -> dict[str, str]:
-    with pytest.raises(ConfigError) as caught:
-        loaded(folder, data)
-    assert caught.value.exit_code == 2
-    return dict(caught.value.problems)
 
 
 def test_shares_and_scopes(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.slo.test_files import loaded, problems
 from tests.support.promtool import check
+from tests.support.slo_files import loaded, problems
 from understudy.monitor.cli.main import main
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.model import WINDOW, Events, Slices

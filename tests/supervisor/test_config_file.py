@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.supervisor.test_serve import ModelServer, predict, status
+from tests.support.named_model import ModelServer, predict, status
 from tests.support.patience import eventually, patient
 from tests.support.service import REAL, Service
 from understudy.monitor.config.load import parse

@@ -198,7 +198,7 @@ class Load(Part):
     """The other rate: of the peak, or where it ends."""
     seconds: NamedLong = 30.0
     peak_seconds: NamedLong = 5.0
-    every: Long = 15.0
+    every: NamedLong = 15.0
     step_seconds: NamedLong = 10.0
     steps: Annotated[int, Field(ge=1, le=1000)] = 5
     at_least: Rate | None = None

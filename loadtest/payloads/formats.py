@@ -13,6 +13,7 @@ Row = Mapping[str, Any]
 
 def open_inference(rows: Sequence[Row], datatypes: Mapping[str, str]) -> dict[str, Any]:
     """Open Inference Protocol V2: a tensor for each feature."""
+    rows = _typed(rows, datatypes)
     tensors = []
     for name in _names(rows):
         data = [row.get(name) for row in rows]
@@ -46,25 +47,29 @@ def kserve_v1(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
     return {"instances": [dict(row) for row in rows]}
 
 
-def mlflow(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
+def mlflow(rows: Sequence[Row], datatypes: Mapping[str, str]) -> dict[str, Any]:
     """MLflow's /invocations: dataframe_split."""
+    rows = _typed(rows, datatypes)
     names = _names(rows)
     data = [[row.get(name) for name in names] for row in rows]
     return {"dataframe_split": {"columns": names, "data": data}}
 
 
-def columns(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
+def columns(rows: Sequence[Row], datatypes: Mapping[str, str]) -> dict[str, Any]:
     """KServe V1, TF Serving and MLflow by column: inputs."""
+    rows = _typed(rows, datatypes)
     return {"inputs": {name: [row.get(name) for row in rows] for name in _names(rows)}}
 
 
-def mlflow_records(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
+def mlflow_records(rows: Sequence[Row], datatypes: Mapping[str, str]) -> dict[str, Any]:
     """MLflow's /invocations: dataframe_records."""
+    rows = _typed(rows, datatypes)
     return {"dataframe_records": [dict(row) for row in rows]}
 
 
-def mlflow_instances(rows: Sequence[Row], _: Mapping[str, str]) -> dict[str, Any]:
+def mlflow_instances(rows: Sequence[Row], datatypes: Mapping[str, str]) -> dict[str, Any]:
     """MLflow's and TF Serving's instances without names."""
+    rows = _typed(rows, datatypes)
     names = _names(rows)
     return {"instances": [[row.get(name) for name in names] for row in rows]}
 
@@ -96,6 +101,21 @@ def in_format(name: str, rows: Sequence[Row], datatypes: Mapping[str, str] | Non
             f"{did_you_mean(name, FORMATS)}"
         )
     return FORMATS[name](rows, datatypes or {})
+
+
+def _typed(rows: Sequence[Row], datatypes: Mapping[str, str]) -> Sequence[Row]:
+    """With a fraction for every number of a column of floats: a server that compares types, as
+    MLflow does with a signature, takes ``1`` for an integer."""
+    floats = {name for name, datatype in datatypes.items() if datatype[:2] in ("FP", "BF")}
+    if not floats:
+        return rows
+    return [
+        {
+            name: float(value) if name in floats and type(value) is int else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def _names(rows: Sequence[Row]) -> list[str]:

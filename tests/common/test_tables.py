@@ -87,6 +87,8 @@ def test_the_datatype_is_that_of_the_whole_file(tmp_path: Path) -> None:
         "number": ("FP64", [0.0]), "text": ("BYTES", ["0"]), "flag": ("BOOL", [True]),
         "long": ("FP64", [0.0]),
     }  # fmt: skip
+    [records] = of_rows(path, "mlflow-records", 1, "/", 1, {})
+    assert b'{"number": 0.0, "text": "0", "flag": true' in records.body  # not 0, an integer there
     # A baseline takes a column for numbers where most cells are, and so sees the odd ones.
     columns = next(Reader(path).tables()).columns
     assert columns["number"][:2] == columns["text"][:2] == [0.0, 1.0]

@@ -34,7 +34,7 @@ def target() -> Iterator[str]:
 def run(folder: Path, name: str, url: str, shorter: dict[str, dict[str, Any]]) -> dict[str, Any]:
     plan = yaml.safe_load((ROOT / "examples" / "gate" / name).read_text())
     plan["objectives"]["errors"] = "5 %"  # which fewer requests can show
-    plan["limits"]["rate"] = 2000
+    plan["limits"]["rate"] = "2000/s"
     for stage in plan["stages"]:
         for kind, values in shorter.items():
             if kind in stage:
@@ -51,7 +51,7 @@ def run(folder: Path, name: str, url: str, shorter: dict[str, dict[str, Any]]) -
 
 
 def test_streamed_answers(tmp_path: Path, target: str) -> None:
-    shorter = {"load": {"seconds": 4, "rate": 50, "to": 60, "every": "2s", "peak_seconds": 1}}
+    shorter = {"load": {"seconds": 4, "rate": 50, "to": 60, "every": 2, "peak_seconds": 1}}
     found = run(tmp_path, "llm-streaming.yaml", target, shorter)
     steady = found["steady"]
     assert steady["load"]["statuses"] == {"200": steady["load"]["requests"]}

@@ -138,6 +138,6 @@ def value_of(text: str, kind: Kind) -> Any:
     if kind is Kind.INTEGER:
         return parsed(text)
     if kind is Kind.NUMBER:
-        number = float(text)
-        return None if math.isnan(number) else number
+        number = parsed(text)
+        return None if number is None or math.isnan(number) else number
     return text

@@ -183,7 +183,8 @@ def _rules() -> dict[Path, Callable[[], str]]:
 STACK = DOCS.parent / "examples" / "kubernetes" / "values-prometheus.yaml"
 STACK_HEAD = """\
 # Written by `make docs`. For kube-prometheus-stack: Alertmanager's routes and inhibitions (a page inhibits its
-# ticket; a model server that is down inhibits its consequences), and a Grafana folder for dashboards.
+# ticket; a model server that is down inhibits its consequences), a Grafana folder for dashboards, and data for as
+# long as an error budget of 30 days needs.
 #   helm install kube-prometheus-stack kube-prometheus-stack -n monitoring --create-namespace \\
 #     --repo https://prometheus-community.github.io/helm-charts -f examples/kubernetes/values-prometheus.yaml
 # Pages and tickets appear in Alertmanager but are not sent: add your receivers.
@@ -224,6 +225,8 @@ def prometheus_stack() -> str:
     values = {
         "alertmanager": {"config": config},
         "grafana": {"sidecar": {"dashboards": folders}},
+        # The chart's own 10 days are less than the 30 of an error budget.
+        "prometheus": {"prometheusSpec": {"retention": "35d"}},
     }
     return dumped(values, STACK_HEAD)
 

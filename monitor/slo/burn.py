@@ -43,6 +43,48 @@ WORKBOOK = (
 )
 """The windows of the workbook: over 30 days their factors are 14.4, 6, 3 and 1."""
 
+_WORKBOOK_PERIOD = 30 * DAY
+_SHORTEST_LONG = 12 * MINUTE
+"""Shortest long window: its twelfth is a minute, which has some scrapes."""
+
+
+class PeriodError(ValueError):
+    """A period that is too short for its windows; the message says what is long enough."""
+
+
+def windows_of(period: float, declared: Sequence[Window] | None = None) -> Sequence[Window]:
+    """The windows for a period in seconds: those ``declared``, or the workbook's.
+
+    For a period of less than twice its longest window, the workbook's windows are shortened as the
+    period is, so that their factors stay the same; those below 12 minutes are left out. Raises
+    PeriodError where nothing is left, and for a declared window as long as the period.
+    """
+    if declared is not None:
+        for window in declared:
+            if window.long >= period:
+                raise PeriodError(
+                    f"{spoken(period)} is not longer than the long window of "
+                    f"{duration(window.long)}: use a longer period or shorter windows"
+                )
+        return declared
+    longest = max(window.long for window in WORKBOOK)
+    if period >= 2 * longest:
+        return WORKBOOK
+    scale = period / _WORKBOOK_PERIOD
+    minutes = [(window, round(window.long * scale / MINUTE)) for window in WORKBOOK]
+    found = tuple(
+        Window(window.severity, window.share, MINUTE * long, MINUTE * max(1, round(long / 12)))
+        for window, long in minutes
+        if MINUTE * long >= _SHORTEST_LONG
+    )
+    if not found:
+        least = _SHORTEST_LONG * _WORKBOOK_PERIOD / longest
+        raise PeriodError(
+            f"{spoken(period)} is too short: its windows would be below "
+            f"{duration(_SHORTEST_LONG)}; use {duration(least)} or more, or declare `windows`"
+        )
+    return found
+
 
 @dataclass(frozen=True, slots=True)
 class Burn:

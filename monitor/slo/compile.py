@@ -7,7 +7,14 @@ from collections.abc import Callable
 from understudy.monitor.config.slo import Alerting, Objective, SloFile
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo import sli
-from understudy.monitor.slo.burn import WORKBOOK, Burn, UnreachableError, Window, burns
+from understudy.monitor.slo.burn import (
+    Burn,
+    PeriodError,
+    UnreachableError,
+    Window,
+    burns,
+    windows_of,
+)
 from understudy.monitor.slo.catalogue import alerts_of, installation_alerts, service_alerts
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import Events, Slices, Slo, Stream
@@ -32,6 +39,9 @@ def compiled(file: SloFile, source: str) -> Compiled:
             slo = _slo(file, one)
         except UnreachableError as error:
             problems.append((f"{where}.objective", str(error)))
+            continue
+        except PeriodError as error:
+            problems.append((f"{where}.period" if one.period else "period", str(error)))
             continue
         except ValueError as error:
             problems.append((f"{where}.{one.kind}", str(error)))
@@ -117,13 +127,13 @@ def notices_of(slo: Slo) -> list[str]:
 
 
 def alerting_of(settings: Alerting, objective: float, period: float) -> tuple[Burn, ...]:
-    """The alerts of an objective. Raises UnreachableError."""
-    windows = (
-        WORKBOOK
-        if settings.windows is None
-        else tuple(
-            Window(one.severity, one.budget, one.long, one.short) for one in settings.windows
-        )
+    """The alerts of an objective. Raises UnreachableError and PeriodError."""
+    declared = settings.windows
+    windows = windows_of(
+        period,
+        None
+        if declared is None
+        else [Window(one.severity, one.budget, one.long, one.short) for one in declared],
     )
     return burns(
         objective,

@@ -90,6 +90,8 @@ def text(slo: Slo, faults: Sequence[float] = FAULTS, rate: float | None = None) 
         *([f"  good    {slo.sli.good}"] if slo.sli.good else []),
         f"  budget  {_budget(slo, result['rate'])}",
         f"  read    {slo.sli.exactness}",
+        f"  keep    {duration(slo.period)} of data in Prometheus (--storage.tsdb.retention.time); "
+        "with less, the budget is that of what is kept",
     ]
     for burn in slo.burns:
         lines.append(

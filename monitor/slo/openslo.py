@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.common.units import DAY, HOUR, MINUTE, duration, number, quantity
-from understudy.monitor.slo.burn import UnreachableError, burns
+from understudy.monitor.slo.burn import Burn, PeriodError, UnreachableError, burns, windows_of
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
 from understudy.monitor.slo.reading import (
@@ -178,8 +178,11 @@ def _slos(
                 f"{name}: op {objective['op']} means that the indicator is good when it is high; "
                 "for latency or errors, that is probably the wrong direction"
             )
+        alerts: tuple[Burn, ...] = ()
         try:
-            alerts = burns(target, period)
+            alerts = burns(target, period, windows_of(period))
+        except PeriodError as error:
+            notices.append(f"{name}: no alerts: a period of {error}")
         except UnreachableError as error:
             raise Fault(f"{path}.target", str(error)) from error
         counted = isinstance(sli, Events) and bool(

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.common.units import DAY, HOUR, duration, percent, spoken
-from understudy.monitor.slo.burn import WORKBOOK, UnreachableError, burns, false_pages, first
+from understudy.common.units import DAY, HOUR, MINUTE, duration, percent, spoken
+from understudy.monitor.slo.burn import (
+    WORKBOOK,
+    PeriodError,
+    UnreachableError,
+    Window,
+    burns,
+    false_pages,
+    first,
+    windows_of,
+)
 
 MONTH = 30 * DAY
 
@@ -127,3 +136,30 @@ def test_numbers_are_formatted_for_display() -> None:
         with pytest.raises(ValueError, match="whole number"):
             duration(bad)
     assert len(WORKBOOK) == 4
+
+
+@pytest.mark.parametrize("days", [6, 7, 28, 30, 90])
+def test_long_periods_have_the_windows_of_the_workbook(days: int) -> None:
+    assert windows_of(days * DAY) == WORKBOOK
+
+
+@given(st.integers(7200, int(6 * DAY) - 1))
+def test_short_periods_get_windows_of_the_same_factors(period: int) -> None:
+    factors = {one.share * MONTH / one.long for one in WORKBOOK}
+    windows = windows_of(float(period))
+    assert windows
+    for window in windows:
+        assert window.long < period
+        assert MINUTE <= window.short < window.long
+        factor = window.share * period / window.long
+        # Windows are whole minutes, of at least twelve.
+        assert min(abs(factor / one - 1.0) for one in factors) < 0.05
+
+
+def test_a_period_too_short_for_any_window_is_refused() -> None:
+    with pytest.raises(PeriodError, match=r"60 min is too short: .* use 2h or more"):
+        windows_of(HOUR)
+    own = [Window("page", 0.1, HOUR, 5 * MINUTE)]
+    assert windows_of(2 * HOUR, own) == own
+    with pytest.raises(PeriodError, match="not longer than the long window of 1h"):
+        windows_of(HOUR, own)

@@ -309,10 +309,10 @@ def percent(share: float, digits: int = 4) -> str:
     """``0.0144`` as ``1.44 %``, in so many significant digits.
 
     Near 1 the digits that matter are those of the distance to 1, of which at least two are kept:
-    ``0.99999`` is ``99.999 %``, and only 1 itself is ``100 %``.
+    ``0.99999`` is ``99.999 %``, and only 1, to the rounding of sums, is ``100 %``.
     """
     value, rest = share * 100.0, (1.0 - share) * 100.0
-    if 0.0 < rest < 1.0:
+    if 1e-10 < rest < 1.0:
         decimals = max(digits - 2, 1 - math.floor(math.log10(rest)))
         return f"{f'{value:.{decimals}f}'.rstrip('0').rstrip('.')} %"
     return f"{value:.{digits}g} %"

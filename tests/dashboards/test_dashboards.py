@@ -208,3 +208,17 @@ def test_nothing_is_excused_in_vain() -> None:
                 title,
                 panel,
             )
+
+
+def test_every_query_is_of_the_chosen_installations() -> None:
+    """A model of the same name in another cluster or namespace is another model."""
+    selectors = 0
+    for dashboard in documents().values():
+        names = [variable["name"] for variable in dashboard["templating"]["list"]]
+        assert names.index("cluster") < names.index("namespace") < names.index("instance")
+        for expression in re.findall(r'"expr": "((?:[^"\\]|\\.)*)"', json.dumps(dashboard)):
+            plain = expression.replace('\\"', '"')
+            for inside in re.findall(r"(?:understudy_|slo:)[\w:]*\{([^}]*)\}", plain):
+                selectors += 1
+                assert 'cluster=~"$cluster", namespace=~"$namespace"' in inside, plain
+    assert selectors > 200

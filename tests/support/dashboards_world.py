@@ -222,7 +222,12 @@ class Prometheus:
             "scrape_configs": [
                 {
                     "job_name": "understudy",
-                    "static_configs": [{"targets": [control.removeprefix("http://")]}],
+                    "static_configs": [
+                        {
+                            "targets": [control.removeprefix("http://")],
+                            "labels": {"cluster": "eu", "namespace": "prod"},
+                        }
+                    ],
                 }
             ],
         }

@@ -16,6 +16,11 @@ GATE_TAG = "understudy-gate"
 ALL = model.VariableOption(text="All", value=["$__all"], selected=True)
 
 
+IDENTITY = 'cluster=~"$cluster", namespace=~"$namespace"'
+"""Which installations: labels that Prometheus may have added to what it scrapes."""
+WHERE = f'job=~"$job", {IDENTITY}, instance=~"$instance"'
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A variable: the values of ``label`` of ``metric``, as far as other variables leave them.
@@ -28,24 +33,32 @@ class Choice:
     metric: str
     label: str
     text: str
-    within: str = 'job=~"$job", instance=~"$instance"'
+    within: str = WHERE
     title: str = ""
     all_value: str = ".*"
 
 
 JOB = Choice("job", "understudy_build_info", "job", "The scrape job.", within="", all_value=".+")
+CLUSTER = Choice(
+    "cluster", "understudy_build_info", "cluster", "The cluster, where the series have that label.",
+    within='job=~"$job"',
+)  # fmt: skip
+NAMESPACE = Choice(
+    "namespace", "understudy_build_info", "namespace",
+    "The namespace, where the series have that label.", within='job=~"$job", cluster=~"$cluster"',
+)  # fmt: skip
 INSTANCE = Choice(
     "instance", "understudy_build_info", "instance", "The sidecar or evaluator.",
-    within='job=~"$job"', all_value=".+",
+    within=f'job=~"$job", {IDENTITY}', all_value=".+",
 )  # fmt: skip
 MODEL = Choice("model", "understudy_requests_total", "model", "The model, as the requests name it.")
 VERSION = Choice(
     "version", "understudy_requests_total", "version", "Its version, where one is declared.",
-    within='job=~"$job", instance=~"$instance", model=~"$model"',
+    within=f'{WHERE}, model=~"$model"',
 )  # fmt: skip
 ARM = Choice(
     "arm", "understudy_requests_total", "arm", "The champion, or a challenger.",
-    within='job=~"$job", instance=~"$instance", model=~"$model"',
+    within=f'{WHERE}, model=~"$model"',
 )  # fmt: skip
 EXPERIMENT = Choice("experiment", "understudy_experiment_decision", "experiment", "The experiment.")
 # Alerts that are not about objectives lack these labels, and must not be found by "All".
@@ -116,7 +129,7 @@ class Board:
             .type("prometheus")
             .current(model.VariableOption(text="default", value="default", selected=True))
         )
-        for choice in (JOB, INSTANCE, *self.choices):
+        for choice in (JOB, CLUSTER, NAMESPACE, INSTANCE, *self.choices):
             made.with_variable(_variable(choice))
         for variable in self.extra:
             made.with_variable(variable)
@@ -143,7 +156,7 @@ def _variable(choice: Choice) -> build.QueryVariable:
     )
 
 
-_WHERE = '{job=~"$job", instance=~"$instance"}'
+_WHERE = f"{{{WHERE}}}"
 _FOUND = f"sum by (model, kind) (understudy_findings_total{_WHERE}"
 MARKS = (
     (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tools.dashboards import board
 from understudy.monitor.records.record import OPEN, OUTCOMES
 from understudy.monitor.routing.serving import NOT_ERRORS
 
-WHERE = 'job=~"$job", instance=~"$instance"'
+WHERE = board.WHERE
 OF_MODEL = f'{WHERE}, model=~"$model", version=~"$version"'
 OF_ARM = f'{OF_MODEL}, arm=~"$arm"'
 LIVE = f'{OF_ARM}, role="primary"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.dashboards.board import ARM, MODEL, VERSION, Board, Choice, Row
+from tools.dashboards.board import ARM, MODEL, VERSION, WHERE, Board, Choice, Row
 from tools.dashboards.panels import (
     GREEN,
     ORANGE,
@@ -20,7 +20,7 @@ from tools.dashboards.words import DRIFTED, UNTESTED
 
 PREDICTION = Choice(
     "prediction", "understudy_prediction_values_total", "prediction", "A numeric prediction.",
-    within='job=~"$job", instance=~"$instance", model=~"$model"',
+    within=f'{WHERE}, model=~"$model"',
 )  # fmt: skip
 _OUTPUT = f'{OF_ARM}, prediction=~"$prediction"'
 

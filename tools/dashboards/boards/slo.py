@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tools.dashboards.board import SERVICE, SLO, Board, Row
+from tools.dashboards.board import IDENTITY, SERVICE, SLO, Board, Row
 from tools.dashboards.panels import GREEN, ORANGE, RED, Query, bars, figure, lines, states
 from tools.dashboards.words import FIRING
 
-_OF = 'sloth_service=~"$service", sloth_slo=~"$slo"'
-_BY = "sloth_service, sloth_slo"
-_NAME = "{{sloth_service}}: {{sloth_slo}}"
+_OF = f'{IDENTITY}, sloth_service=~"$service", sloth_slo=~"$slo"'
+_BY = "cluster, namespace, sloth_service, sloth_slo"
+_NAME = "{{cluster}} {{namespace}} {{sloth_service}}: {{sloth_slo}}"
 
 
 def _each(rule: str, how: str = "max") -> str:
@@ -118,8 +118,8 @@ _BURN = Row(
             "When a page or a ticket fired.",
             FIRING,
             Query(
-                f'max by (alertname, sloth_slo, severity) (ALERTS{{{_OF}, alertstate="firing"}})',
-                "{{sloth_slo}}: {{severity}}",
+                f'max by (cluster, namespace, alertname, sloth_slo, severity) (ALERTS{{{_OF}, alertstate="firing"}})',
+                "{{cluster}} {{namespace}} {{sloth_slo}}: {{severity}}",
             ),
             empty="no alerts",
             height=8,

@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from understudy.common.units import number, seconds
-from understudy.monitor.slo.burn import LEAST_BAD, UnreachableError, burns
+from understudy.monitor.slo.burn import (
+    LEAST_BAD,
+    PeriodError,
+    UnreachableError,
+    burns,
+    windows_of,
+)
 from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
 from understudy.monitor.slo.reading import (
     SCOPE,
@@ -64,7 +70,9 @@ def read(one: Mapping[str, Any], notices: list[str], service: str | None = None)
     if period < 3600.0:
         raise Fault("spec.window", "must be an hour or more")
     try:
-        found = burns(target, period)
+        found = burns(target, period, windows_of(period))
+    except PeriodError as error:
+        raise Fault("spec.window", str(error)) from error
     except UnreachableError as error:
         raise Fault("spec.target", str(error)) from error
     disabled = isinstance(alerting, Mapping) and alerting.get("disabled") is True

@@ -19,6 +19,7 @@ from tests.support.signals import signal
 from tests.support.webhook_receiver import Receiver, receiver
 from tools.parts.debian import alertmanager
 from understudy.monitor.config.notify import Notification
+from understudy.monitor.config.runbooks import PUBLIC, runbook_url
 from understudy.monitor.findings.channels.alertmanager import Alertmanager
 from understudy.monitor.findings.ledger import Findings
 from understudy.monitor.findings.limits import Limits
@@ -119,6 +120,8 @@ def test_alertmanager_follows_a_finding_from_opening_to_closing(
     assert alert["annotations"]["features"].startswith("temp (80 %): median 12, was 54")
     assert alert["annotations"]["finding"] == id_
     assert alert["generatorURL"] == f"http://127.0.0.1:9090/v1/findings/{id_}"
+    assert alert["annotations"]["finding_url"] == alert["generatorURL"]
+    assert alert["annotations"]["runbook_url"] == runbook_url(PUBLIC, "UnderstudyDrift")
     assert alert["status"]["state"] == "active"
     eventually(lambda: notified(there, "firing") == {first.key, other.key})
     # Another severity is another alert; that of the old one ends.

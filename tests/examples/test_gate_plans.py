@@ -51,7 +51,11 @@ def run(folder: Path, name: str, url: str, shorter: dict[str, dict[str, Any]]) -
 
 
 def test_streamed_answers(tmp_path: Path, target: str) -> None:
-    shorter = {"load": {"seconds": 4, "rate": 50, "to": 60, "every": 2, "peak_seconds": 1}}
+    shorter = {
+        "load": {
+            "seconds": "4s", "rate": "50/s", "to": "60/s", "every": "2s", "peak_seconds": "1s",
+        }
+    }  # fmt: skip
     found = run(tmp_path, "llm-streaming.yaml", target, shorter)
     steady = found["steady"]
     assert steady["load"]["statuses"] == {"200": steady["load"]["requests"]}
@@ -62,9 +66,9 @@ def test_streamed_answers(tmp_path: Path, target: str) -> None:
 
 def test_the_edge(tmp_path: Path, target: str) -> None:
     shorter = {
-        "loadgen": {"seconds": 2},
-        "load": {"seconds": 3, "rate": 120},
-        "capacity": {"start": 150, "most": 150, "seconds": 2},
+        "loadgen": {"seconds": "2s"},
+        "load": {"seconds": "3s", "rate": "120/s"},
+        "capacity": {"start": "150/s", "most": "150/s", "seconds": "2s"},
     }
     found = run(tmp_path, "edge.yaml", target, shorter)
     single = found["one after the other"]["loadgen"]

@@ -138,7 +138,7 @@ def _no_more(settings: Part) -> list[str]:
     return []
 
 
-def _asks(gate: GateContext, stage: Stage, settings: Part) -> str:
+def _lacks_nothing(gate: GateContext, stage: Stage, settings: Part) -> str:
     return ""
 
 
@@ -166,6 +166,6 @@ class StageKind(Generic[S]):
     settings: type[S]
     run: Callable[[GateContext, Stage, S], StageResult]
     check: Callable[[GateContext, Stage, S], list[str]] = _nothing_to_check
-    lacks: Callable[[GateContext, Stage, S], str] = _asks
+    lacks: Callable[[GateContext, Stage, S], str] = _lacks_nothing
     again: Callable[[GateContext, Stage, S, StageResult], S | None] = _same
     targets: Callable[[S], list[str]] = _no_more

@@ -106,7 +106,7 @@ def test_every_name_that_is_used_exists(case: str) -> None:
     """ConfigMaps, Secrets of ours, volumes, service accounts, and the pods of every selector."""
     manifests = render(case)
     there = {(one["kind"], one["metadata"]["name"]) for one in manifests}
-    outside = {"mine", "hook", "more", "s3", "server-tls", "tls"}
+    outside = {"mine", "hook", "model", "more", "s3", "server-tls", "tls"}
     all_pods = dict(pods(manifests))
     for name, pod in all_pods.items():
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}

@@ -170,7 +170,7 @@ def test_a_pod_serves_and_ends_without_a_lost_request(tmp_path: Path) -> None:
         assert bad == [], "the model server was there until the last request"
 
 
-@pytest.mark.parametrize(("mode", "code"), [("right", 0), ("drop", 1)])
+@pytest.mark.parametrize(("mode", "code"), [("right", 0), ("half", 1), ("drop", 2)])
 def test_the_gate_gives_its_verdict_by_its_exit_code(tmp_path: Path, mode: str, code: int) -> None:
     values = SERVES.replace('"8081"]', f'"8081", {mode}]') + "gate:\n  enabled: true" + PLAN
     manifests = render(values)

@@ -4,14 +4,15 @@
 answer can be checked, and HOST as the model's version. SIGTERM ends it as servers
 end: it accepts no more connections, closes those that are idle, and the others behind their answer.
 Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,
-``big``, ``drop`` (reads and closes), ``picky`` (fails on bodies above 300 bytes), ``text`` (answers
-with something that is no prediction), and those of :data:`tests.support.hostile.ANSWERS`. A request
+``big``, ``drop`` (reads and closes), ``picky`` (fails on bodies above 300 bytes), ``half`` (fails at
+every second request), ``text`` (answers with something that is no prediction), and those of :data:`tests.support.hostile.ANSWERS`. A request
 to ``/hostile/MODE`` gets an answer of that mode. A chunked body is read until the connection ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import sys
@@ -23,6 +24,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d
 
 
 ending = asyncio.Event()
+requests = itertools.count()
 idle: set[asyncio.StreamWriter] = set()
 """Connections without a request."""
 
@@ -69,7 +71,7 @@ async def serve(
             if mode == "text":
                 data = b"certainly"
             head_line = HEAD % len(data)
-            if mode == "picky" and length > 300:
+            if (mode == "picky" and length > 300) or (mode == "half" and next(requests) % 2):
                 head_line = head_line.replace(b"200 OK", b"500 No")
             if ending.is_set():
                 head_line = head_line.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")

@@ -83,7 +83,8 @@ def test_a_stage_is_repeated_once_and_longer(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert (stage["verdict"], stage["earlier"]["verdict"]) == ("passed", "invalid")
     assert stage["repeated"] == "seconds: 6 instead of 3"
-    assert stage["load"]["seconds"] == 6.0
+    # Until the last response; the last request is due some time before the end.
+    assert stage["load"]["seconds"] > 5.5
     # Never at a lower rate: six standard deviations of a Poisson number.
     assert stage["load"]["requests"] > 600 - 6 * 600**0.5
 

@@ -15,6 +15,7 @@ from understudy.common.fields import Figure, LongSeconds, NamedRate, QuantileSha
 from understudy.common.fields import Share as CommonShare
 from understudy.common.units import percentile_name
 from understudy.monitor.config.fields import Name
+from understudy.monitor.config.hours import Hours
 from understudy.monitor.config.runbooks import AbsoluteUrl, Runbooks
 from understudy.monitor.config.section import Section
 
@@ -412,6 +413,11 @@ class SloFile(Section):
     records, evaluators, Kafka. One file for each Prometheus needs them."""
     without: list[str] = []
     """Names of such alerts to omit."""
+    traffic_hours: list[Hours] = Field(
+        default=[], max_length=50, examples=[["mon-fri 07:00-19:00", "sat 08:00-12:00"]]
+    )
+    """Hours in UTC in which half an hour without requests raises `UnderstudyNoTraffic`; default:
+    those that had requests a week ago."""
 
     @model_validator(mode="after")
     def _known_apart(self) -> SloFile:

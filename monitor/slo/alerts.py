@@ -14,6 +14,8 @@ Kind = Literal["outage", "sidecar", "kafka", "experiment", "finding"]
 OF_INSTALLATION: frozenset[Kind] = frozenset(("sidecar", "kafka"))
 """Kinds of alerts that are about an installation, whatever models it serves."""
 
+SERVICE = "{{.service}}"
+"""Placeholder in expressions for the service, which is a label of recorded series and alerts."""
 FINDINGS = "/v1/findings?model={{ $labels.model }}"
 """The path of the findings of an alert's model."""
 
@@ -23,7 +25,8 @@ class Trial:
     """The unit test of an alert.
 
     ``series`` are as in the trial of an objective, with everything bad during the fault. The alert
-    must fire within ``fires`` seconds and end within ``ends`` seconds, with the labels ``labels``.
+    must fire within ``fires`` seconds, not end during the next ``lasts`` seconds, and end within
+    ``ends`` seconds after the fault, with the labels ``labels``.
     """
 
     series: tuple[Stream | Level, ...]
@@ -32,6 +35,15 @@ class Trial:
     labels: Mapping[str, str] = field(default_factory=dict)
     calm: float = 1800.0
     step: float = 60.0
+    lasts: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A recorded series that alerts read, with the label ``service``."""
+
+    name: str
+    expr: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,8 @@ class Alert:
     """An alert: fires when ``expr`` holds for ``lasts`` seconds.
 
     ``kind`` is the label ``understudy_kind``; empty when the series has a label ``kind``.
+    ``records`` are recorded before it, in the same evaluation. Expressions may contain
+    :data:`SERVICE`.
     """
 
     name: str
@@ -49,25 +63,31 @@ class Alert:
     summary: str
     description: str
     trial: Trial
+    records: tuple[Record, ...] = ()
 
-    def rule(
+    def rules(
         self,
         service: str,
         runbook: str,
         labels: Mapping[str, str] | None = None,
         link: str | None = None,
-    ) -> dict[str, Any]:
-        """The alerting rule of Prometheus. ``labels`` are added, and override labels of the
-        expression. Alerts on findings link to them at ``link``, the control address."""
+    ) -> list[dict[str, Any]]:
+        """The rules of Prometheus: those that record, then the alert. ``labels`` are added, and
+        override labels of the expression. Alerts on findings link to them at ``link``, the control
+        address."""
         found = self.kind == "finding"
         timed = {"for": duration(self.lasts)} if self.lasts else {}
-        return {
+        common = {**(labels or {}), "service": service}
+        records: list[dict[str, Any]] = [
+            {"record": one.name, "expr": one.expr.replace(SERVICE, service), "labels": common}
+            for one in self.records
+        ]
+        alert = {
             "alert": self.name,
-            "expr": self.expr,
+            "expr": self.expr.replace(SERVICE, service),
             **timed,
             "labels": {
-                **(labels or {}),
-                "service": service,
+                **common,
                 "severity": self.severity,
                 "understudy_kind": self.kind,
             },
@@ -78,3 +98,4 @@ class Alert:
                 **({"findings_url": f"{link.rstrip('/')}{FINDINGS}"} if link and found else {}),
             },
         }
+        return [*records, alert]

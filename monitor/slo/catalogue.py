@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from understudy.monitor.config.hours import Interval
 from understudy.monitor.slo.alerts import Alert
 from understudy.monitor.slo.finding_alerts import (
     experiment_alerts,
@@ -12,12 +15,17 @@ from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.outage_alerts import outage_alerts
 from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.sidecar_alerts import sidecar_alerts
+from understudy.monitor.slo.traffic_alert import traffic_alert
 
 
-def service_alerts(scope: Scope, scrape_interval: float = 15.0) -> tuple[Alert, ...]:
-    """Alerts about the models of a scope; ``scrape_interval`` is in seconds."""
+def service_alerts(
+    scope: Scope, scrape_interval: float = 15.0, hours: Sequence[Interval] = ()
+) -> tuple[Alert, ...]:
+    """Alerts about the models of a scope; ``scrape_interval`` is in seconds, ``hours`` are those in
+    which requests are expected."""
     return (
         *outage_alerts(scope, scrape_interval),
+        traffic_alert(scope, hours),
         *finding_alerts(scope),
         *untested_alerts(scope),
         *experiment_alerts(scope),

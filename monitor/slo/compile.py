@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from understudy.monitor.config.hours import weekly
 from understudy.monitor.config.slo import Alerting, Objective, SloFile
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo import sli
@@ -56,7 +57,7 @@ def compiled(file: SloFile, source: str) -> Compiled:
             ]
     whole = scope_of(file)
     wanted = file.alerts == "all" and file.slos
-    own = service_alerts(whole, file.scrape_interval) if wanted else ()
+    own = service_alerts(whole, file.scrape_interval, weekly(file.traffic_hours)) if wanted else ()
     alerts = (*own, *(installation_alerts(whole) if file.installation else ()))
     names = {alert.name for alert in alerts_of(whole)}
     problems += [

@@ -62,14 +62,15 @@ class Compiled:
                 "name": f"understudy-{kind}-{self.service}",
                 **timed,
                 "rules": [
-                    alert.rule(
+                    rule
+                    for alert in alerts
+                    if alert.kind == kind
+                    for rule in alert.rules(
                         self.service,
                         runbook_url(self.runbooks, alert.name),
                         self.labels,
                         self.link,
                     )
-                    for alert in alerts
-                    if alert.kind == kind
                 ],
             }
             for kind in kinds

@@ -1,8 +1,8 @@
-"""Alerts for outages of a model: a model server of it is down, its traffic has stopped."""
+"""Alerts for outages of a model: a model server of it is down."""
 
 from __future__ import annotations
 
-from understudy.common.units import HOUR, MINUTE, duration
+from understudy.common.units import MINUTE, duration
 from understudy.monitor.slo.alerts import Alert, Trial
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.scope import Scope
@@ -52,30 +52,7 @@ def outage_alerts(scope: Scope, interval: float) -> tuple[Alert, ...]:
             step=interval,
         ),
     )
-    by_model = scope.by("model")
-    silent = Alert(
-        name="UnderstudyNoTraffic",
-        kind="outage",
-        severity="ticket",
-        expr=(
-            f"sum{by_model}(rate({every}[15m] offset 1h)) > 0\nunless\n"
-            f"sum{by_model}(rate({every}[15m])) > 0"
-        ),
-        lasts=15 * MINUTE,
-        summary="{{ $labels.model }} receives no traffic",
-        description=(
-            "No request for half an hour; there was traffic an hour ago. Check the load balancer "
-            "and the clients."
-        ),
-        trial=Trial(
-            series=(counter(_REQUESTS, {**served, "outcome": "ok"}, 60, 0),),
-            fires=33 * MINUTE,
-            ends=3 * MINUTE,
-            labels={"model": who["model"]},
-            calm=2 * HOUR,
-        ),
-    )
-    return (down, _diverted(scope), silent)
+    return (down, _diverted(scope))
 
 
 def _diverted(scope: Scope) -> Alert:

@@ -238,11 +238,17 @@ def of_alert(alert: Alert) -> dict[str, Any]:
     step = trial.step
     late = math.ceil(trial.fires / step)
     ends = math.ceil(trial.ends / step)
-    phases = Phases(step, math.ceil(trial.calm / step), late + _LASTS, ends + 1)
+    fault = late + max(_LASTS, math.ceil(trial.lasts / step))
+    phases = Phases(step, math.ceil(trial.calm / step), fault, ends + 1)
     matchers = ",".join(
         f'{name}="{value}"' for name, value in (("alertname", alert.name), *trial.labels.items())
     )
-    checks = [(phases.calm, 0), (phases.calm + late, 1), (phases.calm + phases.fault + ends, 0)]
+    checks = [
+        (phases.calm, 0),
+        (phases.calm + late, 1),
+        *([(phases.calm + fault, 1)] if trial.lasts else []),
+        (phases.calm + fault + ends, 0),
+    ]
     name = f"{alert.name} within {duration(trial.fires)}, and once"
     return _story(name, matchers, phases, checks, trial.series, 1.0, True)
 

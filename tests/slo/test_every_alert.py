@@ -58,7 +58,7 @@ def told() -> Iterator[Receiver]:
 
 def test_times_are_shortened_by_one_factor() -> None:
     (rule,) = [one for one in kafka_alerts(Scope()) if one.name == "UnderstudyEvaluatorBehind"]
-    found, factor = shortened({**rule.rule("s", ""), "for": "1h"})
+    (found,), factor = shortened({**rule.rules("s", "")[0], "for": "1h"})
     assert factor == 120.0
     assert "[5000ms]" in found["expr"]
     assert found["for"] == "30000ms"

@@ -83,7 +83,8 @@ def test_alerts_are_one_for_each_name_and_severity() -> None:
         assert alert.summary
         assert alert.description
         # Of what is summed away nothing can be said.
-        grouped = re.findall(r"by \(([^)]*)\)", alert.expr)
+        expressions = "\n".join((*(record.expr for record in alert.records), alert.expr))
+        grouped = re.findall(r"by \(([^)]*)\)", expressions)
         known = {name.strip() for names in grouped[:1] for name in names.split(",")}
         said = set(re.findall(r"\$labels\.(\w+)", alert.summary + alert.description))
         assert said <= (known or {"instance"}), alert.name

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from understudy.common.units import seconds
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import Level, Slices, Stream
 from understudy.monitor.slo.promql import selector
@@ -25,26 +26,23 @@ SHORTEST = 5.0
 SLOS = "objectives"
 BURST = 5.0
 """There is so much more traffic during a fault, so that a day before it weighs less."""
-_DURATION = re.compile(r"(\[|offset )([0-9]+)([smhd])\b")
-_FOR = re.compile(r"([0-9]+)([smhd])")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\[|offset )((?:[0-9]+[smhdw])+)\b")
 _ONES_OWN = re.compile(r'\b(instance|model|arm|experiment)="([^"]*)"')
 
 
-def shortened(rule: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The rule with all its times shortened, and by how much."""
-    times = [int(n) * _SECONDS[unit] for _, n, unit in _DURATION.findall(rule["expr"])]
-    waits = _FOR.fullmatch(rule.get("for", ""))
-    if waits:
-        times.append(int(waits[1]) * _SECONDS[waits[2]])
+def shortened(*rules: dict[str, Any]) -> tuple[list[dict[str, Any]], float]:
+    """An alert and the rules that record for it, with all times shortened, and by how much."""
+    times = [seconds(time) for rule in rules for _, time in _DURATION.findall(rule["expr"])]
+    times += [seconds(rule["for"]) for rule in rules if "for" in rule]
     factor = max(1.0, min(times, default=SHORTEST) / SHORTEST)
 
-    def less(number: str, unit: str) -> str:
-        return f"{round(int(number) * _SECONDS[unit] / factor * 1000)}ms"
+    def less(time: str) -> str:
+        return f"{round(seconds(time) / factor * 1000)}ms"
 
-    found = {**rule, "expr": _DURATION.sub(lambda m: m[1] + less(m[2], m[3]), rule["expr"])}
-    if waits:
-        found["for"] = less(waits[1], waits[2])
+    found = []
+    for rule in rules:
+        short = {**rule, "expr": _DURATION.sub(lambda m: m[1] + less(m[2]), rule["expr"])}
+        found.append({**short, "for": less(rule["for"])} if "for" in rule else short)
     return found, factor
 
 
@@ -120,14 +118,20 @@ def everything(found: Compiled) -> tuple[dict[str, dict[str, Any]], Exporter]:
     factors: list[float] = []
     for data in files.values():
         for group in data["groups"]:
-            rules = []
+            rules: list[dict[str, Any]] = []
+            waiting: list[dict[str, Any]] = []
             for rule in group["rules"]:
-                own = rule.get("record") == "slo:sli_error:slice"
-                if own or rule.get("labels", {}).get("understudy_kind", "slo") != "slo":
-                    rule, factor = shortened(rule)
-                    if not own:
-                        factors.append(factor)
-                rules.append(rule)
+                if rule.get("record") == "slo:sli_error:slice":
+                    rules += shortened(rule)[0]
+                elif group["name"].startswith("understudy-slo-"):
+                    rules.append(rule)
+                elif "record" in rule:
+                    waiting.append(rule)
+                else:
+                    shorter, factor = shortened(*waiting, rule)
+                    waiting = []
+                    rules += shorter
+                    factors.append(factor)
             group["rules"] = rules
     for number, (alert, factor) in enumerate(zip(found.alerts, factors, strict=True)):
         for one in alert.trial.series:

@@ -44,7 +44,8 @@ class Monitoring(Section):
     )
     """Additional detectors for single series; they corroborate, without the run length above."""
     stale: Seconds | None = None
-    """Duration without traffic that raises a finding; default: derived from the usual gaps."""
+    """Duration without traffic that raises a finding, at any hour; default: derived from the usual
+    gaps, where there was traffic at the same hour a week ago."""
     hold: Seconds = 300.0
     """A finding closes when it has not been reported for this long."""
     history_size: Bytes = Field(default=32 * 1024 * 1024, ge=1024 * 1024)

@@ -78,7 +78,7 @@ def _stale(watch: ModelWatch, model: str, version: str, now: float) -> Signal | 
         severity="warning",
         title="No traffic for longer than usual",
         since=watch.newest,
-        rule="five times the longest gap so far"
+        rule="five times the longest gap so far, in half hours that had traffic a week ago"
         if watch.options.stale is None
         else "the limit in the configuration",
         guarantee="none: a limit, not a statistical test",

@@ -31,6 +31,7 @@ from understudy.monitor.health.drift import limits
 from understudy.monitor.health.drift.broken import BrokenRows
 from understudy.monitor.health.drift.categories import Categories, of_categories
 from understudy.monitor.health.drift.segments import Segments
+from understudy.monitor.health.drift.silence import Silence
 from understudy.monitor.health.drift.together import JointDrift
 from understudy.monitor.health.drift.window import Window
 from understudy.monitor.health.examples import Examples
@@ -39,9 +40,6 @@ from understudy.monitor.health.options import Options
 from understudy.shadow.state import SAME, Config, Count, Derived, Saved, Stateful, Transient
 
 _MOST_LAYOUTS = 16
-_LONGEST_GAP = 86400.0
-_GAPS = 5.0
-_AT_LEAST = 300.0
 _KNOWN = 1000
 _SHARES = {"drift": 0.4, "quality": 0.3, "repeats": 0.1, "together": 0.05, "segments": 0.15}
 """How the false alarms that a model may have are shared out."""
@@ -108,10 +106,7 @@ class ModelWatch(Stateful):
     categories: Saved[Categories]
     segments: Saved[Segments]
     rows: Saved[Count]
-    newest: Saved[float]
-    """Time of the newest row."""
-    longest_gap: Saved[float]
-    """Longest stretch without rows so far, in seconds."""
+    silence: Saved[Silence]
     quality: Saved[BrokenRows]
     examples: Transient[Examples]
     _rows: Transient[dict[tuple[tuple[str, ...], bool], list[ColumnBatch]]]
@@ -167,8 +162,7 @@ class ModelWatch(Stateful):
             encoder, options, options.run_length / _SHARES["segments"], self._inflated
         )
         self.rows = 0
-        self.newest = 0.0
-        self.longest_gap = 0.0
+        self.silence = Silence()
         self.examples = Examples()
         self._rows = {}
         self.quality = BrokenRows(encoder, self.rules)
@@ -218,7 +212,7 @@ class ModelWatch(Stateful):
         broken = codes[there] > 0.0
         if broken.any():
             # They have no rows, and yet there is traffic.
-            self._arrived(float(at[there][broken].max()))
+            self.silence.arrived(at[there][broken])
         self.quality.add_requests(broken.astype(np.float64).tolist())
 
     def flush(self) -> None:
@@ -232,7 +226,7 @@ class ModelWatch(Stateful):
         encoded = encoder.encode(batch)
         plain = encoder.scores(encoded.codes)
         times = np.array(batch.times, np.float64)
-        self._arrived(float(times.max()))
+        self.silence.arrived(times)
         scores = self._without_cycle(plain, times)
         broken = self.quality.find(encoded, batch)
         self.examples.add_broken(encoded.broken, encoder.names, batch.ids)
@@ -275,11 +269,6 @@ class ModelWatch(Stateful):
         self.runs.update(rows.raw)
         self.rows += len(rows.ids)
         self._recover()
-
-    def _arrived(self, latest: float) -> None:
-        if self.newest:
-            self.longest_gap = min(max(self.longest_gap, latest - self.newest), _LONGEST_GAP)
-        self.newest = max(self.newest, latest)
 
     def _without_cycle(
         self, plain: NDArray[np.float64], times: NDArray[np.float64]
@@ -394,15 +383,20 @@ class ModelWatch(Stateful):
         stuck: NDArray[np.bool_] = self.runs.length > self.longest
         return stuck
 
+    @property
+    def newest(self) -> float:
+        """Unix time of the newest request; 0 before the first one."""
+        return self.silence.newest
+
     def silent_for(self, now: float) -> float | None:
-        """Seconds without traffic, when that is longer than the gaps so far explain; else None."""
+        """Seconds without traffic, when that is longer than usual or than the configured limit;
+        else None."""
         silent = now - self.newest
         limit = self.options.stale
-        if limit is None:
-            if self.rows < _KNOWN:
-                return None
-            limit = max(_AT_LEAST, _GAPS * self.longest_gap)
-        return silent if self.rows and silent > limit else None
+        if limit is not None:
+            return silent if self.rows and silent > limit else None
+        known = self.rows >= _KNOWN
+        return silent if known and self.silence.longer_than_usual(now) else None
 
     def _before_dump(self) -> None:
         """Evaluate all buffered rows first."""

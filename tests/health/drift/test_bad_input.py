@@ -82,7 +82,7 @@ def test_clock_jumps_are_accepted(baseline: Baseline, alone: bool) -> None:
     feed(watch, [usual(chance) for _ in range(600)], times, alone)
     assert watch.rows == 600
     assert settled(watch, baseline) == []
-    assert watch.longest_gap <= 86400.0
+    assert watch.silence.longest <= 86400.0
     assert watch.silent_for(START) is None
 
 

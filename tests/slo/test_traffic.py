@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.promtool import is_true, passes, write
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.hours import WEEK, weekly
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.errors import ConfigError
@@ -211,6 +214,28 @@ def test_the_generated_trial_fits_the_hours(tmp_path: Path, hours: list[str]) ->
     ((name, tests),) = [item for item in found.test_files().items() if "alerts" in item[0]]
     write(tmp_path, {**found.rule_files(), name: tests})
     passes(tmp_path, name)
+
+
+def test_the_command_reads_declared_hours(tmp_path: Path) -> None:
+    file = tmp_path / "slo.yaml"
+    slo = "{name: a, objective: 99 %, availability: }"
+    file.write_text(
+        f"version: 1\nservice: s\nslos: [{slo}]\ntraffic_hours: [Mon 07:00-19:00, 22:00-06:00]\n"
+    )
+    generate = ["slo", "generate", str(file), "--only", "rules", "--json"]
+    done = CliRunner().invoke(main, generate)
+    assert done.exit_code == 0, done.output
+    rules = json.loads(done.stdout)["s-alerts.rules.yml"]["groups"][0]["rules"]
+    (expected,) = [
+        one["expr"] for one in rules if one.get("record") == "understudy:requests:expected"
+    ]
+    # Mondays, a quarter of an hour later: the rate looks back for so long, and the alert waits.
+    assert f">= bool {DAY + 435})" in expected
+    assert f"< bool {DAY + 1140})" in expected
+    file.write_text(file.read_text().replace("19:00", "7 pm"))
+    done = CliRunner().invoke(main, generate)
+    assert done.exit_code == 2
+    assert "traffic_hours[0]: not valid hours: 'Mon 07:00-7 pm' (examples: " in done.output
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tools.metrics_reference import SOURCES, metrics_of
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.kafka_alerts import kafka_alerts
-from understudy.monitor.slo.model import WINDOW, Events
+from understudy.monitor.slo.model import Events, over
 from understudy.monitor.slo.scope import Scope
 
 OF_PROMETHEUS = {"up": {"instance", "job"}}
@@ -116,7 +116,7 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
     for slo in file.slos:
         sli = slo.sli
         found = [sli.bad, sli.total] if isinstance(sli, Events) else [sli.bad]
-        expressions += [one.replace(WINDOW, "5m") for one in found]
+        expressions += [over(one, 300.0) for one in found]
         # What the unit tests send looks like what is exported.
         expressions += [one.series for one in sli.trial]
     expressions += [one.series for alert in alerts for one in alert.trial.series]

@@ -82,7 +82,7 @@ def test_the_command_tests_what_it_generates(tmp_path: Path) -> None:
     tool = ["--promtool", str(need("promtool"))]
     done = CliRunner().invoke(main, ["slo", "test", str(file), "--quick", *tool])
     assert done.exit_code == 0, done.output
-    assert "1 tests of 1 rule files: passed" in done.output
+    assert "2 tests of 1 rule files: passed" in done.output
     done = CliRunner().invoke(main, ["slo", "test", str(file), "--promtool", "no-such-tool"])
     assert done.exit_code == 2
     assert "install Prometheus" in done.output

@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.arrays import distinct
 from understudy.shadow.state import Converter, FieldError, Saved, Stateful
 
 SLOT = 1800.0
@@ -91,7 +92,7 @@ class Silence(Stateful):
             return
         newest = int(self.newest // SLOT)
         if times[-1] // SLOT != newest:
-            for slot in np.unique(times // SLOT).astype(np.int64).tolist():
+            for slot in distinct(times // SLOT).astype(np.int64).tolist():
                 self.active = (self.active << min(slot - newest, _KEPT) | 1) & _ALL
                 newest = slot
         self.newest = float(times[-1])

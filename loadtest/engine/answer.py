@@ -24,6 +24,9 @@ class Check(Protocol):
     def body(self) -> bool:
         """Whether the body is needed."""
 
+    def prepare(self) -> None:
+        """Do what would delay the first response, before any request is sent."""
+
     def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
         """What is wrong, or an empty text: few different texts, since they are counted.
 
@@ -36,6 +39,9 @@ class Successful:
     """Any response with a status of 2xx is good."""
 
     body = False
+
+    def prepare(self) -> None:
+        """Nothing."""
 
     def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
         """What is wrong with a response, or an empty text."""

@@ -29,7 +29,7 @@ def work(pipe: Pipe) -> None:
     gc.disable()
     try:
         if job.check is not None:
-            job.check(0, 200, b"", b"{}")  # warm up, so that lazy imports do not delay requests
+            job.check.prepare()
         pipe.send("ready")
         origin = pipe.recv()
         begun, waited = time.process_time(), _waited()

@@ -44,6 +44,9 @@ class _Seen:
         self.status = 0
         self.text = ""
 
+    def prepare(self) -> None:
+        """Nothing: how long the response takes does not count here."""
+
     def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
         self.status = status
         self.text = body[: 4 * _LONGEST].decode("utf-8", "replace")

@@ -186,6 +186,32 @@ def test_responses_are_checked() -> None:
     assert broken.statuses == {"503": broken.count}
 
 
+class Prepared:
+    """A check that has to be prepared."""
+
+    body = True
+    ready = False
+
+    def prepare(self) -> None:
+        self.ready = True
+
+    def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
+        return "" if self.ready else "not prepared"
+
+
+def test_checks_are_prepared_before_the_first_request() -> None:
+    """Importing and building the validator of a schema took a second, in which a sending process
+    sent nothing: every gate with a schema had a late generator."""
+    with Server() as server:
+        target = Target("127.0.0.1", server.port)
+        found = drive(target, requests(), Open(steady(50.0, 0.5), seed=9), Prepared())
+    assert found.count > 0
+    assert found.errors == {}
+    checks = Checks(schema={"type": "object"})
+    checks.prepare()
+    assert checks._validator is not None
+
+
 def test_an_unreachable_target_is_an_error_and_one_that_dies_is_measured() -> None:
     with pytest.raises(TargetError, match="no server listens"):
         drive(Target("127.0.0.1", 1), requests(), Open(steady(50.0, 0.5)))
@@ -233,6 +259,9 @@ class Whole:
 
     def __init__(self, wanted: bytes) -> None:
         self.wanted = wanted
+
+    def prepare(self) -> None:
+        pass
 
     def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
         return "" if body == self.wanted else "cut"

@@ -306,7 +306,11 @@ def main(seconds: float, rate: float, keep: bool, as_json: bool) -> None:
         traffic = asyncio.run(demo.replay())
         status = demo.status()
         say(summary(traffic.tally, status, training, demo.acts, demo.silent))
-        metrics = [m for m in demo.get("/metrics").splitlines() if m.startswith(SHOWN)]
+        metrics = [
+            sample
+            for sample in demo.get("/metrics").splitlines()
+            if sample.startswith(SHOWN) and not sample.endswith(" 0.0")
+        ]
         say("\nA few lines of /metrics\n  " + "\n  ".join(metrics[:8]))
         passed = demo.gate()
         failed = bool(traffic.tally.errors) or not passed

@@ -68,7 +68,7 @@ def kept(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def count_error(errors: dict[str, int], name: str, number: int = 1) -> None:
-    """Count a failure by its reason; only so many reasons are told apart."""
+    """Count a failure by its reason; reasons beyond :data:`MOST_ERRORS` are counted together."""
     if name not in errors and len(errors) >= MOST_ERRORS:
         name = "other errors"
     errors[name] = errors.get(name, 0) + number

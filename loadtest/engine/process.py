@@ -106,6 +106,6 @@ async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
 
 
 if __name__ == "__main__":
-    # Without its parent there is no one to report to: the load ends.
+    # The parent, which would receive the report, has ended: stop the load.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, EOFError):
         work(Pipe(os.dup(0)))

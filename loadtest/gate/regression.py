@@ -242,7 +242,7 @@ def _bootstrap_quantiles(
 
 
 def _failures(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Change:
-    """Two shares of failures: a change is one at 99 %, since there is no margin."""
+    """Compare two shares of failures: without a margin, the 99 % interval of the change decides."""
     before, after = a["error_rate"], b["error_rate"]
     fewest = min(a["requests"], b["requests"])
     found = difference(a["failed"], a["requests"], b["failed"], b["requests"], 0.99)

@@ -28,7 +28,7 @@ class Gate(GateContext):
 
     ``plan`` is what :func:`load_plan` returns, ``url`` the target, ``source`` the name of the plan
     in reports, ``show`` receives the progress; ``own`` confirms that a public address is yours;
-    without ``judged``, results are shown and there is no verdict. Raises PlanError and TargetError
+    without ``judged``, results are shown without a verdict. Raises PlanError and TargetError
     for what cannot be run at all, and PlanError for a plan that could only pass by accident.
 
     >>> from pathlib import Path

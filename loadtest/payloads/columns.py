@@ -41,7 +41,7 @@ class Columns:
         for name in declared:
             if name not in cells:
                 close = did_you_mean(name, cells) or f"; columns: {', '.join(cells)}"
-                raise PlanError(f"payloads.datatypes: there is no column {name!r}{close}")
+                raise PlanError(f"payloads.datatypes: unknown column {name!r}{close}")
         kinds = {name: one.kind(texts) for name, one in cells.items()}
         datatypes = {
             # An integer has no value that stands for a missing one.

@@ -89,8 +89,8 @@ def selector_of(query: str, path: str) -> str:
     if match is None:
         raise Fault(
             path,
-            f"{query!r} has no {WINDOW} and is not a selector or a sum of one, so there is no rate "
-            f"over several windows; write it as sum(rate(metric[{WINDOW}]))",
+            f"{query!r} has no {WINDOW} and is not a selector or a sum of one, so its rate cannot "
+            f"be computed over several windows; write it as sum(rate(metric[{WINDOW}]))",
         )
     return match[1].strip()
 

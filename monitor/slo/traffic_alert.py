@@ -92,7 +92,7 @@ def traffic_alert(scope: Scope, hours: Sequence[Interval] = ()) -> Alert:
 
 
 def _as_before(every: str, by: str) -> str:
-    """1 where both half hours around now had requests a week ago; where there is no such past, a
+    """1 where both half hours around now had requests a week ago; without data of that time, a
     day ago; where there is none either, an hour ago; else 0."""
 
     def busy(ago: float) -> str:

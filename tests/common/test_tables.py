@@ -116,7 +116,7 @@ def test_datatypes_are_declared(tmp_path: Path) -> None:
     ]
     with pytest.raises(PlanError, match="line 2: zip: '01234' is not a value of BOOL"):
         of_rows(path, "open-inference-v2", 1, "/", 10, {}, {"zip": "BOOL"})
-    with pytest.raises(PlanError, match="no column 'zpi'; did you mean 'zip'"):
+    with pytest.raises(PlanError, match="unknown column 'zpi'; did you mean 'zip'"):
         of_rows(path, "open-inference-v2", 1, "/", 10, {}, {"zpi": "BYTES"})
     matrix = of_rows(path, "open-inference-v2-matrix", 2, "/", 1, {}, dict.fromkeys(wanted, "FP32"))
     assert json.loads(matrix[0].body)["inputs"][0]["datatype"] == "FP32"
@@ -147,7 +147,7 @@ def test_a_delimiter_can_be_given(tmp_path: Path) -> None:
     ("key", "message"),
     [
         ("datatypes: {c: FP33}", "payloads.datatypes.c: must be 'BOOL'"),
-        ("datatypes: {d: FP32}", "rows.csv: payloads.datatypes: there is no column 'd'"),
+        ("datatypes: {d: FP32}", "rows.csv: payloads.datatypes: unknown column 'd'"),
         ("delimiter: ''", "payloads.delimiter: must have at least one character"),
     ],
 )

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -286,6 +286,21 @@ def test_payloads_come_in_turns_over_all_processes() -> None:
 
 
 @contextmanager
+def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port whose connections are each given to ``serve``, in a thread."""
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
 def raw(answers: list[bytes], close: bool, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Answers every request with these pieces, whatever they are."""
 
@@ -301,15 +316,8 @@ def raw(answers: list[bytes], close: bool, tls: ssl.SSLContext | None = None) ->
                 if close:
                     return
 
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
+    with serving(serve) as port:
+        yield port
 
 
 @pytest.mark.parametrize(
@@ -355,15 +363,8 @@ def forgetful(start: bytes = b"", reset: bool = False) -> Iterator[int]:
             if reset:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
+    with serving(serve) as port:
+        yield port
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -282,6 +282,7 @@ class _Mapping:
             code, outcome = 500 if status is None else code, SERVER_ERROR
         record = Record()
         record.proxy_id = 0
+        record.sampled = False
         record.status, record.role, record.outcome, record.assigned = code, ROLE_PRIMARY, outcome, 0
         record.started = received - duration / 1e9 if started is None else started
         record.duration_ns = round(duration)

@@ -32,7 +32,7 @@ class Exemplars:
         self._last: dict[tuple[str, str, str, int, int], dict[int, _Trace]] = {}
 
     def add(self, model: str, version: str, arm: str, record: Record) -> None:
-        """Store the trace of a record; the record must have a trace id."""
+        """Store the trace of a record; the trace must be sampled, or the exemplar leads nowhere."""
         key = (model, version, arm, record.role, record.outcome)
         by_bucket = self._last.get(key)
         if by_bucket is None:

@@ -139,7 +139,7 @@ class Pipeline(Stateful):
 
     def _take_records(self, names: Names, records: Sequence[Record]) -> None:
         for record in records:
-            if record.trace_id and record.outcome != OPEN:
+            if record.sampled and record.outcome != OPEN:
                 model, version, _ = names.model(record.model)
                 self.exemplars.add(model, version, names.arm(record.arm), record)
         blocks = self._builder.extend(names, self._decoded(names, records), 0.0)

@@ -312,7 +312,7 @@ class Exchange(Incoming):
                 self.request_size,
                 0,
                 self.request_id,
-                self.trace_id,
+                self.head.trace_id,
                 choice.unit,
                 b"",
                 b"",
@@ -575,7 +575,7 @@ class Exchange(Incoming):
                     self.request_size,
                     response_size,
                     self.request_id,
-                    self.trace_id,
+                    self.head.trace_id,
                     choice.unit if choice is not None else b"",
                     self.head.target,
                     b"\r\n".join(self.head.kept),
@@ -584,6 +584,7 @@ class Exchange(Incoming):
                     b"".join(captured) if captured is not None else None,
                     choice.assigned if choice is not None else 0,
                     self.proxy_id,
+                    self.head.sampled,
                 )
             )
             if self._mirrored is not None:

@@ -21,9 +21,8 @@ EXPECT = 6
 UPGRADE = 7
 REQUEST_ID = 8
 TRACEPARENT = 9
-TRACESTATE = 10
-KEEP = 11
-KEEP_ALIVE = 12
+KEEP = 10
+KEEP_ALIVE = 11
 
 _KINDS = {
     b"host": HOST,
@@ -34,7 +33,6 @@ _KINDS = {
     b"upgrade": UPGRADE,
     b"x-request-id": REQUEST_ID,
     b"traceparent": TRACEPARENT,
-    b"tracestate": TRACESTATE,
     b"keep-alive": KEEP_ALIVE,
     b"proxy-connection": DROP,
     b"te": DROP,

@@ -29,7 +29,6 @@ from understudy.monitor.proxy.fields import (
     REQUEST_ID,
     TOKEN,
     TRACEPARENT,
-    TRACESTATE,
     TRANSFER_ENCODING,
     UPGRADE,
     parse_field,
@@ -42,8 +41,11 @@ _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 # Version ff is none, and only versions after 00 may have more than these 55 characters.
 _TRACEPARENT = re.compile(
-    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}"
+    rb"-[0-9a-f]([0-9a-f])(?:-.*)?"
 )
+_SAMPLED = frozenset(b"%x" % digit for digit in range(1, 16, 2))
+"""The last digit of the flags of a trace that is kept."""
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 # Bound once: method lookups on an imported name are slow.
@@ -62,7 +64,8 @@ class RequestHead:
 
     ``lines`` are the fields to forward in order of arrival, framing included;
     ``length`` is the body's length in bytes, NO_BODY or CHUNKED. ``trace_id`` is empty when the
-    request has no valid ``traceparent``, ``request_id`` when it has no usable one.
+    request has no valid ``traceparent``, ``request_id`` when it has no usable one. ``sampled`` is
+    whether the client's side keeps that trace.
     """
 
     __slots__ = (
@@ -76,6 +79,7 @@ class RequestHead:
         "method",
         "minor",
         "request_id",
+        "sampled",
         "target",
         "trace_id",
         "upgrade",
@@ -94,6 +98,7 @@ class RequestHead:
         self.framing_line: bytes | None = None
         self.request_id = b""
         self.trace_id = b""
+        self.sampled = False
         self.kept: list[bytes] = []
 
 
@@ -158,7 +163,6 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
     out = head.lines
     connection: set[bytes] | None = None
     trace: bytes | None = None
-    states: list[bytes] | None = None
     length_seen = chunked = False
     for index in range(1, len(lines)):
         line = lines[index]
@@ -208,9 +212,10 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
                 head.request_id = known[2]
                 out.append(line)
         elif kind == TRACEPARENT:
-            trace = line if trace is None else b""
-        elif kind == TRACESTATE:
-            states = [*(states or ()), line]
+            # Forwarded as it is, also when it is invalid: without a ``traceparent``, or with the
+            # client's own, a model server samples as if there were no proxy.
+            out.append(line)
+            trace = known[2] if trace is None else b""
     if chunked:
         if length_seen:
             raise HttpError(400, "ambiguous_length", "Content-Length beside Transfer-Encoding")
@@ -220,11 +225,10 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
     if head.host_line is None and head.minor == 1:
         raise HttpError(400, "bad_host", "Host is missing")
     if trace:
-        match = _TRACEPARENT.fullmatch(LINES[trace][2] if trace in LINES else parse_field(trace)[2])
+        match = _TRACEPARENT.fullmatch(trace)
         if match is not None:
             head.trace_id = match[1]
-            out.append(trace)
-            out.extend(states or ())
+            head.sampled = match[2] in _SAMPLED
     _connection(head, connection)
     if head.target[:1] != b"/":
         head.target, authority = origin_form(head.method, head.target)
@@ -294,7 +298,7 @@ def parse_response(block: bytes, to_head: bool, lines_limit: int) -> ResponseHea
             if known is None:
                 known = parse_field(line)
             kind = known[0]
-            if kind == FORWARD or kind in (HOST, EXPECT, TRACEPARENT, TRACESTATE):
+            if kind == FORWARD or kind in (HOST, EXPECT, TRACEPARENT):
                 out.append(line)
             elif kind == KEEP:
                 out.append(line)

@@ -70,7 +70,6 @@ class Incoming:
         "route",
         "runtime",
         "started_ns",
-        "trace_id",
         "tunnel",
     )
 
@@ -118,21 +117,12 @@ class Incoming:
         self._unsent: list[bytes] | None = None
         extra: list[bytes] = []
         self.extra = extra
-        trace_id = head.trace_id
-        if not trace_id:
-            # The trace starts here and is not sampled yet, so the flags are 00.
-            number = runtime.random_bits(192)
-            trace_id = b"%032x" % (number >> 64 or 1)
-            proxy_id = number & 0xFFFFFFFFFFFFFFFF or 1
-            extra.append(b"traceparent: 00-%b-%016x-00" % (trace_id, proxy_id))
-        else:
-            proxy_id = runtime.random_bits(64) or 1
-        self.proxy_id = proxy_id
+        number = runtime.random_bits(192)
+        self.proxy_id = number & 0xFFFFFFFFFFFFFFFF or 1
         request_id = head.request_id
         if not request_id:
-            request_id = b"%032x" % runtime.random_bits(128) if head.trace_id else trace_id
+            request_id = b"%032x" % (number >> 64)
             extra.append(b"x-request-id: " + request_id)
-        self.trace_id = trace_id
         self.request_id = request_id
 
     def _waits_for_body(self) -> bool:

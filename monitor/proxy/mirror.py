@@ -208,6 +208,7 @@ class MirroredRequest:
         "_request_id",
         "_route",
         "_runtime",
+        "_sampled",
         "_since_ns",
         "_started_ns",
         "_target",
@@ -239,7 +240,8 @@ class MirroredRequest:
         mirror.memory.used += len(body)
         self._request_id = exchange.request_id
         self._proxy_id = exchange.proxy_id
-        self._trace_id = exchange.trace_id
+        self._trace_id = exchange.head.trace_id
+        self._sampled = exchange.head.sampled
         self._target = exchange.head.target
         self._route = exchange.route
         self._started_ns = self._since_ns = started_ns
@@ -471,5 +473,6 @@ class MirroredRequest:
                 b"".join(captured) if captured is not None else None,
                 0,
                 self._proxy_id,
+                self._sampled,
             )
         )

@@ -102,7 +102,6 @@ class MirrorSource(Protocol):
     request_size: int
     request_complete: bool
     started_ns: int
-    trace_id: bytes
 
     @property
     def runtime(self) -> MirrorRuntime:

@@ -110,6 +110,8 @@ REQUEST_CAPTURED = 1
 """The request's payload is in the record, whole."""
 RESPONSE_CAPTURED = 2
 """The response's payload is in the record, whole."""
+TRACE_SAMPLED = 4
+"""The client's side keeps the trace that the request belongs to."""
 
 FIXED = Struct("<IHHHBBBBdQQQQQQHHHHHHII")
 """size · model · arm · status · role · outcome · flags · assigned · started (unix seconds) ·
@@ -135,6 +137,8 @@ class Record:
     client, which may choose ``request_id``: sampling and the join with mirrored requests use it. It
     is 0 in records from elsewhere, where ``request_id`` takes its place. ``started`` is unix time
     in seconds, ``*_ns`` are durations in nanoseconds, ``*_size`` are bytes of payload on the wire.
+    ``sampled`` is whether the client's side keeps the trace ``trace_id``; False where that is not
+    known.
     ``request_headers`` and ``response_headers`` hold the kept lines, joined by CRLF, without the
     empty line. Payloads are None when they were not captured. ``fixed`` is the packed fixed part:
     only records that were unpacked by :func:`decode_batch` have it, and their numbers must not be
@@ -159,6 +163,7 @@ class Record:
         "response_headers",
         "response_size",
         "role",
+        "sampled",
         "started",
         "status",
         "target",
@@ -179,6 +184,7 @@ class Record:
     request_size: int
     response_size: int
     proxy_id: int
+    sampled: bool
     request_id: bytes
     trace_id: bytes
     unit: bytes
@@ -221,6 +227,7 @@ def encode(
     response_body: bytes | None,
     assigned: int = 0,
     proxy_id: int = 0,
+    sampled: bool = False,
 ) -> Encoded:
     """Pack one record. Raises struct.error for texts longer than 65,535 bytes.
 
@@ -235,6 +242,8 @@ def encode(
         response_body = b""
     else:
         flags |= RESPONSE_CAPTURED
+    if sampled:
+        flags |= TRACE_SAMPLED
     size = (
         _FIXED_SIZE
         + len(request_id)
@@ -343,6 +352,7 @@ def decode_batch(data: bytes) -> list[Record]:
         record.request_body = data[a:b] if flags & REQUEST_CAPTURED else None
         a = b + response_length
         record.response_body = data[b:a] if flags & RESPONSE_CAPTURED else None
+        record.sampled = flags & TRACE_SAMPLED != 0
         position += size
         if a != position or a > end or record.outcome >= len(OUTCOMES):
             raise RecordError(f"record that ends at byte {a} has inconsistent lengths")

@@ -58,6 +58,7 @@ UNREAD = st.builds(Undecodable, st.sampled_from(list(Reason)), st.text(max_size=
 def record(**changes):
     made = Record()
     made.proxy_id = 0
+    made.sampled = False
     made.model = made.arm = made.role = made.outcome = made.assigned = 0
     made.status, made.started = 200, 1.7e9
     made.duration_ns = made.first_byte_ns = made.queue_ns = 10

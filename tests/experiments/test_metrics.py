@@ -313,6 +313,7 @@ def test_a_covariate_waits_for_the_label_with_its_prediction() -> None:
 def a_record(number: int, arm: int) -> Record:
     one = Record()
     one.proxy_id = 0
+    one.sampled = False
     one.request_id = b"r%d" % number
     one.role, one.outcome, one.assigned = records.ROLE_PRIMARY, records.OK, 0
     one.unit, one.arm = b"", arm

@@ -101,6 +101,7 @@ def test_the_last_trace_of_each_bucket_is_the_exemplar() -> None:
     pipeline = Pipeline(settings())
     for trace, duration in (("aa", 0.004), ("bb", 0.0041), ("cc", 0.3), ("", 0.3), ("dd", 99.0)):
         take(pipeline, encoded(trace_id=trace, duration=duration))
+    take(pipeline, encoded(trace_id="ee", sampled=False, duration=99.0))
     (series,) = pipeline.exemplars.by_series().items()
     assert series[0] == ("delays", "1", "champion", "primary", "ok")
     assert {bucket: found.trace_id for bucket, found in series[1].items()} == {

@@ -318,6 +318,7 @@ async def test_what_a_worker_records() -> None:
         primary, mirror = by_role["primary"], by_role["mirror"]
         for r in (primary, mirror):
             assert (r.request_id, r.trace_id, r.status) == (b"r1", trace, 200)
+            assert r.sampled
             assert OUTCOMES[r.outcome] == "ok"
             assert r.target == INFER.encode()
             assert r.response_body == b"ok"

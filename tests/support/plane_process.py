@@ -218,6 +218,7 @@ def encoded(
     outcome: int = record.OK,
     duration: float = 0.02,
     trace_id: str = "",
+    sampled: bool = True,
     request_id: str = "r-1",
     target: str = "/v2/models/delays/infer",
     headers: str = "content-type: application/json",
@@ -245,5 +246,6 @@ def encoded(
         b"content-type: application/json",
         request,
         response,
+        sampled=bool(trace_id) and sampled,
     )
     return b"".join(parts)

@@ -149,6 +149,7 @@ class RecordBlock:
             record.proxy_id = proxy_id
             record.request_id = request_id
             record.trace_id = trace_id
+            record.sampled = False
             record.unit = unit
             record.target = target
             record.request_headers = record.response_headers = b""

@@ -112,6 +112,7 @@ _PERFORMANCE = (
 _DISK = f"{_W}test_durability.py"
 _BOUNDS = f"{_W}test_bounds.py"
 _ADMISSION = "tests/proxy/test_admission.py"
+_REFUSALS = "tests/proxy/test_refusals.py"
 _EXPECT = "tests/proxy/test_expect.py"
 _MEMORY = "tests/proxy/test_memory.py"
 _SECRETS = f"{_W}test_secrets.py"
@@ -409,6 +410,16 @@ ADMISSION = (
              (f"{_ADMISSION}::test_no_descriptor_for_the_model_server_is_our_overload",)),
     Mutation("monitor/proxy/worker.py", "held - self.lingering >= self._limit", "False",
              (f"{_ADMISSION}::test_handshakes_count_as_connections_and_end_in_time",)),
+    Mutation("monitor/proxy/worker.py", "self.lingering >= most or", "",
+             (f"{_REFUSALS}::test_few_refused_clients_linger",)),
+    Mutation("monitor/proxy/client.py", "        receive_little(transport)\n", "",
+             (f"{_REFUSALS}::test_the_kernel_keeps_little_of_what_refused_clients_still_send",)),
+    Mutation("monitor/proxy/client.py", "self._turns = self.worker.runtime.refused_turns", "pass",
+             (f"{_REFUSALS}::test_the_kernel_keeps_little_of_what_refused_clients_still_send",)),
+    Mutation("monitor/labels/file.py", "return max(0, lacking_bytes(self.path.parent, _WAL_BYTES // 2))",
+             "return 0", ("tests/labels/test_store.py::test_predictions_do_not_fill_the_disk_of_the_state",)),
+    Mutation("monitor/pipeline/pipeline.py", "if record.sampled and", "if record.trace_id and",
+             ("tests/pipeline/test_pipeline.py::test_the_last_trace_of_each_bucket_is_the_exemplar",)),
     Mutation("monitor/proxy/client.py", "if self.fresh and limits.header_timeout < limit:",
              "if False:",
              (f"{_ADMISSION}::test_a_client_that_sends_nothing_has_the_time_of_a_head",)),

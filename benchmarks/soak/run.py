@@ -153,7 +153,7 @@ def service(folder: Path) -> Iterator[tuple[World, Disk | None]]:
             small = stack.enter_context(disk(folder / "disk", 128))
         except pytest.skip.Exception as reason:
             print(f"no full disk: {reason}", file=sys.stderr)
-        where = {"state_dir": str(small.path / "state")} if small is not None else {}
+        where: dict[str, Any] = {"state_dir": str(small.path / "state")} if small else {}
         world = World(
             folder, Model("second"), mirror={"timeout": "5s"}, experiments=[EXPERIMENT], **where
         )

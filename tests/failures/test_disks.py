@@ -14,7 +14,7 @@ from tests.conftest import NOT_TESTED
 from tests.support.disks import disk
 from tests.support.patience import eventually, patient
 from tests.support.service import REAL
-from tests.support.world import Load, Model, World
+from tests.support.world import Load, Model, World, total
 from understudy.monitor.pipeline.state import FILE_NAME
 
 LOG: dict[str, Any] = {"records": {"log": {"path": "disk/records"}}}
@@ -68,6 +68,34 @@ def test_a_disk_becomes_full_and_has_room_again(tmp_path: Path, kind: str) -> No
         clients_noticed_nothing(load)
         world.settled()
         # Nothing is left open on the disk that will be unmounted.
+        stop(world)
+
+
+def test_predictions_that_wait_for_labels_leave_room_for_the_state(tmp_path: Path) -> None:
+    experiment = {
+        "name": "e",
+        "challengers": ["other0"],
+        "metrics": [{"metric": "accuracy", "margin": "20 pp", "base_rate": 0.5}],
+        "label": {"prediction": "p", "threshold": 0.6},
+    }
+    with (
+        disk(tmp_path / "disk", 48) as small,
+        World(
+            tmp_path, Model(), state_dir=str(small.path / "s"), workers=1, experiments=[experiment]
+        ) as world,
+    ):
+        load = Load(world.service.url)
+        load.answered(20)
+        (small.path / "ballast").write_bytes(bytes(30 << 20))
+        purged = "understudy_feedback_purged_total"
+        eventually(
+            lambda: total(world.metrics(), purged, reason="disk") > 0, "predictions give way"
+        )
+        state = small.path / "s" / FILE_NAME
+        before = state.stat().st_mtime
+        eventually(lambda: state.stat().st_mtime > before, "the state is saved")
+        assert warnings(world) == []
+        clients_noticed_nothing(load)
         stop(world)
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from operator import ge
 from pathlib import Path
 from statistics import median
@@ -157,13 +158,20 @@ class World:
     """The service with its model servers; everything is stopped at the end.
 
     ``mirror`` changes how requests are mirrored: a challenger that hangs needs a ``timeout``. By
-    default it is so long that no pause of the machine exceeds it.
+    default it is so long that no pause of the machine exceeds it. ``environment`` holds variables
+    of the service.
     """
 
     def __init__(
-        self, folder: Path, *challengers: Model, mirror: dict[str, Any] | None = None, **config: Any
+        self,
+        folder: Path,
+        *challengers: Model,
+        mirror: dict[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        **config: Any,
     ) -> None:
         self.champion = Model()
+        self._environment = environment or {}
         self.challengers = challengers
         mirror = {
             "timeout": "60s",
@@ -181,7 +189,7 @@ class World:
         self.service = Service(folder, REAL, **{**settings, **config})
 
     def __enter__(self) -> World:
-        self.service.start()
+        self.service.start(**self._environment)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,6 @@
 # Everything sets itself up: a machine with Python 3.11 or later and make is enough.
+# Programs that start again and again should find the bytecode of what they import.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,12 +22,22 @@ if TYPE_CHECKING:
 
     from tests.support.kafka_cluster import Cluster
 
+# Hundreds of processes start during a run. Without the files of bytecode, each would compile what it
+# imports again: two of its three seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # No test is about time: a machine may be busy.
 settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("understudy")
 # What httpx.get and others use where a test gives no timeout, 5 s by default: one object.
 _HTTPX = inspect.signature(httpx.get).parameters["timeout"].default
 _HTTPX.connect = _HTTPX.read = _HTTPX.write = _HTTPX.pool = patient(20.0)
+# Each of these calls makes a client, and each client would read all certificate authorities again:
+# most of the CPU of a loop that waits for an answer.
+_TLS = httpx.create_ssl_context()
+for _call in (httpx.request, httpx.get, httpx.head, httpx.post, httpx.put,
+              httpx.patch, httpx.delete, httpx.options):  # fmt: skip
+    _call.__kwdefaults__["verify"] = _TLS
 
 
 NOT_TESTED = "NOT TESTED"

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 FACTOR = float(os.environ.get("UNDERSTUDY_TEST_PATIENCE") or 3.0)
-_PAUSE = 0.02
+_PAUSE, _LONGEST_PAUSE = 0.01, 0.1
+"""Between two looks, at first and at last: most checks ask a service, which has other work to do."""
 
 
 def patient(seconds: float) -> float:
@@ -29,6 +30,7 @@ def eventually(check: Callable[[], Any], what: str = "", *, seconds: float = 30.
     Raises what ``check`` raised last, or AssertionError when it stays false.
     """
     until = time.monotonic() + patient(seconds)
+    pause = _PAUSE
     while True:
         try:
             result = check()
@@ -41,4 +43,5 @@ def eventually(check: Callable[[], Any], what: str = "", *, seconds: float = 30.
         assert time.monotonic() < until, (
             f"did not come true: {what}" if what else "did not come true"
         )
-        time.sleep(_PAUSE)
+        time.sleep(pause)
+        pause = min(_LONGEST_PAUSE, 1.25 * pause)

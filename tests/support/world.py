@@ -223,18 +223,19 @@ class World:
         answer, as during a restart of the evaluation plane."""
         return total(eventually(self.metrics, "the service answers"), name, **labels)
 
+    def children(self, kind: str) -> list[int]:
+        """Process ids of the children whose command line holds ``kind``, as of now."""
+        found = []
+        for task in Path(f"/proc/{self.service.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(FileNotFoundError):  # one that ended meanwhile
+                    if kind in Path(f"/proc/{child}/cmdline").read_text():
+                        found.append(int(child))
+        return found
+
     def pid(self, kind: str) -> int:
         """Process id of the first child whose command line holds ``kind``, once there is one."""
-
-        def found() -> int | None:
-            for task in Path(f"/proc/{self.service.pid}/task").iterdir():
-                for child in (task / "children").read_text().split():
-                    with contextlib.suppress(FileNotFoundError):  # one that ended meanwhile
-                        if kind in Path(f"/proc/{child}/cmdline").read_text():
-                            return int(child)
-            return None
-
-        return int(eventually(found, kind))
+        return int(eventually(lambda: self.children(kind), kind)[0])
 
     def kill(self, kind: str) -> None:
         os.kill(self.pid(kind), signal.SIGKILL)

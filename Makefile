@@ -60,9 +60,10 @@ lint: $(READY) ## Style, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(READY) ## Regenerate the reference pages in docs/ and the dashboards
+docs: $(READY) ## Regenerate the reference pages and dashboards, and build the site (build/site), links checked
 	$(BIN)/python -m tools.dashboards
 	$(BIN)/python -m tools.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
 	$(BIN)/python -m tools.dashboards.pictures $(ARGS)

@@ -1,8 +1,8 @@
 """Writes the reference pages: ``python -m tools.docs`` (or ``make docs``).
 
 ``docs/configuration.md`` comes from the JSON Schema of the configuration file, so that it says what
-the program does; ``docs/metrics.md`` from the code of the metrics; and the rules in
-``deploy/prometheus`` from the objectives there. A test checks that what is in the repository is
+the program does; ``docs/commands.md`` from the commands; ``docs/metrics.md`` from the code of the
+metrics; and the rules in ``deploy/prometheus`` from the objectives there. A test checks that what is in the repository is
 current.
 """
 
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools import chart_reference, metrics_reference
+from tools import chart_reference, commands_reference, docs_pictures, metrics_reference
 from understudy.monitor.cli.slo import files_of
 from understudy.monitor.config.schema import json_schema
 from understudy.monitor.slo import alertmanager
@@ -233,10 +233,13 @@ def prometheus_stack() -> str:
 
 PAGES: dict[Path, Callable[[], str]] = {
     DOCS / "configuration.md": configuration,
+    DOCS / "commands.md": commands_reference.commands,
     DOCS / "metrics.md": metrics_reference.page,
+    DOCS / "runbooks.md": commands_reference.runbooks,
     STACK: prometheus_stack,
     **_rules(),
     **chart_reference.PAGES,
+    **docs_pictures.PICTURES,
 }
 
 

@@ -51,6 +51,11 @@ COMMANDS = (
         f"{_CLI}.baseline:baseline",
     ),
     Entry("config", "Check the configuration file, or print its schema", f"{_CLI}.config:config"),
+    Entry(
+        "demo",
+        "Show on this machine what Understudy does, in about a minute",
+        "understudy.demo.cli:demo",
+    ),
     Entry("drift", "Compare files for changes of inputs and predictions", f"{_CLI}.drift:drift"),
     Entry(
         "evaluate",
@@ -76,7 +81,7 @@ COMMANDS = (
         "gate",
         "Load test a model server, inject faults, and decide if it is ready for production",
         f"{_LOADTEST}.gate.cli:gate",
-        needs="httptools",
+        needs="chaoslib",
         extra="load",
     ),
     Entry(

@@ -7,11 +7,9 @@ import, each of which raises when it is imported.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import threading
 import urllib.request
@@ -24,12 +22,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.documented import blocks, command
+from tests.support.installed import ROOT, build, environment, install
 from tests.support.patience import eventually
 from tests.support.ports import free_port
 from understudy import __version__
 
-ROOT = Path(__file__).resolve().parents[2]
-UV = Path(sys.executable).with_name("uv")
 HOSTILE = (
     *("monitor", "shadow", "loadtest", "tests", "deploy", "understudy_state"),
     *("yaml", "logging", "numpy", "click", "queue"),
@@ -50,28 +47,11 @@ class Built:
     again: Path
 
 
-def uv(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    certificates = os.environ.get("PIP_CERT")
-    trusted = {"SSL_CERT_FILE": certificates} if certificates else {}
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return subprocess.run(
-        [UV, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**environment, **trusted},
-        timeout=500,
-    )
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("dist")
-    for arguments in (("--wheel", "--out-dir", folder / "tree"), ("--out-dir", folder / "sdist")):
-        done = uv("build", "--quiet", *arguments, ROOT)
-        if done.returncode != 0 and "hatchling" in done.stderr:
-            pytest.skip(f"NOT TESTED: the build backend cannot be installed: {done.stderr[-300:]}")
-        assert done.returncode == 0, done.stderr
+    build(folder / "tree", "--wheel")
+    build(folder / "sdist")
     (wheel,) = (folder / "tree").glob("*.whl")
     (again,) = (folder / "sdist").glob("*.whl")
     (source,) = (folder / "sdist").glob("*.tar.gz")
@@ -82,12 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def programs(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of programs of an environment with the wheel and its extras."""
     home = tmp_path_factory.mktemp("environment") / "venv"
-    assert uv("venv", "--quiet", "--python", sys.executable, home).returncode == 0
-    python = home / "bin" / "python"
-    done = uv("pip", "install", "--quiet", "--python", python, f"{built.wheel}[kafka,load]")
-    if done.returncode != 0:
-        pytest.skip(f"NOT TESTED: the packages cannot be installed: {done.stderr[-300:]}")
-    return home / "bin"
+    return install(built.wheel, home, "[kafka,load]")
 
 
 def make_hostile(folder: Path, names: tuple[str, ...] = HOSTILE) -> Path:
@@ -95,11 +70,6 @@ def make_hostile(folder: Path, names: tuple[str, ...] = HOSTILE) -> Path:
     for name in names:
         (folder / f"{name}.py").write_text(f"raise RuntimeError('imported {name}.py')\n")
     return folder
-
-
-def environment(programs: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COVERAGE"))}
-    return {**kept, "PATH": f"{programs}:{os.environ['PATH']}"}
 
 
 def run(programs: Path, cwd: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ def understudy(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_what_load_tests_need_is_said_where_it_is_not_installed() -> None:
     """Exit code 1 of a gate is a verdict: a package that is missing must not look like one."""
-    code = "import sys; sys.modules['httptools'] = None; from understudy.monitor.cli.main import main; main()"
+    code = "import sys; sys.modules['chaoslib'] = None; from understudy.monitor.cli.main import main; main()"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", code, *arguments]
@@ -43,11 +43,11 @@ def test_what_load_tests_need_is_said_where_it_is_not_installed() -> None:
 
     for arguments in (("gate", "--plan", "gate.yaml"), ("gate", "--help"), ("gate", "compare")):
         done = run(*arguments)
-        said = "understudy: gate needs httptools: pip install 'understudy-serving[load]'\n"
+        said = "understudy: gate needs chaoslib: pip install 'understudy-serving[load]'\n"
         assert (done.returncode, done.stderr) == (2, said)
     shown = run("--help")
     assert shown.returncode == 0
-    assert "gate needs httptools" in shown.stdout
+    assert "gate needs chaoslib" in shown.stdout
 
 
 def test_the_supervisor_imports_nothing_of_the_evaluation_plane() -> None:

@@ -104,10 +104,6 @@ class PublishingPipeline(Pipeline):
     def flush(self) -> None:
         """Nothing waits: records are passed on as they arrive."""
 
-    def _count(self, names: Names, record: Record, part: str, why: Undecodable) -> None:
-        model, version, _ = names.model(record.model)
-        self.undecodable[model, version, names.arm(record.arm), part, why.reason] += 1
-
 
 class PublishingSaver:
     """Saves the spool; takes the place of :class:`understudy.monitor.pipeline.state.Saver`."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
+from understudy.common.codecs import Undecodable
 from understudy.monitor.archive.recorder import Recorder
 from understudy.monitor.errors import RecordError, StateError
 from understudy.monitor.evidence.batch import ColumnBatch, merge
@@ -155,7 +156,17 @@ class Pipeline(Stateful):
         decode, model = self.decoder.decode, names.model
         for record in records:
             request, response = decode(model(record.model), record)
+            if request.lost or response.lost:
+                for why in request.lost:
+                    self._count(names, record, "request", why)
+                for why in response.lost:
+                    self._count(names, record, "response", why)
             yield record, request, response
+
+    def _count(self, names: Names, record: Record, part: str, why: Undecodable) -> None:
+        """Count a payload, or a column of one, that cannot be read."""
+        model, version, _ = names.model(record.model)
+        self.undecodable[model, version, names.arm(record.arm), part, why.reason] += 1
 
     def _take_blocks(self, blocks: Sequence[RecordBlock]) -> None:
         experiments = self.experiments

@@ -89,7 +89,8 @@ def _upgraded(one: Any) -> Any:
         if not isinstance(windows, list) or not all(isinstance(w, Mapping) for w in windows):
             raise Fault("spec.timeWindows", "must be a list of windows")
         spec["timeWindow"] = [_window(w, f"spec.timeWindows[{n}]") for n, w in enumerate(windows)]
-    threshold = (spec.get("indicator") or {}).get("thresholdMetric")
+    indicator = spec.get("indicator")
+    threshold = indicator.get("thresholdMetric") if isinstance(indicator, Mapping) else None
     if isinstance(threshold, Mapping):
         spec["indicator"] = {"spec": {"thresholdMetric": _source(threshold)}}
     objectives = spec.get("objectives")

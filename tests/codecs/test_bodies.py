@@ -7,7 +7,9 @@ import json
 import zlib
 from collections.abc import Callable
 
+import brotli
 import pytest
+import zstandard
 
 from tests.support.codecs import MLFLOW, SPEC, V1, V2, reason
 from understudy.common.codecs import Decoded, Reason, Table, Undecodable, decode_exchange
@@ -48,9 +50,21 @@ def both(headers: bytes, body: bytes | None) -> Decoded:
         (b"", b"NaN " + b"9" * 10_000, Reason.NOT_JSON),
         (b"content-type: application/octet-stream", b"\x00\x01", Reason.BINARY),
         (b"content-type: application/json", b"\x00\x01", Reason.NOT_JSON),
-        (b"content-type: text/csv", b"a,b\n1,2\n", Reason.NOT_JSON),
-        (b"Inference-Header-Content-Length: 3", b"{}", Reason.BINARY),
-        (b"Content-Encoding: br", b"{}", Reason.UNSUPPORTED_ENCODING),
+        (b"content-type: text/csv", b"\xff\xfe", Reason.NOT_CSV),
+        (b"content-type: text/csv", b'a\n"b', Reason.NOT_CSV),
+        (b"content-type: text/csv", b"a,b\n1\n", Reason.WRONG_SHAPE),
+        (b"content-type: application/jsonlines", b"{\n", Reason.NOT_JSON),
+        (b"Inference-Header-Content-Length: 3", b"{}", Reason.TRUNCATED),
+        (b"Content-Encoding: br", ZIPPED, Reason.UNSUPPORTED_ENCODING),
+        (b"Content-Encoding: br", brotli.compress(BODY)[:-3], Reason.TRUNCATED),
+        (b"Content-Encoding: br", brotli.compress(bytes(MAX_DECOMPRESSED + 1)), Reason.TOO_LARGE),
+        (b"Content-Encoding: zstd", ZIPPED, Reason.UNSUPPORTED_ENCODING),
+        (b"Content-Encoding: zstd", zstandard.compress(BODY)[:-3], Reason.NOT_JSON),
+        (
+            b"Content-Encoding: zstd",
+            zstandard.compress(bytes(MAX_DECOMPRESSED + 1)),
+            Reason.TOO_LARGE,
+        ),
         (b"Content-Encoding: gzip, br", ZIPPED, Reason.UNSUPPORTED_ENCODING),
         (b"Content-Encoding: gzip\r\ncontent-encoding: gzip", ZIPPED, Reason.UNSUPPORTED_ENCODING),
         (b"Content-Encoding: gzip", b"{}", Reason.UNSUPPORTED_ENCODING),
@@ -93,6 +107,8 @@ def test_truncated_json_is_named_in_the_detail(body: bytes, early: bool) -> None
         (b"x-gzip", gzip.compress),
         (b"GZIP", gzip.compress),
         (b"identity, gzip", gzip.compress),
+        (b"br", brotli.compress),
+        (b"zstd", zstandard.compress),
         (b"deflate", zlib.compress),
         (b"deflate", lambda data: zlib.compress(data, wbits=-15)),
         (b"identity", bytes),

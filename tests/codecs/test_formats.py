@@ -305,7 +305,7 @@ UNDECODABLE = [
     pytest.param(
         V2,
         {"inputs": [{"name": "a", "shape": [1], "parameters": {"shared_memory_region": "r"}}]},
-        Reason.BINARY,
+        Reason.SHARED_MEMORY,
         id="v2 shared memory",
     ),
     pytest.param(
@@ -333,7 +333,6 @@ UNDECODABLE = [
     pytest.param(MLFLOW, {"messages": ["u"]}, Reason.WRONG_SHAPE, id="mlflow chat"),
     pytest.param(V2, v2(("a", [-1, -2], [1, 2])), Reason.WRONG_SHAPE, id="v2 negative"),
     pytest.param(V2, v2(("a", [0], [])), Reason.EMPTY, id="v2 no rows"),
-    pytest.param(V2, v2(("a", [1], [1]), ("b", [2], [1, 2])), Reason.WRONG_SHAPE, id="v2 uneven"),
     pytest.param(
         V2,
         {"inputs": [{"name": "a", "shape": [1], "parameters": {"binary_data_size": 8}}]},

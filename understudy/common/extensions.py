@@ -9,6 +9,9 @@ WIRE_FORMATS = {
     "mlflow": "common.codecs.mlflow:FORMAT",
     "open-inference-v2": "common.codecs.open_inference:FORMAT",
     "kserve-v1": "common.codecs.kserve_v1:FORMAT",
+    "tf-examples": "common.codecs.tf_examples:FORMAT",
+    "seldon-v1": "common.codecs.seldon_v1:FORMAT",
+    "torchserve": "common.codecs.torchserve:FORMAT",
     "json": "common.codecs.pointer:FORMAT",
 }
 """Wire formats by name: a :class:`understudy.common.codecs.spec.WireFormat` each. Order is the

@@ -1,13 +1,18 @@
-"""Decodes the bytes of a body to JSON: content coding, then JSON."""
+"""Decodes the bytes of a body to JSON: content coding, then JSON, with binary tensors in it."""
 
 from __future__ import annotations
 
 import json
 import zlib
+from functools import lru_cache
 from typing import Any
 
+import brotli
 import orjson
+import zstandard
 
+from understudy.common.codecs.binary import place
+from understudy.common.codecs.lines import is_lines, rows_of
 from understudy.common.codecs.table import Reason, Undecodable
 
 MAX_DECOMPRESSED = 4 * 1024 * 1024
@@ -15,6 +20,12 @@ MAX_DECOMPRESSED = 4 * 1024 * 1024
 MAX_GROWTH = 4
 """A large payload may grow to this many times its compressed size, if that is more."""
 
+_SHORT = 256
+"""Bytes of headers that are remembered, so that odd ones do not fill the memory."""
+_MAX_WINDOW = 8 * 1024 * 1024
+"""Memory that decompressing zstd may need; RFC 9659 allows no more over HTTP."""
+_LARGE = Undecodable(Reason.TOO_LARGE, "the payload grows too large when decompressed")
+_CUT = Undecodable(Reason.TRUNCATED, "the compressed payload ends too early")
 _OPAQUE = (b"octet-stream", b"protobuf", b"grpc", b"msgpack", b"image/", b"audio/", b"video/")
 
 
@@ -26,31 +37,48 @@ def parsed(headers: bytes, body: bytes | memoryview) -> Any:
     """
     if not isinstance(body, bytes):
         body = bytes(body)
-    fields: dict[bytes, bytes] = {}
-    lowered = headers.lower()
-    if b"content-encoding" in lowered or b"inference-header" in lowered:
-        fields = _fields(lowered)
-        if b"inference-header-content-length" in fields:
-            return Undecodable(Reason.BINARY, "tensors are in binary form")
-        plain = _decompressed(fields.get(b"content-encoding", b""), body)
+    fields = _fields_of(headers) if len(headers) <= _SHORT else _fields(headers)
+    if b"content-encoding" in fields:
+        plain = _decompressed(fields[b"content-encoding"], body)
         if isinstance(plain, Undecodable):
             return plain
         body = plain
+    if b"inference-header-content-length" in fields:
+        return _with_tensors(fields[b"inference-header-content-length"], body)
+    return _json(fields.get(b"content-type", b""), body)
+
+
+def _with_tensors(length: bytes, body: bytes) -> Any:
+    """The JSON that begins a body, with the elements of the tensors behind it."""
+    length = length.strip()
+    size = int(length) if length.isdigit() and len(length) < 19 else -1
+    if size == 0:
+        return Undecodable(Reason.BINARY, "a raw tensor, without the JSON that describes it")
+    if not 0 < size <= len(body):
+        return Undecodable(Reason.TRUNCATED, "the payload is shorter than its header says")
+    payload = _json(b"", body[:size])
+    place(payload, memoryview(body)[size:])
+    return payload
+
+
+def _json(kind: bytes, body: bytes) -> Any:
+    """The value of a body of the content type ``kind``, in lower case."""
     if not body:
         return Undecodable(Reason.EMPTY)
+    if kind and is_lines(kind):
+        return rows_of(kind, body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         end = bool(error.doc) and error.pos >= len(error.doc)
-    # TensorFlow Serving reads and writes bare NaN and Infinity, which are not valid JSON.
-    if b"NaN" in body or b"Infinity" in body:
-        try:
-            return _lenient(body)
-        except json.JSONDecodeError as error:
-            end = error.pos >= len(error.doc)
-        except (ValueError, RecursionError):
-            pass
-    kind = (fields or _fields(lowered)).get(b"content-type", b"")
+    # TensorFlow Serving reads and writes bare NaN and Infinity, which are not valid JSON, and
+    # numbers like 1e400 are infinite to most others.
+    try:
+        return _lenient(body)
+    except json.JSONDecodeError as error:
+        end = end or error.pos >= len(error.doc)
+    except (ValueError, RecursionError):
+        pass
     if any(opaque in kind for opaque in _OPAQUE):
         return Undecodable(Reason.BINARY, "the content type is a binary one")
     if body.isspace():
@@ -67,29 +95,40 @@ def _lenient(body: bytes) -> Any:
     return value
 
 
-def _fields(lowered: bytes) -> dict[bytes, bytes]:
-    """Header values by name; those of lines with the same name are joined."""
+def _fields(headers: bytes) -> dict[bytes, bytes]:
+    """Header values by name, in lower case; those of lines with the same name are joined."""
     fields: dict[bytes, bytes] = {}
-    for line in lowered.split(b"\r\n"):
+    for line in headers.lower().split(b"\r\n"):
         name, _, value = line.partition(b":")
         name = name.strip()
         fields[name] = fields[name] + b"," + value if name in fields else value
     return fields
 
 
+_fields_of = lru_cache(maxsize=1024)(_fields)
+
+
 def _decompressed(header: bytes, body: bytes) -> bytes | Undecodable:
     codings = {coding.strip() for coding in header.split(b",")} - {b"", b"identity"}
     if not codings:
         return body
+    windows: tuple[int, ...] = ()
     if codings <= {b"gzip", b"x-gzip"} and header.count(b"gzip") == 1:
-        windows: tuple[int, ...] = (31,)
+        windows = (31,)
     elif codings == {b"deflate"} and header.count(b"deflate") == 1:
         windows = (15, -15)  # some clients omit zlib's header
-    else:
+    elif len(codings) > 1 or header.count(b",") or not codings <= {b"br", b"zstd"}:
         return Undecodable(Reason.UNSUPPORTED_ENCODING)
     if not body:
         return Undecodable(Reason.EMPTY)
     limit = max(MAX_DECOMPRESSED, MAX_GROWTH * len(body))
+    try:
+        if codings == {b"br"}:
+            return _brotli(body, limit)
+        if codings == {b"zstd"}:
+            return _zstd(body, limit)
+    except (brotli.error, zstandard.ZstdError):
+        return Undecodable(Reason.UNSUPPORTED_ENCODING, "the compressed payload is damaged")
     for window in windows:
         try:
             return _inflated(window, body, limit)
@@ -99,7 +138,7 @@ def _decompressed(header: bytes, body: bytes) -> bytes | Undecodable:
 
 
 def _inflated(window: int, body: bytes, limit: int) -> bytes | Undecodable:
-    """Raises zlib.error."""
+    """Of gzip or deflate. Raises zlib.error."""
     parts: list[bytes] = []
     room = limit + 1
     while True:
@@ -107,10 +146,33 @@ def _inflated(window: int, body: bytes, limit: int) -> bytes | Undecodable:
         parts.append(inflater.decompress(body, room))
         room -= len(parts[-1])
         if room <= 0:
-            return Undecodable(Reason.TOO_LARGE, "the payload grows too large when decompressed")
+            return _LARGE
         if not inflater.eof:
-            return Undecodable(Reason.TRUNCATED, "the compressed payload ends too early")
+            return _CUT
         body = inflater.unused_data
         # A gzip stream may have several members; what follows without its mark is padding.
         if window != 31 or not body.startswith(b"\x1f\x8b"):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _brotli(body: bytes, limit: int) -> bytes | Undecodable:
+    """Raises brotli.error."""
+    inflater = brotli.Decompressor()
+    parts = [inflater.process(body, output_buffer_limit=limit + 1)]
+    room = limit - len(parts[0])
+    while room >= 0 and not inflater.is_finished() and not inflater.can_accept_more_data():
+        parts.append(inflater.process(b"", output_buffer_limit=room + 1))
+        room -= len(parts[-1])
+    if room < 0:
+        return _LARGE
+    return b"".join(parts) if inflater.is_finished() else _CUT
+
+
+def _zstd(body: bytes, limit: int) -> bytes | Undecodable:
+    """Raises zstandard.ZstdError."""
+    inflater = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    with inflater.stream_reader(body, read_across_frames=True) as reader:
+        plain = reader.read(limit + 1)
+    if len(plain) > limit:
+        return _LARGE
+    return plain

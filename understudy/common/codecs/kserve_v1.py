@@ -56,11 +56,11 @@ def _by_column(value: object, names: tuple[str, ...], stem: str) -> Table | Unde
     return from_rows(value if isinstance(value, list) else [value], names, stem)
 
 
-_MODEL = r".*/v1/models/[^/:]+(?:/(?:versions|labels)/[^/:]+)?"
+MODEL_PATH = r".*/v1/models/[^/:]+(?:/(?:versions|labels)/[^/:]+)?"
 FORMAT = WireFormat(
     decode_request,
     decode_response,
-    paths=(_MODEL + ":predict",),
-    other_paths=(_MODEL + "(?:/metadata|:explain|:classify|:regress)?",),
+    paths=(MODEL_PATH + ":predict",),
+    other_paths=(MODEL_PATH + "(?:/metadata|:explain)?",),
     matches=lambda payload: "instances" in payload or "inputs" in payload,
 )

@@ -16,7 +16,7 @@ def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
     if not isinstance(payload, dict):
         return Undecodable(Reason.WRONG_SHAPE, "the payload is not an object")
     if "dataframe_split" in payload:
-        return _split(payload["dataframe_split"], spec)
+        return _split(payload["dataframe_split"], spec.features, "x")
     if "dataframe_records" in payload:
         records = payload["dataframe_records"]
         if not isinstance(records, list):
@@ -29,12 +29,12 @@ def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
     return kserve_v1.decode_request(payload, spec)
 
 
-def _split(split: Any, spec: ModelSpec) -> Table | Undecodable:
+def _split(split: Any, configured: tuple[str, ...], stem: str) -> Table | Undecodable:
     if not isinstance(split, dict):
         return Undecodable(Reason.WRONG_SHAPE, "dataframe_split is not an object")
     columns, rows = split.get("columns"), split.get("data")
     if columns is None:
-        return from_rows(rows, spec.features, "x")
+        return from_rows(rows, configured, stem)
     if not isinstance(columns, list) or not isinstance(rows, list):
         return Undecodable(Reason.WRONG_SHAPE, "columns or data is not a list")
     if not columns or not rows:
@@ -49,12 +49,16 @@ def _split(split: Any, spec: ModelSpec) -> Table | Undecodable:
         if not {list, dict}.isdisjoint(map(type, columns)):
             return Undecodable(Reason.WRONG_SHAPE, "a column's name is not a scalar")
         columns = map(str, columns)  # data frames may have numbers for names
-    return named(tuple(columns), len(rows), values, spec.features)
+    return named(tuple(columns), len(rows), values, configured)
 
 
 def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
     """Predictions of a response: below ``predictions``, or bare."""
     if isinstance(payload, dict):
+        if "dataframe_split" in payload:  # CSV
+            return _split(payload["dataframe_split"], spec.predictions, "y")
+        if "instances" in payload:  # JSON lines
+            return kserve_v1.result(payload["instances"], spec.predictions)
         if "predictions" in payload or "outputs" in payload:
             return kserve_v1.decode_response(payload, spec)
         if "error_code" in payload or "error" in payload:

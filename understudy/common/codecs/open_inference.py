@@ -2,7 +2,8 @@
 
 ``data`` is row-major, flat or nested. The first dimension counts the rows; a tensor with more than
 one element in a row becomes as many columns. A single tensor is what servers call ``input-0`` or
-``predict``: its columns are positions. Several tensors keep their names.
+``predict``: its columns are positions. Several tensors keep their names; one of them that cannot be
+read is a column of None.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from understudy.common.codecs.spec import ModelSpec, WireFormat
 from understudy.common.codecs.table import Reason, Table, Undecodable
 
 _MAX_DIMENSIONS = 32
-_ELSEWHERE = frozenset(("binary_data_size", "shared_memory_region"))
+_NOTHING = Undecodable(Reason.EMPTY)
 _PARTS = itemgetter("name", "shape", "data")
 
 
@@ -68,23 +69,49 @@ def _plain_columns(tensors: list[Any]) -> Table | Undecodable | None:
 
 
 def _columns(tensors: list[Any]) -> Table | Undecodable:
+    """Tensors of any kind. One of a single row beside longer ones is shared by their rows; one that
+    cannot be read, or has another number of rows than the first of the longer ones, is lost."""
     names: list[str] = []
-    cells: list[list[Any]] = []
+    read: list[tuple[int, list[Any]] | Undecodable] = []
     for item in tensors:
         tensor = _tensor(item)
         if isinstance(tensor, Undecodable):
-            return tensor
-        name, rows, leaves = tensor
+            name = item.get("name") if isinstance(item, dict) else None
+            if not isinstance(name, str) or len(name) > MAX_NAME:
+                return tensor
+            read.append(tensor)
+        else:
+            name, rows, leaves = tensor
+            width = len(leaves) // rows
+            read.append((rows, leaves if width == 1 else _vectors(leaves, width)))
         names.append(name)
-        width = len(leaves) // rows
-        cells.append(
-            leaves if width == 1 else [leaves[i : i + width] for i in range(0, len(leaves), width)]
-        )
-        if len(cells[0]) != rows:
-            return Undecodable(Reason.WRONG_SHAPE, "tensors differ in their number of rows")
-    if not names:
-        return Undecodable(Reason.EMPTY)
-    return named(tuple(names), len(cells[0]), list(chain.from_iterable(zip(*cells, strict=True))))
+    counts = [one[0] for one in read if not isinstance(one, Undecodable)]
+    if not counts:
+        return next((one for one in read if isinstance(one, Undecodable)), _NOTHING)
+    count = next((rows for rows in counts if rows > 1), 1)
+    columns = [_of_rows(one, count) for one in read]
+    lost = tuple(one for one in columns if isinstance(one, Undecodable))
+    cells = [[None] * count if isinstance(one, Undecodable) else one for one in columns]
+    table = named(tuple(names), count, list(chain.from_iterable(zip(*cells, strict=True))))
+    if lost and isinstance(table, Table):
+        table.lost = lost
+    return table
+
+
+def _of_rows(read: tuple[int, list[Any]] | Undecodable, count: int) -> list[Any] | Undecodable:
+    """The cells of a tensor in a table of ``count`` rows."""
+    if isinstance(read, Undecodable):
+        return read
+    rows, cells = read
+    if rows == count:
+        return cells
+    if rows == 1:
+        return cells * count
+    return Undecodable(Reason.ROWS_DIFFER, "a tensor has another number of rows than others")
+
+
+def _vectors(leaves: list[Any], width: int) -> list[Any]:
+    return [leaves[i : i + width] for i in range(0, len(leaves), width)]
 
 
 def _tensor(tensor: Any) -> tuple[str, int, list[Any]] | Undecodable:
@@ -97,8 +124,12 @@ def _tensor(tensor: Any) -> tuple[str, int, list[Any]] | Undecodable:
     if len(name) > MAX_NAME:
         return Undecodable(Reason.TOO_LARGE, f"a name has more than {MAX_NAME} characters")
     if not isinstance(data, list):
+        if isinstance(data, Undecodable):
+            return data
         parameters = tensor.get("parameters")
-        if isinstance(parameters, dict) and not _ELSEWHERE.isdisjoint(parameters):
+        if isinstance(parameters, dict) and "shared_memory_region" in parameters:
+            return Undecodable(Reason.SHARED_MEMORY, "the data of a tensor is in shared memory")
+        if isinstance(parameters, dict) and "binary_data_size" in parameters:
             return Undecodable(Reason.BINARY, "the data of a tensor is not in the JSON")
         return Undecodable(Reason.WRONG_SHAPE, "a tensor lacks its data")
     width, leaves = leaves_of(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 
 class Reason(StrEnum):
@@ -12,6 +13,7 @@ class Reason(StrEnum):
     NOT_CAPTURED = "not_captured"
     EMPTY = "empty"
     NOT_JSON = "not_json"
+    NOT_CSV = "not_csv"
     TRUNCATED = "truncated"
     WRONG_SHAPE = "wrong_shape"
     BINARY = "binary"
@@ -20,11 +22,25 @@ class Reason(StrEnum):
     UNKNOWN_PROTOCOL = "unknown_protocol"
     NOT_INFERENCE = "not_inference"
     ERROR_RESPONSE = "error_response"
+    SHARED_MEMORY = "shared_memory"
+    """The data of a tensor is in memory that client and model server share."""
     INTERNAL = "internal"
     NOT_READ = "not_read"
     """The configuration says so: no fault."""
     ROWS_DIFFER = "rows_differ"
-    """An answer was read, but has another number of rows than its request."""
+    """An answer was read, but has another number of rows than its request; or a tensor was, which
+    has another one than the tensors beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """``detail`` is for people; it never holds payload bytes."""
+
+    lost: ClassVar[tuple[Undecodable, ...]] = ()
+    """As of a table: all is lost, for one reason."""
+
+    reason: Reason
+    detail: str = ""
 
 
 @dataclass(slots=True)  # not frozen: that would double the time to make one, of two per record
@@ -32,12 +48,14 @@ class Table:
     """``rows`` × ``len(names)`` cells, row after row in ``values``.
 
     A cell is a JSON value: a number, a text, a truth value, None, or (a vector, a nested
-    structure) a list or a dict. The caller owns the list of values.
+    structure) a list or a dict. The caller owns the list of values. ``lost`` are the reasons why
+    columns could not be read; they are there, with cells of None.
     """
 
     names: tuple[str, ...]
     rows: int
     values: list[object]
+    lost: tuple[Undecodable, ...] = ()
 
     def row(self, index: int) -> dict[str, object]:
         """One row by name; ``index`` counts from 0. Raises IndexError for a row not there."""
@@ -51,11 +69,3 @@ class Table:
         if name not in self.names:
             raise KeyError(name)
         return self.values[self.names.index(name) :: len(self.names)]
-
-
-@dataclass(frozen=True, slots=True)
-class Undecodable:
-    """``detail`` is for people; it never holds payload bytes."""
-
-    reason: Reason
-    detail: str = ""

@@ -144,13 +144,17 @@ def worker_count(config: model.Config) -> int:
 
 
 def default_paths(name: str) -> list[str]:
-    """The inference paths of a model in the V2, V1 and MLflow protocols."""
+    """The inference paths of a model in all protocols that have paths of their own."""
+    methods = ("predict", "classify", "regress")
     return [
         f"/v2/models/{name}/infer",
         f"/v2/models/{name}/versions/*/infer",
-        f"/v1/models/{name}:predict",
-        f"/v1/models/{name}/versions/*:predict",
+        *(f"/v1/models/{name}:{method}" for method in methods),
+        *(f"/v1/models/{name}/versions/*:{method}" for method in methods),
         "/invocations",
+        "/api/v1.0/predictions",
+        f"/predictions/{name}",
+        f"/predictions/{name}/*",
     ]
 
 

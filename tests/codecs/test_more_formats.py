@@ -46,6 +46,11 @@ def test_a_column_of_csv_has_one_type() -> None:
     assert found == Table(("a", "b"), 2, [1.0, "x", 2.5, "7"])
 
 
+def test_integers_of_csv_that_are_too_large_are_numbers() -> None:
+    found = exchange(MLFLOW, CSV, b"1," + b"9" * 30 + b"\n2," + b"9" * 400, b"1").features
+    assert found == Table(("x[0]", "x[1]"), 2, [1, 1e30, 2, float("inf")])
+
+
 def test_one_number_of_csv_is_a_prediction() -> None:
     assert exchange(MLFLOW, CSV, b"1,2", b"0.31\n").predictions == Table(("y",), 1, [0.31])
 

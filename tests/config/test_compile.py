@@ -131,8 +131,15 @@ def test_the_usual_paths_of_a_model() -> None:
         "/v2/models/m/infer",
         "/v2/models/m/versions/*/infer",
         "/v1/models/m:predict",
+        "/v1/models/m:classify",
+        "/v1/models/m:regress",
         "/v1/models/m/versions/*:predict",
+        "/v1/models/m/versions/*:classify",
+        "/v1/models/m/versions/*:regress",
         "/invocations",
+        "/api/v1.0/predictions",
+        "/predictions/m",
+        "/predictions/m/*",
     ]
 
 

@@ -20,6 +20,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import brotli
+import zstandard
+
 from understudy.common.codecs import (
     Decoded,
     ModelSpec,
@@ -28,6 +31,7 @@ from understudy.common.codecs import (
     Undecodable,
     decode_exchange,
 )
+from understudy.common.extensions import WIRE_FORMATS
 
 Exchange = tuple[int, bytes, bytes, bytes, int, bytes, bytes]
 """Which spec, path, request headers and body, status, answer headers and body."""
@@ -36,7 +40,7 @@ SPECS = (
     ModelSpec("m"),
     ModelSpec("m", features=("a", "b", "c"), predictions=("no", "yes")),
     ModelSpec("m", features=("a",), predictions=("p",)),
-    *(ModelSpec("m", protocol=name) for name in ("open-inference-v2", "kserve-v1", "mlflow")),
+    *(ModelSpec("m", protocol=name) for name in WIRE_FORMATS if name != "json"),
     ModelSpec(
         "m",
         protocol="json",
@@ -85,6 +89,30 @@ SEEDS: tuple[tuple[bytes, Any, Any], ...] = (
     (MLFLOW, {"inputs": {"a": 1, "b": True}}, {"predictions": {"p": [1, 2], "q": [3, 4]}}),
     (MLFLOW, {"instances": []}, {"error_code": "BAD_REQUEST", "message": "no"}),
     (
+        V2,
+        {"inputs": [
+            {"name": "a", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}},
+            {"name": "b", "shape": [2, 2], "datatype": "FP16", "parameters": {"binary_data_size": 8}},
+            {"name": "c", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 6}},
+            {"name": "d", "shape": [1], "datatype": "BF16", "parameters": {"binary_data_size": 2}},
+            {"name": "e", "shape": [2], "datatype": "INT64", "data": [1, 2]},
+        ]},
+        {"outputs": [
+            {"name": "q", "shape": [1], "datatype": "FP32", "parameters": {"shared_memory_region": "r"}},
+        ]},
+    ),
+    (
+        b"/v1/models/m:classify",
+        {"context": {"c": 1}, "examples": [{"a": [5], "b": "u"}, {"a": 6}]},
+        {"result": [[["no", 0.25], ["yes", 0.75]], [["no", 1.0]]]},
+    ),
+    (
+        b"/api/v1.0/predictions",
+        {"data": {"names": ["a", "b"], "ndarray": [[1, "u"], [2, "v"]]}, "meta": {}},
+        {"data": {"names": ["p"], "tensor": {"shape": [2, 1], "values": [0.5, 0.25]}}},
+    ),
+    (b"/predictions/m", {"data": [[1, 2]]}, {"cat": 0.75, "dog": 0.25}),
+    (
         b"/score",
         {"customer": {"age": 30}, "items": [{"amount": 1.5}, {"amount": 2}]},
         {"result": [{"score": 0.5}], "a": [{"b": [{"c": 1}]}]},
@@ -93,6 +121,7 @@ SEEDS: tuple[tuple[bytes, Any, Any], ...] = (
 KEYS = (
     *("inputs", "outputs", "instances", "predictions", "dataframe_split", "dataframe_records"),
     *("columns", "data", "shape", "name", "datatype", "parameters", "binary_data_size", "b64"),
+    *("examples", "context", "result", "ndarray", "tensor", "names", "values", "jsonData"),
     *("error", "customer", "items", "a", "b", "", "x[0]", "a[0]", "\U0001f600", "n" * 300),
 )
 LEAVES: tuple[Any, ...] = (
@@ -108,9 +137,17 @@ PIECES = (
 HEADERS = (
     *(b"", b"content-type: application/json", b"Content-Encoding: gzip", b"content-encoding: deflate"),
     *(b"content-encoding: identity", b"content-encoding: br", b"content-encoding: gzip,gzip"),
-    *(b"Inference-Header-Content-Length: 20", b"content-type: application/octet-stream"),
+    *(b"content-encoding: zstd", b"Inference-Header-Content-Length: 20", b"content-type: text/csv"),
+    *(b"content-type: application/jsonlines", b"content-type: application/octet-stream"),
     *(b"content-encoding", b":\r\n:", b"content-encoding:\xff\r\ncontent-encoding:", b"\r\n\r\n"),
 )  # fmt: skip
+
+
+LINES = (
+    (b"content-type: text/csv", b'a,b\r\n1,"x, y"\r\n2.5,\r\n'),
+    (b"Content-Type: text/csv; charset=utf-8", b"1,2\n3,4\n"),
+    (b"content-type: application/jsonlines", b'{"features": [1, 2]}\n{"features": [3, 4]}\n'),
+)
 
 
 class Failure(AssertionError):
@@ -181,12 +218,25 @@ def damage(pick: random.Random, data: bytes) -> bytes:
 
 def message(pick: random.Random, payload: Any) -> tuple[bytes, bytes]:
     """Headers and body of one direction."""
+    if "binary_data_size" in str(payload) and pick.random() < 0.8:
+        head = json.dumps(reshape(pick, payload)).encode()
+        tail = b"\0\0\x80?\0\0\0@\0<\0@\0\xc0\x01\0\x02\0\0\0hi"
+        headers = b"Inference-Header-Content-Length: %d" % (
+            len(head) + pick.choice((0, 0, 0, 1, 99))
+        )
+        return headers, damage(pick, head + damage(pick, tail))
+    if pick.random() < 0.05:
+        return pick.choice(LINES)[0], damage(pick, pick.choice(LINES)[1])
     body = damage(pick, json.dumps(reshape(pick, payload)).encode())
     if pick.random() < 0.75:
         return HEADERS[1], body
     headers = pick.choice(HEADERS)
     if b"gzip" in headers:
         body = gzip.compress(body, 1)
+    elif b"br" in headers:
+        body = brotli.compress(body, quality=1)
+    elif b"zstd" in headers:
+        body = zstandard.compress(body, 1)
     elif b"deflate" in headers:
         body = zlib.compress(body, 1, pick.choice((15, -15)))
     return damage(pick, headers) if pick.random() < 0.2 else headers, damage(pick, body)

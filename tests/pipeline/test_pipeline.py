@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,22 @@ def test_bodies_over_the_limit_are_counted() -> None:
         ("delays", "1", "champion", "request", "not_captured"): 1,
         ("delays", "1", "champion", "response", "not_captured"): 1,
     }
+
+
+def test_a_tensor_that_cannot_be_read_is_counted_and_the_others_are_used() -> None:
+    shared = {"name": "b", "shape": [1], "datatype": "FP64",
+              "parameters": {"shared_memory_region": "r"}}  # fmt: skip
+    read = {"name": "a", "shape": [1], "datatype": "FP64", "data": [1.0]}
+    request, answer = ({key: [shared, read]} for key in ("inputs", "outputs"))
+    pipeline = Pipeline(settings())
+    take(pipeline, encoded(json.dumps(request).encode(), json.dumps(answer).encode()))
+    assert pipeline.undecodable == {
+        ("delays", "1", "champion", "request", "shared_memory"): 1,
+        ("delays", "1", "champion", "response", "shared_memory"): 1,
+    }
+    found = {one["name"]: one for one in pipeline.features["delays", "1"].summary()}
+    assert (found["a"]["mean"], found["b"]["missing"]) == (1.0, 1)
+    assert pipeline.predictions["delays", "1", "champion"].rows == 1
 
 
 def test_a_copy_is_read_in_the_format_of_the_requests() -> None:

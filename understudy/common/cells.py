@@ -126,7 +126,7 @@ def parsed(text: str) -> int | float | None:
             return float(text)
         except ValueError:
             return None
-    return number if -_INT64 <= number < _INT64 else float(number)
+    return number if -_INT64 <= number < _INT64 else float(text)
 
 
 def value_of(text: str, kind: Kind) -> Any:

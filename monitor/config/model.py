@@ -98,6 +98,19 @@ class JsonMapping(Section):
     """Prediction names, each with a JSON pointer into the response."""
 
 
+class Classes(Section):
+    """The class that an answer with a score for each class says: the one with the highest score.
+    It becomes the prediction `class`, and its score `score`."""
+
+    of: str = Field(min_length=1, max_length=256, examples=["probabilities"])
+    """Prediction with the scores: a vector, or the columns `probabilities[0]`, `probabilities[1]`
+    and so on; or Triton's classification output."""
+    labels: list[Annotated[str, Field(max_length=256)]] = Field(
+        default=[], max_length=100_000, examples=[["cat", "dog"]]
+    )
+    """Names of the classes, in the order of their scores. Default: their numbers."""
+
+
 class Model(Section):
     """A model, and which requests are its inference requests."""
 
@@ -108,14 +121,16 @@ class Model(Section):
     protocol: Protocol = "auto"
     """Wire format; `auto` detects it from path and content."""
     paths: Annotated[list[ModelPath], Field(min_length=1)] | None = None
-    """Paths of inference requests; * matches one segment. Default: the V1 and V2 protocol paths for
-    this name, with versions, and /invocations."""
+    """Paths of inference requests; * matches one segment. Default: those for this name in
+    all protocols that have paths of their own."""
     features: Columns = []
     """Names for positional input columns."""
     predictions: Columns = []
     """Names for positional outputs."""
     json_: JsonMapping | None = Field(default=None, alias="json")
     """Location of features and predictions, for protocol json."""
+    classes: Classes | None = None
+    """For answers that hold a score for each class."""
     baseline: File | None = None
     """Baseline file from `understudy baseline build`."""
     first_byte: Seconds | None = None
@@ -144,7 +159,12 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> Model:
-        unread = {"baseline": self.baseline, "performance": self.performance, "json": self.json_}
+        unread = {
+            "baseline": self.baseline,
+            "performance": self.performance,
+            "json": self.json_,
+            "classes": self.classes,
+        }
         for name, given in unread.items():
             if given is not None and not self.read:
                 raise ValueError(f"{name} needs payloads that are read: remove it, or read: false")

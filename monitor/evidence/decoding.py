@@ -33,6 +33,7 @@ def _spec(model: ModelSettings) -> ModelSpec:
         model.predictions,
         model.json_features,
         model.json_predictions,
+        model.classes,
     )
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from understudy.common.codecs.spec import Classes
 from understudy.common.problems import problems
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError
@@ -29,6 +30,7 @@ class ModelSettings:
     json_features: tuple[tuple[str, str], ...] = ()
     json_predictions: tuple[tuple[str, str], ...] = ()
     read: bool = True
+    classes: Classes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def _hosts(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _model(data: dict[str, Any]) -> ModelSettings:
-    mapping = data.get("json") or {}
+    mapping, classes = data.get("json") or {}, data.get("classes")
     return ModelSettings(
         str(data["name"]),
         str(data.get("version", "")),
@@ -125,4 +127,7 @@ def _model(data: dict[str, Any]) -> ModelSettings:
         tuple((mapping.get("features") or {}).items()),
         tuple((mapping.get("predictions") or {}).items()),
         bool(data.get("read", True)),
+        Classes(str(classes["of"]), tuple(map(str, classes.get("labels") or ())))
+        if classes
+        else None,
     )

@@ -31,6 +31,7 @@ from understudy.common.codecs import (
     Undecodable,
     decode_exchange,
 )
+from understudy.common.codecs.spec import Classes
 from understudy.common.extensions import WIRE_FORMATS
 
 Exchange = tuple[int, bytes, bytes, bytes, int, bytes, bytes]
@@ -39,7 +40,7 @@ Exchange = tuple[int, bytes, bytes, bytes, int, bytes, bytes]
 SPECS = (
     ModelSpec("m"),
     ModelSpec("m", features=("a", "b", "c"), predictions=("no", "yes")),
-    ModelSpec("m", features=("a",), predictions=("p",)),
+    ModelSpec("m", features=("a",), predictions=("p",), classes=Classes("p", ("no", "yes"))),
     *(ModelSpec("m", protocol=name) for name in WIRE_FORMATS if name != "json"),
     ModelSpec(
         "m",

@@ -76,6 +76,15 @@ def test_a_tensor_that_cannot_be_read_is_counted_and_the_others_are_used() -> No
     assert pipeline.predictions["delays", "1", "champion"].rows == 1
 
 
+def test_scores_of_classes_give_a_class_where_the_configuration_says_so() -> None:
+    tensor = {"name": "scores", "shape": [2, 3], "datatype": "FP64", "data": [1, 5, 2, 9, 0, 3]}
+    answer = json.dumps({"outputs": [tensor]}).encode()
+    pipeline = Pipeline(settings(classes={"of": "scores", "labels": ["a", "b"]}))
+    take(pipeline, encoded({"x": [1.0, 2.0]}, answer))
+    found = pipeline.predictions["delays", "1", "champion"]
+    assert found.by_name["class"].classes == {"b": 1, "a": 1}
+
+
 def test_a_copy_is_read_in_the_format_of_the_requests() -> None:
     pipeline = Pipeline(settings(protocol="auto"))
     copy = encoded(None, {"p": [0.5]}, arm=1, role=record.ROLE_MIRROR, target="/score")

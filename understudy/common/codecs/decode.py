@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from understudy.common.codecs import detect
 from understudy.common.codecs.body import parsed
+from understudy.common.codecs.classes import with_class
 from understudy.common.codecs.spec import ModelSpec, WireFormat
 from understudy.common.codecs.table import Reason, Table, Undecodable
 
@@ -82,6 +83,8 @@ def decode_exchange(
             predictions = (
                 answer if isinstance(answer, Undecodable) else codec.decode_response(answer, spec)
             )
+            if spec.classes is not None and isinstance(predictions, Table):
+                predictions = with_class(predictions, spec.classes)
     except Exception as error:
         predictions = _fault(error)
     return Decoded(protocol or UNKNOWN, features, predictions)

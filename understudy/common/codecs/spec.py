@@ -9,6 +9,14 @@ from understudy.common.codecs.table import Table, Undecodable
 
 
 @dataclass(frozen=True, slots=True)
+class Classes:
+    """Which prediction holds a score for each class, and the classes' names in their order."""
+
+    of: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """``features`` and ``predictions`` name positional columns, where their number fits.
 
@@ -26,6 +34,7 @@ class ModelSpec:
     predictions: tuple[str, ...] = ()
     json_features: tuple[tuple[str, str], ...] = ()
     json_predictions: tuple[tuple[str, str], ...] = ()
+    classes: Classes | None = None
 
 
 Decoder = Callable[[object, ModelSpec], Table | Undecodable]

@@ -144,7 +144,7 @@ def worker_count(config: model.Config) -> int:
 
 
 def default_paths(name: str) -> list[str]:
-    """The inference paths of a model in all protocols that have paths of their own."""
+    """The inference paths of a model in all protocols that define paths."""
     methods = ("predict", "classify", "regress")
     return [
         f"/v2/models/{name}/infer",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from understudy.monitor.cli.exit_codes import GENERAL, SPECIAL
 from understudy.monitor.cli.main import COMMANDS, main
 from understudy.monitor.slo.catalogue import installation_alerts, service_alerts
 from understudy.monitor.slo.rules import ALERT
@@ -25,6 +26,34 @@ INTRODUCTION = """\
 
 Every command has `--help`, with examples. For the files that they read, see [configuration](configuration.md),
 [experiments](experiments.md), [gate](gate.md) and [SLOs](slo.md); for numbers, [units](units.md).
+
+`man understudy` prints all of this on a terminal: the man page is part of the package.
+
+## Completion by Tab
+
+```sh
+understudy completion --install
+```
+
+writes the script for the shell in `$SHELL` (bash, zsh or fish) to the home folder and loads it from `.bashrc` or
+`.zshrc`; fish finds it by itself. `understudy completion zsh` prints it, for packages and other places.
+
+## Live views
+
+`understudy top`, `understudy experiment watch` and `understudy findings watch` refresh on a terminal of any size from
+60 columns. Arrows, `j` and `k` scroll by a line, space and `b` by a page, `g` and `G` go to the start and the end, `q`
+or Ctrl-C ends. Where the output is not a terminal, or with `--once`, they print one frame. Tables that are wider than
+the terminal are printed as blocks, one for each row; set `COLUMNS` for the width of files and pipes (120). `NO_COLOR`
+turns colours off.
+
+## JSON
+
+`--json` means the same everywhere: standard output has one JSON document and nothing else, also when the exit code is
+not 0. Streams (`experiment watch`, `findings watch`, `records show`) are JSON lines: one document in each line. Notes
+and errors go to standard error. When a command fails before there is a result, standard output is empty. `serve` and
+`evaluate` print no result; `--log-format json` makes their log JSON lines.
+
+## All commands
 
 | command | purpose |
 | --- | --- |
@@ -45,12 +74,23 @@ def commands() -> str:
         f"| [`understudy {one.name}`](#understudy-{one.name}) | {_cell(one.help)} |"
         for one in COMMANDS
     ]
+    lines += ["", "## Exit codes", "", *_exit_codes()]
     context = click.Context(main, info_name="understudy")
     for entry in COMMANDS:
         command = main.get_command(context, entry.name)
         assert command is not None, entry.name
         lines += ["", *_section(command, context, entry.name, 2)]
     return INTRODUCTION + re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip("\n") + "\n"
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "| command | code | meaning |"
+    yield "| --- | --- | --- |"
+    for code, text in GENERAL.items():
+        yield f"| any | {code} | {_cell(text)} |"
+    for name, codes in sorted(SPECIAL.items()):
+        for code, text in sorted(codes.items()):
+            yield f"| `{name}` | {code} | {_cell(text)} |"
 
 
 def _section(command: click.Command, parent: click.Context, name: str, level: int) -> Iterator[str]:

@@ -15,7 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools import chart_reference, commands_reference, docs_pictures, metrics_reference
+from tools import (
+    chart_reference,
+    commands_reference,
+    docs_pictures,
+    man_page,
+    metrics_reference,
+)
 from understudy.monitor.cli.slo import files_of
 from understudy.monitor.config.schema import json_schema
 from understudy.monitor.slo import alertmanager
@@ -240,6 +246,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     **_rules(),
     **chart_reference.PAGES,
     **docs_pictures.PICTURES,
+    man_page.MAN: man_page.man,
 }
 
 

@@ -26,7 +26,7 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 @click.option("--html", type=_OUT, help="Write a report with plots.")
 @click.option("--json-file", type=_OUT, help="Write the result as JSON, for `gate compare`.")
 @click.option("--junit", type=_OUT, help="Write JUnit XML, for CI.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.option(
     "--i-own-this-target",
     "own",
@@ -144,7 +144,7 @@ def gate(
     type=click.FloatRange(min=0.0),
     help="Smallest relative change that matters.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     """Check whether anything got worse between two results of the same plan.
 
@@ -173,7 +173,7 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
     else:
         table = Table(box=None, pad_edge=False)
         for name in ("stage", "figure", "before", "after", "change", "verdict"):
-            table.add_column(name)
+            table.add_column(name, wraps=name == "verdict")
         styles = {"worse": "red", "better": "green", "cannot be told": "yellow"}
         for one in result:
             verdict = f"{one.verdict}{': ' + one.why if one.why else ''}"
@@ -181,7 +181,7 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
             table.add_row(
                 one.stage, one.figure, *one.values(), one.interval(), Text(verdict, style)
             )
-        console(width=140).print(table)
+        console().print(table)
     echo_lines(sentence, err=as_json)
     sys.exit(code)
 

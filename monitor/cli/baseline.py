@@ -14,7 +14,6 @@ from understudy.common.terminal import echo
 from understudy.monitor.cli.options import FILE, json_option, skip_broken_option
 
 if TYPE_CHECKING:
-    from understudy.common.screen import Table
     from understudy.monitor.baseline.model import Baseline
 
 _output = click.option(
@@ -192,7 +191,7 @@ def diff_command(
     Example:
       understudy baseline diff validation.json live.json --exit-code
     """
-    from understudy.common.screen import console
+    from understudy.common.screen import console, plain_table
     from understudy.monitor.baseline import show as showing
     from understudy.monitor.baseline.model import Baseline
 
@@ -202,7 +201,7 @@ def diff_command(
         document = {"series": [d.to_dict() for d in differences], "apart": apart}
         echo(json.dumps(document))
     else:
-        table = _table("series", "PSI", "Jensen-Shannon", "mean, in sd", "missing, by points")
+        table = plain_table("series", "PSI", "Jensen-Shannon", "mean, in sd", "missing, by points")
         for item in differences:
             shift = "–" if item.shift is None else f"{item.shift:+.3g}"
             points = f"{item.missing * 100:+.2g}"
@@ -262,12 +261,12 @@ def _with_progress(
 
 
 def _print(found: Baseline) -> None:
-    from understudy.common.screen import console
+    from understudy.common.screen import console, plain_table
     from understudy.monitor.baseline import show as showing
 
     name = " ".join(part for part in (found.model, found.model_version) if part) or "any model"
     echo(f"{name}, {found.rows:,} rows of {found.source or 'live traffic'}, {found.created}")
-    table = _table("series", "role, kind", "missing", "histogram", "values")
+    table = plain_table("series", "role, kind", "missing", "histogram", "values", wraps=["values"])
     for row in showing.table(found):
         table.add_row(*row)
     console().print(table)
@@ -275,12 +274,3 @@ def _print(found: Baseline) -> None:
         echo(f"  {metric.replace('_', ' ')} {one['value']:.4g} ({one['rows']:,} rows)")
     for note in showing.notes(found):
         echo(f"  note: {note}")
-
-
-def _table(*headers: str) -> Table:
-    from understudy.common.screen import plain_table
-
-    table = plain_table()
-    for index, header in enumerate(headers):
-        table.add_column(header, no_wrap=index in (0, 3), overflow="fold")
-    return table

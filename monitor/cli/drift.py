@@ -158,16 +158,16 @@ def _print(found: dict[str, Any], html_path: Path | None) -> None:
     psi: dict[str, float] = {}
     for one in found["series"]:
         psi[one["column"]] = max(psi.get(one["column"], 0.0), one["psi"] or 0.0)
-    table = plain_table("column", "verdict", "why", "PSI", "adjusted p")
+    table = plain_table("column", "verdict", "PSI", "adjusted p", "why", wraps=["why"])
     for one in found["columns"]:
         p_value = "–" if one["adjusted_p"] is None else f"{one['adjusted_p']:.2g}"
         distance = psi.get(one["column"])
         table.add_row(
             one["column"],
             Text(one["verdict"], "red" if one["drifted"] else ""),
-            one["reason"],
             "–" if distance is None else f"{distance:.3g}",
             p_value,
+            one["reason"],
             style="bold" if one["drifted"] else "",
         )
     console().print(table)

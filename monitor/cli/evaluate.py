@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from understudy.common.terminal import echo, echo_lines
-from understudy.monitor.cli.options import config_option
+from understudy.monitor.cli.options import config_option, log_format_option, log_level_option
 from understudy.monitor.errors import KafkaAwayError, UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -49,16 +49,8 @@ log = logging.getLogger(__name__)
     show_default=True,
     help="Seconds without a heartbeat after which the group takes over its partitions.",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    envvar="UNDERSTUDY_LOG_LEVEL",
-    show_envvar=True,
-    help="What is logged to standard error.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Log in JSON lines.")
+@log_level_option
+@log_format_option
 def evaluate(
     config_path: Path,
     instance: str | None,
@@ -67,7 +59,7 @@ def evaluate(
     commit: float,
     session: float,
     log_level: str,
-    as_json: bool,
+    log_format: str,
 ) -> None:
     """Evaluate what sidecars with `evaluation: kafka` publish.
 
@@ -97,7 +89,7 @@ def evaluate(
     from understudy.monitor.proxy.descriptors import raise_limit
     from understudy.monitor.service.evaluator_api import guarded_api
 
-    set_up(log_level, "json" if as_json else "text")
+    set_up(log_level, log_format)
     silence_kafka_log()
     raise_limit()
     try:

@@ -24,6 +24,7 @@ from understudy.monitor.cli.options import (
     FILE,
     client_options,
     interval_option,
+    json_lines_option,
     json_option,
     once_option,
     user,
@@ -189,9 +190,12 @@ def _show(document: dict[str, Any]) -> None:
 @click.argument("name")
 @interval_option(1.0)
 @once_option
+@json_lines_option
 @client_options
-def watch(client: Client, name: str, interval: float, once: bool) -> None:
-    """Watch the intervals of experiment NAME narrow, until it has ended.
+def watch(client: Client, name: str, interval: float, once: bool, as_json: bool) -> None:
+    """Watch the intervals of experiment NAME narrow, until it has ended, or q or Ctrl-C.
+
+    With --json, one line for each refresh.
 
     \b
     Examples:
@@ -202,9 +206,10 @@ def watch(client: Client, name: str, interval: float, once: bool) -> None:
     from understudy.monitor.cli import experiment_watch as watching
 
     try:
-        watching.run(client, name, console(), interval, once)
+        report = (lambda document: echo(json.dumps(document))) if as_json else None
+        watching.run(client, name, console(), interval, once, report)
     except KeyboardInterrupt:
-        echo("")
+        echo("", err=as_json)
 
 
 def _order(kind: str) -> Callable[..., None]:

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from understudy.shadow.experiment.planning import Array, Plan
 
 
-def load_experiment(path: Path) -> Experiment:
-    """Load one experiment from a YAML file, in the form of an entry below ``experiments:``.
+def load_experiment(path: Path, name: str | None = None) -> Experiment:
+    """Load one experiment from a YAML file.
 
-    Raises ConfigError, which names each invalid key.
+    The file holds an entry of ``experiments:``, or is a sidecar's configuration with that section;
+    ``name`` chooses one of several. Raises ConfigError, which names each invalid key.
     """
     from pydantic import ValidationError
 
@@ -41,6 +42,8 @@ def load_experiment(path: Path) -> Experiment:
         raise ConfigError(
             str(path), [("", "must hold a mapping with name, challengers, metrics …")]
         )
+    if _CONFIGURATION & data.keys():
+        return _declared_in(path, name)
     data = {"name": path.stem, "challengers": ["challenger"], **data}
     if data.get("mode", "shadow") == "split":
         data.setdefault("weights", {data["challengers"][0]: 0.5})
@@ -51,28 +54,74 @@ def load_experiment(path: Path) -> Experiment:
         raise ConfigError(str(path), problems(error, data, Experiment)) from error
     except ExperimentError as error:
         raise ConfigError(str(path), [(error.path, error.problem)]) from error
+    if name is not None and name != experiment.name:
+        raise ConfigError(str(path), [("name", f"is {experiment.name!r}, not {name!r} (--name)")])
     return experiment
 
 
+_CONFIGURATION = {"experiments", "champion", "models", "listen"}
+"""Keys of a sidecar's configuration that an experiment does not have."""
+
+
+def _declared_in(path: Path, name: str | None) -> Experiment:
+    """The experiment of that name, or the only one, of a sidecar's configuration."""
+    from understudy.monitor.config.load import load
+
+    declared = {one.name: one for one in load(path).experiments}
+    if not declared:
+        raise ConfigError(str(path), [("experiments", "declares no experiment")])
+    if name is None and len(declared) > 1:
+        names = ", ".join(declared)
+        raise ConfigError(str(path), [("experiments", f"choose one with --name: {names}")])
+    if name is not None and name not in declared:
+        names = ", ".join(declared)
+        raise ConfigError(
+            str(path), [("experiments", f"none is named {name!r}; there are: {names}")]
+        )
+    return declared[name] if name is not None else next(iter(declared.values()))
+
+
+def share_of(experiment: Experiment) -> float | None:
+    """The share of the traffic at which the experiment decides: the largest weight below all of
+    the traffic that its first challenger gets; None in the shadow."""
+    from understudy.monitor.config.rules import stages_of
+
+    weights = [stage.weight for stage in stages_of(experiment, experiment.challengers[0])]
+    return max((weight for weight in weights if 0.0 < weight < 1.0), default=None)
+
+
+name_option = click.option(
+    "--name", help="The experiment of this name, where the file declares several."
+)
+
+
 @contextmanager
-def _progress(title: str, total: int | None, quiet: bool) -> Iterator[Any]:
-    """A progress bar on standard error, updated by calls with the number of items done."""
+def _progress(title: str, total: float | None, quiet: bool) -> Iterator[Any]:
+    """A progress bar on standard error, updated by calls with the amount that is done.
+
+    Where standard error is not a terminal there is no bar.
+    """
     if quiet:
-        yield lambda done: None
+        yield lambda done, what=None: None
         return
     from understudy.common.screen import progress_bar
 
     with progress_bar() as bar:
         task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+
+        def update(done: float, what: str | None = None) -> None:
+            bar.update(task, completed=done, description=what or title)
+
+        yield update
 
 
-def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
-    progress(before + done)
+def _advance(progress: Callable[[float, str], None], before: int, what: str, done: float) -> None:
+    progress(before + done, what)
 
 
 @click.command("plan")
 @click.argument("file", type=FILE)
+@name_option
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
@@ -83,7 +132,8 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
 @click.option(
     "--share",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="The challenger's share of split traffic; default: mirrored requests (shadow).",
+    help="The challenger's share of split traffic; default: that of the file (of a canary, its "
+    "largest stage), or mirrored requests in mode shadow.",
 )
 @click.option(
     "--power",
@@ -140,9 +190,15 @@ def _advance(progress: Callable[[int], None], before: int, done: int) -> None:
     help="Records after which a simulated experiment gives up.",
 )
 @click.option("--seed", default=1, show_default=True, help="Seed of the simulation.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Feed every record of every simulated experiment to its tests, which takes minutes.",
+)
 @json_option
 def plan_command(
     file: Path,
+    name: str | None,
     rate: float,
     share: float | None,
     power: float,
@@ -156,11 +212,13 @@ def plan_command(
     streams: int,
     limit: int,
     seed: int,
+    exact: bool,
     as_json: bool,
 ) -> None:
     """Estimate how many requests, and days, the experiment in FILE takes.
 
-    Simulates each metric with the methods that will judge it: a success with a challenger that is
+    FILE is an entry of `experiments:`, or a sidecar's whole configuration. Simulates each metric
+    with the tests that will judge it: a success with a challenger that is
     better by its effect, a guardrail with one that is as good as the champion. The rate of errors
     or accuracy is the metric's base_rate. Means depend on the spread and the tails of the values:
     measure them (--values) or declare them; otherwise the figures depend on an assumption, which is
@@ -168,17 +226,21 @@ def plan_command(
 
     \b
     Examples:
-      understudy experiment plan experiment.yaml --rate 50
+      understudy experiment plan understudy.yaml --rate 50
+      understudy experiment plan understudy.yaml --name candidate-canary --rate 50 --exact
       understudy experiment plan experiment.yaml --rate 50 --values rewards.csv
       understudy experiment plan experiment.yaml --rate 50 --share 0.05 --json
     """
     from understudy.common.screen import Table, console
+    from understudy.common.units import percent
     from understudy.monitor.config.rules import rules_of
     from understudy.shadow.experiment import ExperimentError
     from understudy.shadow.experiment.planning import SIMULATED, Traffic, plan
 
-    declared = load_experiment(file)
+    declared = load_experiment(file, name)
     rules = rules_of(declared)
+    if share is None:
+        share = share_of(declared)
     assumed = {"latency"} if latency is None and spread is None else set()
     assumed |= {"values"} if mean is None and deviation is None and skew is None else set()
     traffic = Traffic(
@@ -192,18 +254,13 @@ def plan_command(
         frozenset(assumed),
         discordant,
     )
-    needed = [
-        h
-        for h in rules.hypotheses
-        if not h.watches
-        and not (share is None and h.column == "latency")
-        and not (share is not None and h.metric.needs == "pairs")
-        and not (share is None and h.metric.needs == "units")
-    ]
+    proven = [h for h in rules.hypotheses if not h.watches]
+    left_out = {h.name: why for h in proven if (why := _not_decided(h, share))}
+    needed = [h for h in proven if h.name not in left_out]
     skipped = [h.name for h in needed if h.metric.statistic not in SIMULATED]
     needed = [h for h in needed if h.metric.statistic in SIMULATED]
     plans: list[Plan] = []
-    with _progress("simulating", len(needed) * streams, as_json) as progress:
+    with _progress("simulating", len(needed), as_json) as progress:
         for number, hypothesis in enumerate(needed):
             try:
                 plans.append(
@@ -217,7 +274,8 @@ def plan_command(
                         power=power,
                         limit=limit,
                         seed=seed,
-                        progress=partial(_advance, progress, number * streams),
+                        exact=exact,
+                        progress=partial(_advance, progress, number, hypothesis.name),
                     )
                 )
             except ExperimentError as error:
@@ -238,6 +296,7 @@ def plan_command(
                     "metrics": rows,
                     "whole_at_80_percent": whole,
                     "not_simulated": skipped,
+                    "not_decided": left_out,
                 }
             )
         )
@@ -263,15 +322,28 @@ def plan_command(
         )
     console().print(table)
     if plans:
+        of = "mirrored" if share is None else f"of which {percent(share)} go to the challenger"
         echo(
             f"all of them, 80 % of the time: {_count(max(p.p80 for p in plans))} requests, "
-            f"{_days(max(p.p80 for p in plans) / own)} days at {rate:g} requests/s"
+            f"{_days(max(p.p80 for p in plans) / own)} days at {rate:g} requests/s, {of}"
         )
     for one in plans:
         for warning in one.warnings:
             echo(f"{one.hypothesis.name}: {warning}")
-    for name in skipped:
-        echo(f"{name}: not simulated; run `understudy experiment replay` on logged records instead")
+    instead = "not simulated; run `understudy experiment replay` on logged records instead"
+    for metric, why in {**dict.fromkeys(skipped, instead), **left_out}.items():
+        echo(f"{metric}: {why}")
+
+
+def _not_decided(hypothesis: Hypothesis, share: float | None) -> str:
+    """Why traffic of this share does not decide on a metric, and what to do; empty if it does."""
+    if share is None and hypothesis.column == "latency":
+        return "mirrored requests do not decide on latency; plan split traffic with --share 0.5"
+    if share is None and hypothesis.metric.needs == "units":
+        return "mirrored requests have no units; plan split traffic with --share 0.5"
+    if share is not None and hypothesis.metric.needs == "pairs":
+        return "needs both answers to one request: only mirrored requests decide (mode shadow)"
+    return ""
 
 
 def samples_of(path: Path, hypotheses: Sequence[Hypothesis]) -> dict[str, Array]:
@@ -346,10 +418,15 @@ def _days(seconds: float) -> str:
 @click.command("replay")
 @click.argument("log", type=FILE)
 @click.option(
-    "--experiment", "file", type=FILE, required=True, help="YAML file with the experiment."
+    "--experiment",
+    "file",
+    type=FILE,
+    required=True,
+    help="YAML file with the experiment, or a sidecar's configuration.",
 )
+@name_option
 @json_option
-def replay_command(log: Path, file: Path, as_json: bool) -> None:
+def replay_command(log: Path, file: Path, name: str | None, as_json: bool) -> None:
     """Evaluate logged pairs or records in LOG (.csv, .jsonl, .json, .parquet) like live traffic.
 
     Pairs have the columns champion.error, challenger.error, champion.latency and so on; records of
@@ -370,7 +447,7 @@ def replay_command(log: Path, file: Path, as_json: bool) -> None:
     from understudy.common.screen import console
     from understudy.monitor.experiments.replay import Replay
 
-    replay = Replay(load_experiment(file))
+    replay = Replay(load_experiment(file, name))
     with _progress(f"reading {log.name}", None, as_json) as progress:
         decision = replay.read(log, progress)
     document = {

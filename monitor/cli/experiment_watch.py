@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from understudy.common.screen import Console, Group, Live, RenderableType, Table, Text
+from understudy.common.live import show
+from understudy.common.screen import (
+    Console,
+    ConsoleOptions,
+    Group,
+    Padding,
+    RenderableType,
+    RenderResult,
+    Table,
+    Text,
+)
 from understudy.monitor.cli.client import Client, path_of
-from understudy.monitor.experiments.text import scale_of, shown
+from understudy.monitor.experiments.text import scale_of
+from understudy.monitor.experiments.text import shown as shown_value
 
 _WIDTH = 44
+_NARROW = 36
 _TONES = {"good": "bold green", "bad": "bold red", "neutral": "bold yellow", "open": "bold"}
 _STYLES = {
     "passed": "green",
@@ -19,20 +31,40 @@ _STYLES = {
 }
 
 
-def run(client: Client, name: str, console: Console, seconds: float, once: bool) -> str:
-    """Draw until interrupted, or until every challenger's rollout has ended; the last decision."""
+def run(
+    client: Client,
+    name: str,
+    console: Console,
+    seconds: float,
+    once: bool,
+    report: Callable[[Mapping[str, Any]], None] | None = None,
+) -> str:
+    """Draw until the user ends it, or until every challenger's rollout has; the last decision.
+
+    With ``report``, each document goes there and nothing is drawn.
+    """
     reach: dict[tuple[str, str], float] = {}
-    with Live(console=console, auto_refresh=False, transient=False) as live:
-        while True:
-            document = client.get(path_of(name))
-            live.update(view(document, reach), refresh=True)
-            over = all(
-                one["phase"] in ("promoted", "rolled_back", "aborted")
-                for one in document["challengers"]
-            )
-            if once or over:
-                return str(document["challengers"][0]["decision"])
-            time.sleep(seconds)
+    decision = ""
+
+    def frame() -> tuple[RenderableType, bool]:
+        nonlocal decision
+        document = client.get(path_of(name))
+        decision = str(document["challengers"][0]["decision"])
+        over = all(
+            one["phase"] in ("promoted", "rolled_back", "aborted")
+            for one in document["challengers"]
+        )
+        if report is not None:
+            report(document)
+            return "", over
+        return view(document, reach), over
+
+    if report is None:
+        show(frame, seconds, console, once=once)
+        return decision
+    while not (frame()[1] or once):
+        time.sleep(seconds)
+    return decision
 
 
 def view(document: Mapping[str, Any], reach: dict[tuple[str, str], float]) -> RenderableType:
@@ -40,8 +72,8 @@ def view(document: Mapping[str, Any], reach: dict[tuple[str, str], float]) -> Re
     parts: list[RenderableType] = []
     for one in document["challengers"]:
         parts.append(_head(document, one))
-        parts.append(_metrics(document, one, reach))
-        parts += [Text(f"  {line}", style="dim") for line in one["why"][:4]]
+        parts.append(Metrics(document, one, reach))
+        parts += [Padding(Text(line, style="dim"), (0, 0, 0, 2)) for line in one["why"][:4]]
         parts += [Text(f"  → {line}") for line in one["next"][:4]]
     return Group(*parts)
 
@@ -61,34 +93,66 @@ def _head(document: Mapping[str, Any], one: Mapping[str, Any]) -> Text:
     return text
 
 
-def _metrics(
-    document: Mapping[str, Any], one: Mapping[str, Any], reach: dict[tuple[str, str], float]
-) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for column in ("metric", "champion", "challenger"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    table.add_column("worse or better by", justify="center", width=_WIDTH)
-    table.add_column("evidence", width=32, no_wrap=True)
-    table.add_column("status")
-    for item in one["metrics"]:
+class Metrics:
+    """The metrics of a challenger: a line for each where the screen is wide enough, else two."""
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        one: Mapping[str, Any],
+        reach: dict[tuple[str, str], float],
+    ) -> None:
+        self._alpha = document["alpha"]
+        self._one = one
+        self._reach = reach
+
+    def __rich_console__(self, console: Any, options: ConsoleOptions) -> RenderResult:
+        wide = self._table()
+        if wide.fits(console, options.max_width):
+            yield wide
+            return
+        for item in self._one["metrics"]:
+            champion, challenger, difference, evidence, status = self._cells(item, _NARROW)
+            line = Text.assemble((item["metric"], "bold"), "  ", status)
+            line.append(f"  champion {champion}, challenger {challenger}", "dim")
+            yield line
+            picture = Text.assemble("  ", difference, "  ", evidence)
+            picture.no_wrap, picture.overflow = True, "ellipsis"
+            yield picture
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 1))
+        for column in ("metric", "champion", "challenger"):
+            table.add_column(column, justify="left" if column == "metric" else "right")
+        table.add_column("worse or better by", justify="center")
+        table.add_column("evidence")
+        table.add_column("status")
+        for item in self._one["metrics"]:
+            table.add_row(item["metric"], *self._cells(item, _WIDTH))
+        return table
+
+    def _cells(self, item: Mapping[str, Any], width: int) -> tuple[str, str, Text, Text, Text]:
         factor, unit = scale_of(item["metric"])
-        table.add_row(
-            item["metric"],
-            shown(item["champion"], factor, unit),
-            shown(item["challenger"], factor, unit),
-            bar(item, (one["name"], item["metric"]), reach),
-            progress(item["log_e"], item["odds"], document["alpha"]),
+        return (
+            shown_value(item["champion"], factor, unit),
+            shown_value(item["challenger"], factor, unit),
+            bar(item, (self._one["name"], item["metric"]), self._reach, width),
+            progress(item["log_e"], item["odds"], self._alpha),
             Text(item["status"], style=_STYLES.get(item["status"], "")),
         )
-    return table
 
 
-def bar(item: Mapping[str, Any], key: tuple[str, str], reach: dict[tuple[str, str], float]) -> Text:
+def bar(
+    item: Mapping[str, Any],
+    key: tuple[str, str],
+    reach: dict[tuple[str, str], float],
+    width: int = _WIDTH,
+) -> Text:
     """The interval of the difference around zero: ``├`` and ``┤`` are its ends, ``●`` the estimate,
     ``│`` zero."""
     low, high = item["difference"]
     if low is None or high is None:
-        return Text("·" * (_WIDTH // 2) + "│" + "·" * (_WIDTH - _WIDTH // 2 - 1), style="dim")
+        return Text("·" * (width // 2) + "│" + "·" * (width - width // 2 - 1), style="dim")
     widest = max(abs(low), abs(high)) or 1e-12
     # Powers of two, so that the scale changes rarely and the interval visibly moves.
     wanted = 2.0 ** math.ceil(math.log2(widest))
@@ -97,9 +161,9 @@ def bar(item: Mapping[str, Any], key: tuple[str, str], reach: dict[tuple[str, st
 
     def at(value: float) -> int:
         share = 0.5 + 0.5 * min(max(value / scale, -1.0), 1.0)
-        return round(share * (_WIDTH - 1))
+        return round(share * (width - 1))
 
-    cells = [" "] * _WIDTH
+    cells = [" "] * width
     for x in range(at(low), at(high) + 1):
         cells[x] = "─"
     cells[at(0.0)] = "│"

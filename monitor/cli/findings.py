@@ -14,6 +14,7 @@ from understudy.common.terminal import echo
 from understudy.monitor.cli.options import (
     client_options,
     interval_option,
+    json_lines_option,
     json_option,
     once_option,
     user,
@@ -244,6 +245,7 @@ def show(client: Client, id_: str, exit_code: bool, as_json: bool) -> None:
     is_flag=True,
     help="Exit 1 when something of at least --severity is open at the last refresh.",
 )
+@json_lines_option
 @client_options
 def watch(
     client: Client,
@@ -252,28 +254,39 @@ def watch(
     interval: float,
     once: bool,
     exit_code: bool,
+    as_json: bool,
 ) -> None:
-    """Watch findings open and close, until interrupted.
+    """Watch findings open and close, until q or Ctrl-C. With --json, one line for each refresh.
 
     \b
     Example:
       understudy findings watch --severity warning
     """
-    from understudy.common.screen import Live, console
+    from understudy.common.live import show
+    from understudy.common.screen import RenderableType, console
     from understudy.monitor.cli.findings_text import table
 
     some = False
+
+    def look() -> dict[str, Any]:
+        nonlocal some
+        found = _list(client, "all", model, severity, 20)
+        some = any(one["state"] == "open" for one in found["findings"])
+        return found
+
+    def frame() -> tuple[RenderableType, bool]:
+        return table(look()), False
+
     try:
-        with Live(console=console(), auto_refresh=False) as live:
-            while True:
-                found = _list(client, "all", model, severity, 20)
-                some = any(one["state"] == "open" for one in found["findings"])
-                live.update(table(found), refresh=True)
-                if once:
-                    break
+        if as_json:
+            echo(json.dumps(look()))
+            while not once:
                 time.sleep(interval)
+                echo(json.dumps(look()))
+        else:
+            show(frame, interval, console(), once=once)
     except KeyboardInterrupt:
-        echo("")
+        echo("", err=as_json)
     if exit_code:
         raise SystemExit(int(some))
 

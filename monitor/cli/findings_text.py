@@ -17,7 +17,7 @@ def table(found: Mapping[str, Any]) -> RenderableType:
     """One line for each finding of the API's list, and how many are open."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("id", "severity", "state", "age", "about", "finding"):
-        made.add_column(name, style="" if name == "finding" else None, no_wrap=name == "id")
+        made.add_column(name, wraps=name == "finding")
     for one in found["findings"]:
         about = ", ".join(part for part in (one["model"], one["segment"]) if part)
         made.add_row(
@@ -81,7 +81,8 @@ def _incident_head(one: Mapping[str, Any]) -> RenderableType:
 
 def _incident_findings(one: Mapping[str, Any]) -> Table:
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column(no_wrap=True)
+    for wraps in (False, False, False, True):
+        made.add_column(wraps=wraps)
     for finding in one["findings"]:
         severity = Text(finding["severity"], style=_STYLES[finding["severity"]])
         made.add_row(finding["id"], severity, _state(finding), Text(finding["title"]))
@@ -121,7 +122,7 @@ def page(one: Mapping[str, Any]) -> RenderableType:
 def _facts(one: Mapping[str, Any]) -> Table:
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
     facts.add_column(style="dim")
-    facts.add_column()
+    facts.add_column(wraps=True)
     about = [one["model"], f"version {one['version']}" if one["version"] else "", one["segment"]]
     rows = [
         ("finding", f"{one['id']}  ({one['kind']}, {_state(one)})"),
@@ -141,6 +142,8 @@ def _facts(one: Mapping[str, Any]) -> Table:
 
 def _features(one: Mapping[str, Any]) -> Table:
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    for wraps in (False, False, False, True):
+        made.add_column(wraps=wraps)
     for item in one["features"]:
         bar = "█" * max(1, round(item["share"] * 20))
         made.add_row(Text(item["name"]), percent(item["share"], 2), bar, Text(item["detail"]))

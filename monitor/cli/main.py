@@ -50,6 +50,11 @@ COMMANDS = (
         "Describe what the inputs and predictions of a model usually look like",
         f"{_CLI}.baseline:baseline",
     ),
+    Entry(
+        "completion",
+        "Print the completion script of SHELL, or install it; by default for the shell in $SHELL",
+        f"{_CLI}.completion:completion",
+    ),
     Entry("config", "Check the configuration file, or print its schema", f"{_CLI}.config:config"),
     Entry(
         "demo",

@@ -58,7 +58,7 @@ def objectives(client: Client, as_json: bool, output: Path | None, exit_code: bo
 
 
 def _print(found: dict[str, Any]) -> None:
-    from understudy.common.screen import console, plain_table
+    from understudy.common.screen import Text, console, plain_table
     from understudy.monitor.config.objective import KNOWN, shown
     from understudy.monitor.console.objectives import incomparable
 
@@ -72,10 +72,10 @@ def _print(found: dict[str, Any]) -> None:
         cells = []
         for arm, figure in zip(arms, figures, strict=True):
             met = next((o["met"] for o in arm["objectives"] if o["metric"] == metric), None)
-            style = {True: "green", False: "red"}.get(met) if met is not None else None
+            style = "" if met is None else "green" if met else "red"
             text = shown(metric, figure["value"])
             text += " (e)" if figure["source"] == "estimated" else ""
-            cells.append(f"[{style}]{text}[/]" if style else text)
+            cells.append(Text(text, style))
         limit = limits.get(metric)
         wanted = ""
         if limit is not None:

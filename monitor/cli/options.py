@@ -16,12 +16,38 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+json_lines_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON lines: one document in each line, and nothing else.",
+)
 url_option = click.option(
     "--url", default=DEFAULT_URL, show_default=True, metavar="URL", help="The control address."
 )
 skip_broken_option = click.option(
     "--skip-broken", is_flag=True, help="Skip and count lines that cannot be read."
+)
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="UNDERSTUDY_LOG_LEVEL",
+    show_envvar=True,
+    help="What is logged to standard error.",
+)
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="UNDERSTUDY_LOG_FORMAT",
+    show_envvar=True,
+    help="Lines for people or for machines.",
 )
 once_option = click.option("--once", is_flag=True, help="Print the state once and exit.")
 

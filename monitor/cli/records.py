@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from understudy.common.terminal import echo
-from understudy.monitor.cli.options import FILE, json_option
+from understudy.monitor.cli.options import FILE, json_lines_option, json_option
 from understudy.monitor.errors import LogError
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
@@ -167,7 +167,7 @@ def export(
 @_model
 @_version
 @_skip
-@json_option
+@json_lines_option
 def show(
     log: Path,
     count: int,

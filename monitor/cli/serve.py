@@ -10,7 +10,7 @@ import click
 
 from understudy import __version__
 from understudy.common.terminal import echo
-from understudy.monitor.cli.options import config_option
+from understudy.monitor.cli.options import config_option, log_format_option, log_level_option
 
 if TYPE_CHECKING:
     from understudy.monitor.supervisor.supervisor import Supervisor
@@ -18,24 +18,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option()
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    envvar="UNDERSTUDY_LOG_LEVEL",
-    show_envvar=True,
-    help="What is logged to standard error.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    envvar="UNDERSTUDY_LOG_FORMAT",
-    show_envvar=True,
-    help="Lines for people or for machines.",
-)
+@log_level_option
+@log_format_option
 @click.option(
     "--part",
     type=click.Choice(["all", "data-plane", "evaluation-plane"]),

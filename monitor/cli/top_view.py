@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from understudy.common.screen import Group, Live, RenderableType, Table, Text, console
+from understudy.common.live import show
+from understudy.common.screen import (
+    ConsoleOptions,
+    Group,
+    RenderableType,
+    RenderResult,
+    Table,
+    Text,
+    console,
+    shortened,
+)
 from understudy.common.terminal import echo, echo_lines
 from understudy.common.units import percent
 from understudy.monitor.cli.client import Client
 from understudy.monitor.cli.findings_text import not_tested
 from understudy.monitor.errors import ApiError, UnderstudyError
+from understudy.monitor.findings import words
 
 TIMEOUT_SECONDS = 3.0
 _WINDOWS = (("10s", "10 s"), ("1m", "1 min"), ("5m", "5 min"), ("start", "start"))
@@ -61,35 +71,67 @@ def _counts(values: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in values.items()) or "none"
 
 
-def _arms(status: Mapping[str, Any]) -> Table:
-    table = Table(title=None, expand=False, pad_edge=False)
-    table.add_column("arm", overflow="fold")
-    table.add_column("window")
-    for name in ("per s", "errors", "p50", "p99", "p99.9", "max", "in flight"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for number, arm in enumerate(status["arms"]):
-        if number:
-            table.add_section()
-        for key, text in _WINDOWS:
-            window = arm["windows"].get(key)
-            if window is None:
-                continue
-            first = key == _WINDOWS[0][0]
-            error = _share(window["error_rate"])
-            table.add_row(
-                Text.assemble((arm["arm"], "bold"), f" ({_KINDS[arm['measured']]})")
-                if first
-                else "",
-                text,
-                _rate(window["rate"]),
-                Text(error, "red" if window["errors"] else ""),
-                duration(window["p50"]),
-                duration(window["p99"]),
-                duration(window["p99_9"]),
-                duration(window["max"]),
-                f"{arm['in_flight']:,}" if first else "",
+_COLUMNS = ("per s", "errors", "p50", "p99", "p99.9", "max", "in flight")
+_LEAST_NAME = 10
+_DROPPED_FIRST = ("max", "p50", "in flight")
+"""What gives way on a narrow screen."""
+
+
+class Arms:
+    """Rates, errors and latencies by arm and window: all columns that the screen has room for."""
+
+    def __init__(self, arms: Sequence[Mapping[str, Any]]) -> None:
+        self._arms = arms
+
+    def __rich_console__(self, console: Any, options: ConsoleOptions) -> RenderResult:
+        names = [f"{arm['arm']} ({_KINDS[arm['measured']]})" for arm in self._arms]
+        longest = max(map(len, names), default=0)
+        dropped: tuple[str, ...] = ()
+        for _ in (*_DROPPED_FIRST, ""):
+            rest = self._table(names, dropped, 1).__rich_measure__(
+                console, options.update(width=10_000)
             )
-    return table
+            room = options.max_width - rest.maximum + 1
+            if room >= min(longest, _LEAST_NAME):
+                break
+            dropped = _DROPPED_FIRST[: len(dropped) + 1]
+        yield self._table(names, dropped, max(_LEAST_NAME, min(longest, room)))
+
+    def _table(self, names: Sequence[str], dropped: Sequence[str], width: int) -> Table:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("arm")
+        table.add_column("window")
+        for column in _COLUMNS:
+            if column not in dropped:
+                table.add_column(column, justify="right")
+        for number, (name, arm) in enumerate(zip(names, self._arms, strict=True)):
+            if number:
+                table.add_row("")
+            first = True
+            for key, text in _WINDOWS:
+                window = arm["windows"].get(key)
+                if window is None:
+                    continue
+                cells: dict[str, Text | str] = {
+                    "per s": _rate(window["rate"]),
+                    "errors": Text(_share(window["error_rate"]), "red" if window["errors"] else ""),
+                    "p50": duration(window["p50"]),
+                    "p99": duration(window["p99"]),
+                    "p99.9": duration(window["p99_9"]),
+                    "max": duration(window["max"]),
+                    "in flight": f"{arm['in_flight']:,}" if first else "",
+                }
+                table.add_row(
+                    Text(_fitting(arm["arm"], name, width), "bold") if first else "",
+                    text,
+                    *(cells[column] for column in _COLUMNS if column not in dropped),
+                )
+                first = False
+        return table
+
+
+def _fitting(name: str, with_kind: str, width: int) -> str:
+    return with_kind if len(with_kind) <= width else shortened(name, width)
 
 
 _KINDS = {"primary": "clients", "mirror": "mirrored"}
@@ -174,6 +216,27 @@ def _experiments(status: Mapping[str, Any]) -> list[Text]:
     return lines
 
 
+_SEVERITIES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+def _findings(status: Mapping[str, Any]) -> list[Text]:
+    """What is open, the worst first."""
+    found = status.get("findings") or {}
+    if not found.get("open"):
+        return [Text("findings: nothing is open", "dim")] if status.get("watched") else []
+    lines = []
+    for one in found["incidents"]:
+        line = Text(f"{one['severity']}: ", _SEVERITIES.get(one["severity"], ""))
+        line.append(one["headline"], "bold")
+        line.append(f" (for {words.span(one['age_seconds'])}", "dim")
+        line.append(", acknowledged)" if one["acknowledged"] else ")", "dim")
+        lines.append(line)
+    rest = found["open_incidents"] - len(found["incidents"])
+    if rest > 0:
+        lines.append(Text(f"and {rest:,} more: understudy findings list", "dim"))
+    return lines
+
+
 def _labelled(status: Mapping[str, Any]) -> list[Text]:
     """Accuracy by labels, with what it assumes."""
     lines = []
@@ -224,12 +287,15 @@ def render(status: Mapping[str, Any], url: str) -> RenderableType:
         *not_tested(status),
         *(Text(f"! {warning}", "yellow") for warning in status["warnings"]),
         *_service(status),
-        _arms(status),
+        *_findings(status),
+        *_experiments(status),
+        Text(""),
+        Arms(status["arms"]),
+        Text(""),
         *_mirrors(status),
         *_labelled(status),
         _records(status),
         *_predictions(status),
-        *_experiments(status),
         foot,
     )
 
@@ -248,19 +314,16 @@ def run(client: Client, *, once: bool = False, as_json: bool = False, interval: 
     if as_json:
         echo_lines(json.dumps(status, indent=2))
         return 0
+    first: list[RenderableType] = [render(status, client.url)]
+
+    def frame() -> tuple[RenderableType, bool]:
+        if first:
+            return first.pop(), False
+        try:
+            return render(fetch(client), client.url), False
+        except Unreachable as error:
+            return Text(str(error), "red"), False
+
     screen = console()
-    if once or not screen.is_terminal:
-        screen.print(render(status, client.url))
-        return 0
-    try:
-        with Live(
-            render(status, client.url), console=screen, screen=True, auto_refresh=False
-        ) as live:
-            while True:
-                time.sleep(interval)
-                try:
-                    live.update(render(fetch(client), client.url), refresh=True)
-                except Unreachable as error:
-                    live.update(Text(str(error), "red"), refresh=True)
-    except KeyboardInterrupt:
-        return 0
+    show(frame, interval, screen, once=once or not screen.is_terminal)
+    return 0

@@ -295,6 +295,20 @@ class BettingTest(EProcess):
             along = up if self.alternative == "greater" else down
         self._look(float(along.max()))
 
+    def log_gains(self, values: Array, squares: Array, n: float) -> Array:
+        """What each of ``values`` would add to the log of the capital as record ``n``.
+
+        Shape (streams, values), of a one-sided test. ``squares``: each stream's sum of squared
+        deviations from its mean so far, which its bet depends on.
+        """
+        m, width = self._m, self.bounds.width
+        variance = (0.25 + squares / width**2) / n
+        bets = np.sqrt(2.0 * self._log_term / (variance * n * math.log1p(n)))[:, None]
+        gap = (values - self.bounds.lower) / width - m
+        if self.alternative == "greater":
+            return np.asarray(np.log1p(np.minimum(bets, _CAP / m) * gap))
+        return np.asarray(np.log1p(-np.minimum(bets, _CAP / (1.0 - m)) * gap))
+
     @property
     def log_e(self) -> float:
         """Evidence against the null hypothesis now."""

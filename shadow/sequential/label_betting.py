@@ -291,6 +291,26 @@ class LabelBetting(EProcess):
         top = float(logs.max())
         return top + math.log(float(np.exp(logs - top).sum()))
 
+    @property
+    def bets(self) -> int:
+        """The number of effects that are bet on."""
+        return int(self._log_weight.size)
+
+    def log_gains(self, good: Array, bad: Array, counts: Array, share: float) -> Array:
+        """What records add to the logs of the capitals: (streams, bets), for many streams at once.
+
+        ``good`` and ``bad``: each stream's successes and failures before them. ``counts``
+        (streams, 4): records in which the champion failed, the champion succeeded, the challenger
+        failed, the challenger succeeded.
+        """
+        bins, of_stream = np.unique(_binned(good, bad), return_inverse=True)
+        tables = np.stack([_log_factors(int(bin_), share, self._key) for bin_ in bins])
+        return np.asarray(np.einsum("sk,skb->sb", counts, tables[of_stream]))
+
+    def log_mixed(self, logs: Array) -> Array:
+        """Evidence from the logs of the capitals of each effect, along the last axis."""
+        return logmeanexp(logs, self._log_weight)
+
     def rates(self) -> tuple[float | None, float | None]:
         """Success rates of champion and challenger; None where there is no record."""
         champion, challenger = (

@@ -175,16 +175,20 @@ class PairedTest(_Pairs):
         won = up[up | down]
         if not won.size:
             return
-        k = self.wins + np.cumsum(won)
-        n = self.wins + self.losses + 1 + np.arange(won.size)
-        a = self.concentration
-        both = log_beta_mixture(k, n, 0.5, a, a)
+        k = self.wins + np.cumsum(won, dtype=np.float64)
+        n = self.wins + self.losses + 1.0 + np.arange(won.size)
+        self._look(float(self.log_e_of(k, n - k).max()))
+
+    def log_e_of(self, wins: Array, losses: Array, ties: npt.ArrayLike = 0.0) -> Array:
+        """Evidence from other counts than those that were seen, elementwise."""
+        a, n = self.concentration, wins + losses
+        both = log_beta_mixture(wins, n, 0.5, a, a)
         if self.alternative != "two-sided":
-            toward = k if self.alternative == "greater" else n - k
+            toward = wins if self.alternative == "greater" else losses
             tail = special.betaincc(a + toward, a + n - toward, 0.5)
             with np.errstate(divide="ignore"):
                 both = both + np.log(tail) + _LOG_2
-        self._look(float(both.max()))
+        return both
 
     @property
     def log_e(self) -> float:
@@ -259,19 +263,26 @@ class PairedMargin(_Pairs):
         return top + math.log(float(np.exp(logs - top).sum()))
 
     def _look_along(self, up: npt.NDArray[np.bool_], down: npt.NDArray[np.bool_]) -> None:
-        _, log_weight = _half_beta_nodes(self.concentration)
         steps = np.stack((up, ~(up | down), down), axis=1)
         before = np.array((self.wins, self.ties, self.losses), dtype=np.float64)
         for start in range(0, len(steps), _CHUNK):
             counts = before + np.cumsum(steps[start : start + _CHUNK], axis=0)
             before = counts[-1]
-            sides = [
-                logmeanexp(counts @ self._logs(self.null, upward=upward), log_weight)
-                for upward in (True, False)
-                if self.alternative in ("two-sided", "greater" if upward else "less")
-            ]
-            e = sides[0] if len(sides) == 1 else np.logaddexp(*sides) - _LOG_2
-            self._look(float(e.max()))
+            self._look(float(self._log_e_of(counts).max()))
+
+    def log_e_of(self, wins: Array, losses: Array, ties: Array) -> Array:
+        """Evidence from other counts than those that were seen, elementwise."""
+        return self._log_e_of(np.stack((wins, ties, losses), axis=1))
+
+    def _log_e_of(self, counts: Array) -> Array:
+        """Evidence from (looks, 3) counts of wins, ties and losses."""
+        _, log_weight = _half_beta_nodes(self.concentration)
+        sides = [
+            logmeanexp(counts @ self._logs(self.null, upward=upward), log_weight)
+            for upward in (True, False)
+            if self.alternative in ("two-sided", "greater" if upward else "less")
+        ]
+        return sides[0] if len(sides) == 1 else np.asarray(np.logaddexp(*sides) - _LOG_2)
 
     @property
     def log_e(self) -> float:

@@ -238,6 +238,13 @@ class RateTest(EProcess):
         """Evidence against the null hypothesis now."""
         return self._log_e(self._epochs, self.null, self.alternative)
 
+    def log_e_of(self, w: Array, n: Array, share: float) -> Array:
+        """Evidence from ``w`` events of the challenger among ``n`` at one ``share``, elementwise:
+        of a test with ``ramp`` that has seen nothing else."""
+        eta, log_weight = _log_ratios(self.concentration, self.alternative)
+        up, down = _log_steps(share, self.null, eta)
+        return logsumexp(w[:, None] * up + (n - w)[:, None] * down + log_weight)
+
     @property
     def estimate(self) -> float | None:
         """The maximum-likelihood ratio of rates; None before an event, inf without the champion."""

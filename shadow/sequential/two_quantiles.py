@@ -52,7 +52,7 @@ _SIDES = {"two-sided": 0, "greater": 1, "less": -1}
 
 
 def _log_e_between(
-    low: Array, high: Array, n: float, p: float, shapes: tuple[float, float], side: int
+    low: Array, high: Array, n: float | Array, p: float, shapes: tuple[float, float], side: int
 ) -> Array:
     """The smallest log E over counts in [low, high], elementwise.
 
@@ -61,6 +61,7 @@ def _log_e_between(
     """
     a, b = shapes
     if side == 0:
+        assert isinstance(n, float)
         k = np.clip(lowest_count(n, p, a, b), low, high)
         return log_beta_mixture(k, n, p, a, b)
     k, level = (low, p) if side > 0 else (n - high, 1.0 - p)
@@ -78,6 +79,36 @@ def _log_beta_above(p: float, a: Array, b: Array) -> Array:
     density = (a - 1.0) * math.log(p) + (b - 1.0) * math.log1p(-p) - special.betaln(a, b)
     with np.errstate(divide="ignore"):
         return np.asarray(np.where(tail > 1e-280, np.log(tail), density - np.log(slope)))
+
+
+def one_sided_evidence(
+    below0: Array,
+    n0: Array,
+    below1: Array,
+    n1: Array,
+    p: float,
+    alternative: str,
+    *,
+    planned: float,
+    alpha: float,
+    independent: bool = True,
+) -> Array:
+    """Evidence of :class:`QuantileComparison` against one pair of values, elementwise.
+
+    ``below0`` of the champion's ``n0`` records are at or below its value, ``below1`` of the
+    challenger's ``n1`` at or below what the null hypothesis makes of it.
+    """
+    shapes, side = quantile_shapes(p, planned, alpha), _SIDES[alternative]
+    e0 = _log_e_between(below0, below0, n0, p, shapes, side)
+    e1 = _log_e_between(below1, below1, n1, p, shapes, -side)
+    return _joined(e0, e1, independent)
+
+
+def _joined(e0: npt.ArrayLike, e1: npt.ArrayLike, independent: bool) -> Array:
+    """Both arms' evidence as one: product when independent, else mean."""
+    if independent:
+        return np.add(e0, e1)
+    return np.asarray(np.logaddexp(e0, e1) - _LOG_2)
 
 
 class QuantileComparison(EProcess):
@@ -211,16 +242,11 @@ class QuantileComparison(EProcess):
     ) -> Array:
         """The smallest evidence of both arms over the ranges of their counts, elementwise."""
         side = _SIDES[self.alternative]
-        return self._joined(
+        return _joined(
             _log_e_between(low0, high0, n0, self.p, self._shapes, side),
             _log_e_between(low1, high1, n1, self.p, self._shapes, -side),
+            self.independent,
         )
-
-    def _joined(self, e0: npt.ArrayLike, e1: npt.ArrayLike) -> Array:
-        """Both arms' evidence as one: product when independent, else mean."""
-        if self.independent:
-            return np.add(e0, e1)
-        return np.asarray(np.logaddexp(e0, e1) - _LOG_2)
 
     def _candidates(self) -> tuple[float, float, tuple[Array, Array, Array, Array], int, int]:
         """Records per arm, the range of both arms' counts for x in each of the champion's buckets,
@@ -251,7 +277,8 @@ class QuantileComparison(EProcess):
         for at in ((first + last) // 2, first, last - 1):
             low0, high0, low1, high1 = (float(c[at]) for c in counts)
             e0 = self._evidence_1(low0, high0, n0, side)
-            if self._joined(e0, self._evidence_1(low1, high1, n1, -side)) <= self._peak:
+            e1 = self._evidence_1(low1, high1, n1, -side)
+            if _joined(e0, e1, self.independent) <= self._peak:
                 return
         super()._look(log_e)
 

@@ -66,7 +66,7 @@ class RatePairs(Measure):
 
     def __init__(self, hypothesis: Hypothesis, paired: bool) -> None:
         super().__init__(hypothesis, paired)
-        self._tests = [_paired_test(null) for null in (self.to_pass, self.to_harm)]
+        self._tests = [paired_test(null) for null in (self.to_pass, self.to_harm)]
         self._interval = PairedMargin()
         self._both = 0
 
@@ -122,12 +122,29 @@ class RatePairs(Measure):
         both._both = self._both + other._both
 
 
-def _paired_test(null: NullBoundary) -> PairedTest | PairedMargin | BettingTest:
+def paired_test(null: NullBoundary) -> PairedTest | PairedMargin | BettingTest:
+    """The test of a rate from pairs."""
     if null.ratio != 1.0:
         return BettingTest(0.0, null.alternative, lower=-null.ratio, upper=1.0)
     if null.shift == 0.0:
         return PairedTest(alternative=null.alternative)
     return PairedMargin(null.shift, null.alternative)
+
+
+def split_test(
+    hypothesis: Hypothesis, null: NullBoundary, harm: bool, share: float
+) -> LabelBetting | RateTest:
+    """The test of a rate on traffic that is split with this share of the challenger."""
+    if null.ratio != 1.0:
+        return RateTest(null.ratio, null.alternative, ramp=True)
+    effect = _logit_effect(hypothesis)
+    if harm:
+        effect = max(effect, _LARGE_EFFECT)
+    fewer = (null.alternative == "less") == (hypothesis.base_rate < 0.5)
+    if fewer and share < SMALL_SHARE:
+        centre, width = WIDE
+        return LabelBetting(effect, null.alternative, margin=null.shift, centre=centre, width=width)
+    return LabelBetting(effect, null.alternative, margin=null.shift)
 
 
 class RateSplit(Measure):
@@ -151,19 +168,7 @@ class RateSplit(Measure):
         self._harmful = 0
 
     def _test(self, harm: bool, share: float = 0.5) -> LabelBetting | RateTest:
-        null = self.to_harm if harm else self.to_pass
-        if null.ratio != 1.0:
-            return RateTest(null.ratio, null.alternative, ramp=True)
-        effect = _logit_effect(self.hypothesis)
-        if harm:
-            effect = max(effect, _LARGE_EFFECT)
-        fewer = (null.alternative == "less") == (self.hypothesis.base_rate < 0.5)
-        if fewer and share < SMALL_SHARE:
-            centre, width = WIDE
-            return LabelBetting(
-                effect, null.alternative, margin=null.shift, centre=centre, width=width
-            )
-        return LabelBetting(effect, null.alternative, margin=null.shift)
+        return split_test(self.hypothesis, self.to_harm if harm else self.to_pass, harm, share)
 
     def update_pairs(self, champion: Array, challenger: Array) -> None:
         raise TypeError("split traffic only")

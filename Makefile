@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?=
+TAG ?=
 QUICK ?=
 ALL ?=
 COVER ?=
@@ -14,7 +15,7 @@ ARGS ?=
 UNIT := tests/codecs tests/config tests/detectors tests/stats tests/evidence tests/shadow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-all check bench lint docs pictures lock sbom image parts mutations clean
+.PHONY: help demo quick test test-all check bench lint docs pictures lock sbom release image parts mutations clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,9 @@ lock: $(READY) ## Pin and hash what the container image holds (deploy/*.lock)
 
 sbom: $(READY) ## What the container image holds, as CycloneDX (build/sbom.json)
 	$(BIN)/python -m tools.sbom $(ARGS)
+
+release: $(READY) ## Wheel, sdist, chart, SBOM, image: built twice, checked, in dist/ (TAG=v0.2.0)
+	$(BIN)/python -m tools.release $(if $(TAG),--tag $(TAG)) $(ARGS)
 
 image: ## Build the container image (needs docker or podman)
 	deploy/image/build.sh $(ARGS)

@@ -21,6 +21,7 @@ from tools import (
     docs_pictures,
     man_page,
     metrics_reference,
+    versions,
 )
 from understudy.monitor.cli.slo import files_of
 from understudy.monitor.config.schema import json_schema
@@ -247,6 +248,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     **chart_reference.PAGES,
     **docs_pictures.PICTURES,
     man_page.MAN: man_page.man,
+    **versions.PAGES,
 }
 
 

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.project.test_commands import PATHS, examples, find
+from tests.support.commands import PATHS, examples, find
 from tests.support.ports import free_port
 from tools.man_page import walk
 from understudy.monitor.cli.exit_codes import GENERAL, SPECIAL, codes_of

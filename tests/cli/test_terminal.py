@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.experiments.test_views import NOW, running
 from tests.support.plane_process import PlaneProcess
+from tests.support.running_experiment import NOW, running
 from tests.support.terminal import Terminal, understudy
 from tests.support.traffic import count_traffic
 from understudy.common.live import keys_in

@@ -7,54 +7,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.support.running_experiment import METRICS, NOW, pairs, running
 from understudy.common.screen import Console
 from understudy.monitor.cli import experiment_watch, top_view
 from understudy.monitor.cli.experiment_offline import explained
 from understudy.monitor.cli.main import main
-from understudy.monitor.config.experiment import Experiment as Declared
-from understudy.monitor.evidence.arms import Arms
-from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.report import html, parts_of
 from understudy.monitor.experiments.summary import document, summary
-from understudy.shadow.experiment import Pairs
 
-NOW = 1_000_000.0
-METRICS = [
-    {"metric": "accuracy", "role": "success", "base_rate": 0.9, "effect": "5 pp"},
-    {"metric": "error_rate", "margin": "2 pp"},
-]
 CASES = {
     "no improvement": (30_000, 0.9, "rollback", "no_improvement", "stop: no improvement"),
     "harm": (3_000, 0.7, "rollback", "harm", "roll back: harm"),
     "open": (60, 0.92, "continue", "", "continue"),
 }
-
-
-def pairs(n: int, challenger: float) -> Pairs:
-    rng = np.random.default_rng(1)
-    correct = (rng.random(n) < 0.9) * 1.0, (rng.random(n) < challenger) * 1.0
-    return Pairs({"correct": correct, "error": (np.zeros(n), np.zeros(n))}, n)
-
-
-def running(n: int, challenger: float) -> LiveExperiment:
-    declared = Declared.model_validate(
-        {
-            "name": "x",
-            "challengers": ["candidate"],
-            "metrics": METRICS,
-            "label": {"prediction": "p"},
-            "minimum_duration": 0,
-        }
-    )
-    live = LiveExperiment(declared, Arms("champion", "", {"candidate": 1.0}, b"salt"), NOW)
-    for part in range(3):
-        live.experiment.contests["candidate"].update_pairs(pairs(n // 3, challenger))
-        live.tick(NOW + 60.0 * (part + 1))
-    return live
 
 
 def drawn(item: Any) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
+from tests.support.commands import PATHS, examples, find
 from understudy.monitor.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,43 +37,6 @@ WITHOUT_JSON = {
     "inject serve": "logs JSON",
     "fault-proxy": "is a server",
 }
-
-
-def walk(command: click.Command = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of every command and group."""
-    yield path
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        names = [c.name for c in COMMANDS] if command is main else command.list_commands(context)
-        for name in names:
-            inner = command.get_command(context, name)
-            assert inner is not None, name
-            yield from walk(inner, (*path, name))
-
-
-def find(path: tuple[str, ...]) -> click.Command:
-    command: click.Command = main
-    for name in path:
-        assert isinstance(command, click.Group)
-        found = command.get_command(click.Context(command), name)
-        assert found is not None
-        command = found
-    return command
-
-
-PATHS = list(walk())
-
-
-def examples(command: click.Command) -> list[list[str]]:
-    """The command lines of a help, as words: what a shell would give to ``understudy``."""
-    _, _, text = inspect.cleandoc(command.help or "").partition("\b\nExample")
-    found = []
-    for line in text.splitlines():
-        if line.strip().startswith("understudy "):
-            words = shlex.split(line)
-            ends = [words.index(mark) for mark in ("|", ">") if mark in words]
-            found.append(words[: min(ends, default=len(words))])
-    return found
 
 
 def parse(words: list[str]) -> click.Context:

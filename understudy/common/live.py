@@ -14,15 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console as RichConsole
-from rich.segment import Segment
-
 from understudy.common.screen import (
     Console,
     ConsoleOptions,
     Live,
     RenderableType,
     RenderResult,
+    Segment,
     Text,
 )
 
@@ -74,7 +72,7 @@ class Window:
     def _clamp(self) -> None:
         self._first = max(0, min(self._first, self._lines - self._page))
 
-    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = options.height or console.height
         whole = options.update(height=None)
         lines = console.render_lines(self.frame, whole, pad=False)

@@ -30,6 +30,7 @@ __all__ = [
     "Padding",
     "RenderResult",
     "RenderableType",
+    "Segment",
     "Table",
     "Text",
     "console",
@@ -153,14 +154,14 @@ def _packed(
             continue
         item = _Text.assemble((f"{header} " if header else "", "dim"), text)
         if line.plain and (wraps or line.cell_len + 3 + item.cell_len > width - len(indent)):
-            yield Padding(line, (0, 0, 0, len(indent)))
+            yield Padding(line, (0, 0, 0, len(indent)), expand=False)
             line = _Text()
         if wraps:
-            yield Padding(item, (0, 0, 0, len(indent)))
+            yield Padding(item, (0, 0, 0, len(indent)), expand=False)
             continue
         line = _Text.assemble(line, "   ", item) if line.plain else item
     if line.plain:
-        yield Padding(line, (0, 0, 0, len(indent)))
+        yield Padding(line, (0, 0, 0, len(indent)), expand=False)
 
 
 def plain_table(*headers: str, wraps: Sequence[str] = ()) -> Table:

@@ -46,7 +46,7 @@ names with the same beginning stay different.
 {{- end }}
 
 {{/* The version of Understudy: this library's, whose application version the test keeps. */}}
-{{- define "understudy-lib.version" -}}0.1.0{{- end }}
+{{- define "understudy-lib.version" -}}0.2.0{{- end }}
 
 {{- define "understudy-lib.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from understudy.common.screen import (
     Console,
@@ -72,7 +73,7 @@ class Window:
     def _clamp(self) -> None:
         self._first = max(0, min(self._first, self._lines - self._page))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Any, options: ConsoleOptions) -> RenderResult:
         height = options.height or console.height
         whole = options.update(height=None)
         lines = console.render_lines(self.frame, whole, pad=False)

@@ -8,6 +8,7 @@ thousand of these would not be counted.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from typing import Protocol
@@ -84,6 +85,11 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
+                if error.errno == errno.EINVAL:
+                    # Another worker accepted here, too, and has shut the socket down for both. It
+                    # stays readable: waiting for it would take all of the processor.
+                    owner.loop.remove_reader(self._listener)
+                    return
                 if not none_left(error):
                     # The client has gone already, or the network between failed.
                     continue

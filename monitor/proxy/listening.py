@@ -41,7 +41,10 @@ def stop_new_connections(listener: socket.socket) -> bool:
 
 
 def has_pending_connection(listener: socket.socket) -> bool:
-    """Whether a connection waits to be accepted."""
+    """Whether a connection waits to be accepted; none does where another process that has the same
+    socket has shut it down."""
     look = select.poll()
     look.register(listener.fileno(), select.POLLIN)
-    return bool(look.poll(0))
+    return any(
+        events & select.POLLIN and not events & select.POLLHUP for _, events in look.poll(0)
+    )

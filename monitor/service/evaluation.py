@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 BEAT_SECONDS = 0.25
 SAVE_SECONDS = 30.0
-"""Time between two writes of the totals of the workers' statistics."""
+RETRY_SECONDS = 2.0
+"""Time between two writes of the totals of the workers' statistics; the second after one failed, so
+that the warning ends soon after its cause."""
 DRAIN_SECONDS = 5.0
 """How long workers may still send records when the supervisor drains."""
 ORPHAN_SECONDS = 30.0
@@ -229,9 +231,8 @@ class EvaluationLoop:
 
 async def _save_statistics(plane: EvaluationPlane) -> None:
     while True:
-        if plane.owns_run():
-            await asyncio.to_thread(plane.save_statistics)
-        await asyncio.sleep(SAVE_SECONDS)
+        saved = not plane.owns_run() or await asyncio.to_thread(plane.save_statistics)
+        await asyncio.sleep(SAVE_SECONDS if saved else RETRY_SECONDS)
 
 
 async def _tick(plane: EvaluationPlane) -> None:

@@ -15,6 +15,8 @@ from tests.support.service import ROOT
 from tests.support.world import PATH, Load, Model, World, total
 
 REQUESTS = 300
+# Their answers never end by themselves, so that the end would wait for them.
+QUICK_END = {"drain": "1s"}
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def hostile_client(world: World, kind: str) -> Iterator[subprocess.Popen[bytes]]
 def test_a_hostile_challenger_is_cut_by_a_named_limit(
     tmp_path: Path, mode: str, outcome: str, reason: str
 ) -> None:
-    with World(tmp_path, Model(mode), mirror={"connections": 4}) as world:
+    with World(tmp_path, Model(mode), mirror={"connections": 4}, limits=QUICK_END) as world:
         load = Load(world.service.url)
         load.answered(REQUESTS)
         eventually(lambda: world.total("understudy_mirror_total", outcome=outcome))
@@ -61,7 +63,7 @@ def test_clients_are_answered_while_a_challenger_still_sends(tmp_path: Path, mod
     model = Model(mode)
     mirror = {"timeout": "1h", "max_response": "100GiB", "connections": 4}
     challenger = {"name": "other", "url": model.url, "mirror": mirror}
-    with World(tmp_path, model, challengers=[challenger]) as world:
+    with World(tmp_path, model, challengers=[challenger], limits=QUICK_END) as world:
 
         def sending() -> bool:
             return world.total("understudy_in_flight_requests", arm="other", role="mirror") >= 4

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patient
 from tests.support.proxy import (
     OK,
     Server,
@@ -22,6 +23,7 @@ from tests.support.proxy import (
 )
 from tests.support.proxy_mirror import challenger, outcomes
 from tests.support.proxy_peer import Peer
+from understudy.monitor.proxy.acceptor import Acceptor
 from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import Tls
 
@@ -50,6 +52,29 @@ async def test_draining_finishes_requests_in_flight() -> None:
         assert message.status == 200
         assert message.header("connection") == b"close"
         assert await reader.read() == b""
+
+
+@pytest.mark.anyio
+async def test_a_socket_that_another_worker_has_shut_down_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that accepts for one that is started again ends before it, or after."""
+    calls = 0
+    accept = Acceptor._accept
+
+    def counted(self: Acceptor) -> None:
+        nonlocal calls
+        calls += 1
+        accept(self)
+
+    monkeypatch.setattr(Acceptor, "_accept", counted)
+    upstream = await Server(OK).start()
+    async with sidecar(plan_for(upstream.port, drain_timeout=patient(600.0))) as side:
+        side.worker._listeners[0].dup().shutdown(socket.SHUT_RD)
+        for _ in range(300):
+            await asyncio.sleep(0)
+        assert calls <= 1
+        await asyncio.wait_for(side.worker.drain(), patient(30.0))
 
 
 @pytest.mark.anyio

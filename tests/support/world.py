@@ -74,12 +74,17 @@ what a stalled worker made of it."""
 
 class Load:
     """Clients in threads, each with its own connection, checking every answer and its latency: one
-    that comes after :data:`LATE_SECONDS` counts as ``late``."""
+    that comes after :data:`LATE_SECONDS` counts as ``late``.
 
-    def __init__(self, url: str, clients: int = 6, pause: float = 0.002) -> None:
+    They pause, in seconds, between two requests: what is tested is what happens meanwhile, not the
+    rate. Identifiers of requests begin with ``prefix``.
+    """
+
+    def __init__(self, url: str, clients: int = 6, pause: float = 0.01, prefix: str = "c") -> None:
         self._address = url.removeprefix("http://")
         self._stop = threading.Event()
         self._pause = pause
+        self._prefix = prefix
         self._lock = threading.Lock()
         self.seen: Counter[str] = Counter()
         self._answers = [0] * clients
@@ -98,7 +103,7 @@ class Load:
         while not self._stop.is_set():
             number += 1
             began = time.monotonic()
-            outcome = self._one(connection, f"c{client}-{number}")
+            outcome = self._one(connection, f"{self._prefix}{client}-{number}")
             seconds = time.monotonic() - began
             if seconds > LATE_SECONDS:
                 outcome = "late"
@@ -297,7 +302,7 @@ class Watch:
                     self.fallen.append(f"{key}: {before[key]} -> {value}")
             before |= now
             self.samples += bool(now)
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def stop(self) -> None:
         self._stop.set()

@@ -45,6 +45,4 @@ def has_pending_connection(listener: socket.socket) -> bool:
     socket has shut it down."""
     look = select.poll()
     look.register(listener.fileno(), select.POLLIN)
-    return any(
-        events & select.POLLIN and not events & select.POLLHUP for _, events in look.poll(0)
-    )
+    return any(events & select.POLLIN and not events & select.POLLHUP for _, events in look.poll(0))

@@ -84,8 +84,8 @@ def test_predictions_that_wait_for_labels_leave_room_for_the_state(tmp_path: Pat
             tmp_path, Model(), state_dir=str(small.path / "s"), workers=1, experiments=[experiment]
         ) as world,
     ):
-        # Long identifiers and few pauses: eight megabytes of predictions have to wait.
-        load = Load(world.service.url, pause=0.002, prefix="c" * 100)
+        # Few pauses: eight megabytes of predictions have to wait.
+        load = Load(world.service.url, pause=0.002)
         load.answered(20)
         (small.path / "ballast").write_bytes(bytes(30 << 20))
         purged = "understudy_feedback_purged_total"

@@ -22,13 +22,24 @@ NAMES = Names(1, (("m", "1", "auto"),), (*ARMS, "champion-again"))
 NOW = 1_000_000.0
 
 
+MOST = 64
+"""Records in a block."""
+
+
 class Fed(LiveExperiment):
-    """An experiment behind its own first stage, which takes record by record."""
+    """An experiment behind its own first stage, which takes record by record.
+
+    They reach the evidence in blocks, as those of a worker do; what changes the shares or the names
+    ends a block.
+    """
 
     def __init__(self, declared: Declared, arms: Arms, redact: Any) -> None:
         super().__init__(declared, arms, NOW)
         self.collector = EvidenceCollector(declared, arms, redact)
         self._builder = Builder("", "", 1)
+        self._waiting = 0
+        self._shares: SplitShares | None = None
+        self._names = NAMES
 
     def take(
         self,
@@ -41,6 +52,10 @@ class Fed(LiveExperiment):
         unread: Reason = Reason.NOT_JSON,
     ) -> None:
         """Without an ``answer``, it cannot be read because it is ``unread``."""
+        if (shares, names) != (self._shares, self._names) or self._waiting == MOST:
+            self.hand_over()
+        self._shares, self._names = shares, names
+        self._waiting += 1
         one.arm = names.arms.index(arm)
         self._builder.add(
             names,
@@ -49,13 +64,19 @@ class Fed(LiveExperiment):
             answer or Undecodable(unread),
             NOW,
         )
+
+    def hand_over(self) -> None:
+        """Give the evidence what was taken."""
         for block in self._builder.flush(NOW, everything=True):
-            self.collector.take(BlockColumns(block, 0, "champion"), shares)
+            self.collector.take(BlockColumns(block, 0, "champion"), self._shares)
+        self._waiting = 0
 
     def take_label(self, joined: Joined) -> None:
+        self.hand_over()
         self.collector.take_labels([joined])
 
     def flush(self) -> None:
+        self.hand_over()
         self.collector.mirrored.expire()
         self.feed(self.collector.drain())
         self._check_split()

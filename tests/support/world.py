@@ -76,15 +76,14 @@ class Load:
     """Clients in threads, each with its own connection, checking every answer and its latency: one
     that comes after :data:`LATE_SECONDS` counts as ``late``.
 
-    They pause, in seconds, between two requests: what is tested is what happens meanwhile, not the
-    rate. Identifiers of requests begin with ``prefix``.
+    They ``pause`` between two requests, in seconds: tests are about what happens meanwhile, not
+    about the rate.
     """
 
-    def __init__(self, url: str, clients: int = 6, pause: float = 0.01, prefix: str = "c") -> None:
+    def __init__(self, url: str, clients: int = 6, pause: float = 0.01) -> None:
         self._address = url.removeprefix("http://")
         self._stop = threading.Event()
         self._pause = pause
-        self._prefix = prefix
         self._lock = threading.Lock()
         self.seen: Counter[str] = Counter()
         self._answers = [0] * clients
@@ -103,7 +102,7 @@ class Load:
         while not self._stop.is_set():
             number += 1
             began = time.monotonic()
-            outcome = self._one(connection, f"{self._prefix}{client}-{number}")
+            outcome = self._one(connection, f"c{client}-{number}")
             seconds = time.monotonic() - began
             if seconds > LATE_SECONDS:
                 outcome = "late"

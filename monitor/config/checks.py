@@ -250,7 +250,9 @@ def _models(config: Config) -> Iterator[Problem]:
             yield f"{path}.name", f"{model.name!r}{version} is already models[{first}]"
             continue
         if model.paths is None:
-            mine = [owners.setdefault(one, index) for one in default_paths(model.name)]
+            mine = [
+                owners.setdefault(one, index) for one in default_paths(model.name, model.protocol)
+            ]
             if index not in mine:
                 message = f"is required: an earlier model uses the default paths of {model.name!r}"
                 yield f"{path}.paths", message

@@ -57,7 +57,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
                 m.name,
                 m.version,
                 m.protocol,
-                tuple(m.paths or default_paths(m.name)),
+                tuple(m.paths or default_paths(m.name, m.protocol)),
                 m.first_byte,
                 m.between_bytes,
                 m.total,
@@ -143,18 +143,22 @@ def worker_count(config: model.Config) -> int:
     return config.workers
 
 
-def default_paths(name: str) -> list[str]:
-    """The inference paths of a model in all protocols that define paths."""
-    methods = ("predict", "classify", "regress")
+_METHODS = ("predict", "classify", "regress")
+_MORE_PATHS = {
+    "seldon-v1": ("/api/v1.0/predictions", "/api/v0.1/predictions"),
+    "torchserve": ("/predictions/{name}", "/predictions/{name}/*"),
+}
+
+
+def default_paths(name: str, protocol: str = "auto") -> list[str]:
+    """The inference paths of a model in the V2, V1 and MLflow protocols, and in its own."""
     return [
         f"/v2/models/{name}/infer",
         f"/v2/models/{name}/versions/*/infer",
-        *(f"/v1/models/{name}:{method}" for method in methods),
-        *(f"/v1/models/{name}/versions/*:{method}" for method in methods),
+        *(f"/v1/models/{name}:{method}" for method in _METHODS),
+        *(f"/v1/models/{name}/versions/*:{method}" for method in _METHODS),
         "/invocations",
-        "/api/v1.0/predictions",
-        f"/predictions/{name}",
-        f"/predictions/{name}/*",
+        *(path.format(name=name) for path in _MORE_PATHS.get(protocol, ())),
     ]
 
 

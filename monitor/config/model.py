@@ -122,7 +122,7 @@ class Model(Section):
     """Wire format; `auto` detects it from path and content."""
     paths: Annotated[list[ModelPath], Field(min_length=1)] | None = None
     """Paths of inference requests; * matches one segment. Default: those for this name in
-    all protocols that define paths."""
+    V2, V1 and MLflow, and in its own protocol."""
     features: Columns = []
     """Names for positional input columns."""
     predictions: Columns = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from understudy.monitor.proxy.series import SeriesRow
+from understudy.monitor.proxy.target import normal_path
 from understudy.monitor.records.record import ROLES
 from understudy.monitor.routing.plan import Model, Plan, Upstream
 from understudy.monitor.stats.shared import SharedStats
@@ -15,7 +16,10 @@ _CACHED = 2048
 _CACHED_BYTES = 256
 _PROTOCOLS = (
     (re.compile(rb"/v2/models/[^/]+(?:/versions/[^/]+)?/infer"), "open-inference-v2"),
-    (re.compile(rb"/v1/models/[^/]+(?:/versions/[^/]+)?:predict"), "kserve-v1"),
+    (
+        re.compile(rb"/v1/models/[^/]+(?:/versions/[^/]+)?:(?:predict|classify|regress)"),
+        "kserve-v1",
+    ),
     (re.compile(rb"/invocations"), "mlflow"),
 )
 
@@ -91,15 +95,23 @@ class Routes:
         return route
 
     def _look_up(self, path: bytes) -> Route:
-        index = self._exact.get(path)
+        index = self._index(path)
         if index is None:
-            for pattern, candidate in self._patterns:
-                if pattern.fullmatch(path) is not None:
-                    index = candidate
-                    break
-            else:
+            # A client must not pass by an experiment by spelling a path in another way.
+            path = normal_path(path)
+            index = self._index(path)
+            if index is None:
                 return self.other
         return self._route(index, _protocol(self._plan.models[index], path))
+
+    def _index(self, path: bytes) -> int | None:
+        index = self._exact.get(path)
+        if index is not None:
+            return index
+        for pattern, candidate in self._patterns:
+            if pattern.fullmatch(path) is not None:
+                return candidate
+        return None
 
     def _route(self, index: int, protocol: str) -> Route:
         route = self._routes.get((index, protocol))

@@ -6,12 +6,34 @@ Pure functions over bytes, without input or output.
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from understudy.monitor.errors import HttpError
 
 HOST_VALUE = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
 """Grammar of a Host field or an authority."""
+
+
+_ODD = re.compile(rb"%|//|/\.")
+
+
+def normal_path(path: bytes) -> bytes:
+    """The path that servers take this one for: decoded, without empty and dot segments.
+
+    It is compared and never sent.
+
+    >>> normal_path(b"/v1//models/a/../m%3Apredict")
+    b'/v1/models/m:predict'
+    """
+    if _ODD.search(path) is None:
+        return path
+    kept: list[bytes] = []
+    for segment in unquote_to_bytes(path).split(b"/"):
+        if segment == b"..":
+            del kept[-1:]
+        elif segment not in (b"", b"."):
+            kept.append(segment)
+    return b"/" + b"/".join(kept)
 
 
 def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:

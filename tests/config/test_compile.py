@@ -137,10 +137,9 @@ def test_the_usual_paths_of_a_model() -> None:
         "/v1/models/m/versions/*:classify",
         "/v1/models/m/versions/*:regress",
         "/invocations",
-        "/api/v1.0/predictions",
-        "/predictions/m",
-        "/predictions/m/*",
     ]
+    assert default_paths("m", "torchserve")[-2:] == ["/predictions/m", "/predictions/m/*"]
+    assert "/api/v1.0/predictions" in default_paths("m", "seldon-v1")
 
 
 def test_the_usual_paths_may_be_written_out() -> None:

@@ -140,6 +140,9 @@ def test_routes_are_bounded_and_ignore_the_query(tmp_path: Any) -> None:
     routes = Routes(plan, SharedStats(tmp_path / "s", 1 << 20))
     assert routes.find(b"/v2/models/m/infer?x=1").model == 0
     assert routes.find(b"/v2/models/m/versions/7/infer").model == 0
+    for odd in (b"/v1/models/m%3Apredict", b"/v1/models/m%3apredict?x", b"//v1/./models//m:predict",
+                b"/x/../v1/models/m:predict", b"/%76%31/models/m:predict", b"/../v1/models/m:predict"):  # fmt: skip
+        assert routes.find(odd).model == 0
     for target in (b"/v2/models/m/versions/7/8/infer", b"/v2/models/x/infer", b"/", b"*"):
         assert routes.find(target) is routes.other
     for i in range(10_000):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from understudy.common.codecs.spec import WireFormat
 from understudy.common.extensions import WIRE_FORMATS, implementation
@@ -26,6 +27,8 @@ def by_path(target: bytes | str) -> str | None:
     if isinstance(target, str):
         target = target.encode("utf-8", "replace")
     path = target.partition(b"?")[0]
+    if b"%" in path:
+        path = unquote_to_bytes(path)
     return _known(path) if len(path) <= _LONGEST else _match(path)
 
 

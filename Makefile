@@ -45,7 +45,7 @@ test: $(READY) ## What CI runs: lint, types, contracts, tests with real parts th
 	@$(MAKE) --no-print-directory -j 2 lint parts
 	@$(MAKE) --no-print-directory check
 
-test-all: $(READY) ## Everything: builds Helm, an API server, Sloth and model servers first (half an hour)
+test-all: $(READY) ## Everything: builds Helm, an API server, Sloth, Prometheus 3 and model servers first (half an hour)
 	@$(MAKE) --no-print-directory test ALL=1
 
 check: $(READY) ## The tests alone (ARGS='-k name' to choose, COVER=1 for coverage)

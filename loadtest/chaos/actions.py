@@ -20,10 +20,11 @@ from typing import Any
 import yaml
 
 from understudy.common.http import call
+from understudy.common.yaml_text import YamlError, read_yaml
 from understudy.loadtest.chaos import processes
 from understudy.loadtest.chaos.guard import Guard
 from understudy.loadtest.chaos.undo import Undo, perform, replace, run, start_time
-from understudy.loadtest.errors import LoadTestError, PlanError
+from understudy.loadtest.errors import LoadTestError, PlanError, reason
 
 guard: Guard | None = None
 """The guard of the running experiment; without one, only rollbacks undo faults."""
@@ -170,9 +171,9 @@ def sidecar_errors(
     path = Path(config)
     try:
         before = path.read_text()
-        document = yaml.safe_load(before)
-    except (OSError, yaml.YAMLError) as error:
-        raise PlanError(f"sidecar_errors: {config}: cannot be read: {error}") from error
+        document = read_yaml(before)
+    except (OSError, YamlError) as error:
+        raise PlanError(f"sidecar_errors: {config}: cannot be read: {reason(error)}") from error
     if not isinstance(document, dict):
         raise PlanError(f"sidecar_errors: {config}: must be a mapping")
     pid = processes.find(port=port)

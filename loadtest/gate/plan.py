@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from understudy.common.fields import NamedRate, NamedSeconds, Rate, Seconds, Share
+from understudy.common.fields import Delimiter, NamedRate, NamedSeconds, Rate, Seconds, Share
 from understudy.common.units import percentile, percentile_name
 from understudy.loadtest.capacity.sizing import PRESETS
 from understudy.loadtest.payloads.columns import Datatype
@@ -115,8 +115,8 @@ class Payloads(Part):
     """A CSV, JSONL, JSON or Parquet file of features, put into `format`."""
     datatypes: dict[str, Datatype] = {}
     """Datatypes of columns of `rows`; by default each column has one by the whole file."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """Delimiter of a CSV file; by default detected."""
+    delimiter: Delimiter | None = None
+    """Delimiter of a CSV file, a character or `tab`; by default detected."""
     format: str = "open-inference-v2"
     rows_per_request: Annotated[int, Field(ge=1, le=100_000)] = 1
     template: Any = None
@@ -149,6 +149,9 @@ class Checks(Part):
     format: Literal["auto", "none", "open-inference-v2", "kserve-v1", "mlflow", "openai"] = "auto"
     """The format in which an answer must have a prediction. `auto`: by the `format` of payloads
     where it is written, else by the path. `none`: only the status counts."""
+    rows: Literal["same", "any"] = "same"
+    """`same`: an answer has predictions for as many rows as its request, where both can be read.
+    `any`: for models of which that is not true, such as detectors of objects."""
     schema_: Annotated[dict[str, Any] | Path | None, Field(alias="schema")] = None
     """A JSON Schema, or a file with one."""
     tolerance: Annotated[float, Field(ge=0.0)] = 1e-6

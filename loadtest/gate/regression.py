@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from understudy.loadtest.engine.histogram import Histogram
-from understudy.loadtest.errors import PlanError, reason
-from understudy.loadtest.gate.result import FORMAT
+from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.words import Unit, figure
 from understudy.loadtest.statistics.intervals import difference, mean
 
@@ -69,19 +66,6 @@ class Change:
             for one in (change, self.low, self.high)
         )
         return value if self.low is None and self.high is None else f"{value} ({low} to {high})"
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read the result of a gate from a JSON file. Raises PlanError."""
-    try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise PlanError(
-            f"{path}: is not a gate result; write one: understudy gate … --json-file {path}"
-        )
-    return report
 
 
 def changes(

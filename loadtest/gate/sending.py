@@ -15,7 +15,7 @@ from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.plan import Checks as Declared
 from understudy.loadtest.gate.plan import Engine, Limits, Load, Payloads
 from understudy.loadtest.gate.target import Address
-from understudy.loadtest.payloads.checks import Checks, format_of
+from understudy.loadtest.payloads.checks import Checks, format_of, rows_of
 from understudy.loadtest.payloads.files import access_log, of_bodies, of_rows, recorded
 from understudy.loadtest.payloads.request import Payload, as_body
 from understudy.loadtest.payloads.template import Drawer
@@ -74,11 +74,13 @@ def checks_of(declared: Declared, of: Payloads, payloads: Sequence[Payload]) -> 
     if form == "auto" and "format" in of.model_fields_set:
         form = next((name for name in WIRE_FORMATS if of.format.startswith(name)), "none")
         form = "none" if form == "json" else form
-    return Checks(
-        tuple(declared.statuses), schema, [one.expect for one in payloads],
-        [None if one.method == "HEAD" else format_of(one.path, form) for one in payloads],
-        declared.tolerance,
-    )  # fmt: skip
+    formats = [None if one.method == "HEAD" else format_of(one.path, form) for one in payloads]
+    rows: list[int | None] = []
+    if declared.rows == "same":
+        rows = [rows_of(form, one) for form, one in zip(formats, payloads, strict=True)]
+    expected = [one.expect for one in payloads]
+    statuses = tuple(declared.statuses)
+    return Checks(statuses, schema, expected, formats, declared.tolerance, rows)
 
 
 def not_looked_at(checks: Checks, count: int) -> str:

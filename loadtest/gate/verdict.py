@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from understudy.common.units import percent
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Objectives
 from understudy.loadtest.gate.words import Unit, figure, seconds
@@ -117,8 +118,8 @@ def _why_late(outcome: Outcome) -> str:
     if outcome.waited_seconds is not None and outcome.seconds > 0.0:
         length = outcome.seconds * outcome.processes
         why += (
-            f" (its processes waited for a CPU for {outcome.waited_seconds / length:.1%} of the "
-            f"time, and used one for {outcome.cpu_seconds / length:.0%})"
+            f" (its processes waited for a CPU for {percent(outcome.waited_seconds / length, 2)} "
+            f"of the time, and used one for {percent(outcome.cpu_seconds / length, 2)})"
         )
     return f"{why}: use a less busy machine, or another number of processes"
 

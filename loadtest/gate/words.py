@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from understudy.common.units import percent
+
 Unit = Literal["seconds", "share", "per second", "joules", "times"]
 
 
@@ -29,5 +31,5 @@ def figure(value: float, unit: Unit) -> str:
     if unit == "seconds":
         return seconds(value)
     if unit == "share":
-        return f"{number(100.0 * value)} %"
+        return percent(value)
     return number(value) + {"per second": "/s", "joules": " J", "times": ""}[unit]

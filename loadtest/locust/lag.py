@@ -30,6 +30,8 @@ class LagStatistics:
         self.lags: dict[str, Histogram] = {}
         self.latencies: dict[str, Histogram] = {}
         self.limits: dict[str, float] = {}
+        self.unseen: dict[str, str] = {}
+        """What is not looked at in the responses to requests of a name."""
 
     def add(self, name: str, part: FinishedRequests, limit: float | None) -> None:
         """Add finished requests of ``name``; ``limit`` in seconds."""
@@ -47,18 +49,23 @@ class LagStatistics:
     def pack(self) -> dict[str, Any]:
         """As JSON-compatible data for a report of Locust."""
         return {
-            name: [self.lags[name].to_dict(), self.latencies[name].to_dict(), self.limits.get(name)]
+            name: [
+                self.lags[name].to_dict(), self.latencies[name].to_dict(), self.limits.get(name),
+                self.unseen.get(name, ""),
+            ]
             for name in self.lags
-        }
+        }  # fmt: skip
 
     def merge(self, data: dict[str, Any]) -> None:
         """Merge the packed data of another process."""
-        for name, (lags, latencies, limit) in data.items():
+        for name, (lags, latencies, limit, unseen) in data.items():
             self.start(name)
             self.lags[name].merge(Histogram.from_dict(lags))
             self.latencies[name].merge(Histogram.from_dict(latencies))
             if limit is not None:
                 self.limits[name] = min(limit, self.limits.get(name, limit))
+            if unseen:
+                self.unseen[name] = unseen
 
     def figures(self) -> list[dict[str, Any]]:
         """Figures of each name; ``valid`` is None without a limit."""
@@ -126,6 +133,8 @@ def _print_lag(environment: Environment, **_: Any) -> None:
             )
             environment.process_exit_code = 2
         echo(line, err=True)
+        if one["name"] in statistics.unseen:
+            echo(f"note: {one['name']}: {statistics.unseen[one['name']]}", err=True)
     silent = [one["name"] for one in statistics.figures() if not one["requests"]]
     if not environment.stats.total.num_requests or silent:
         what = ", ".join(silent) or "the run"

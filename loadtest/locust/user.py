@@ -29,11 +29,15 @@ import numpy as np
 from gevent import threadpool
 from locust import User, task
 from locust.stats import StatsEntry, StatsError
+from pydantic import ValidationError
 
+from understudy.common.problems import problems
+from understudy.loadtest.engine.answer import Check
 from understudy.loadtest.engine.pool import Open, drive
 from understudy.loadtest.engine.recorder import FinishedRequests
 from understudy.loadtest.errors import LoadTestError
-from understudy.loadtest.gate.plan import Engine
+from understudy.loadtest.gate.plan import Checks, Engine, Payloads
+from understudy.loadtest.gate.sending import checks_of, not_looked_at
 from understudy.loadtest.gate.target import address_of, allowed, target_of
 from understudy.loadtest.locust import lag
 from understudy.loadtest.payloads.request import Payload, as_body
@@ -47,8 +51,9 @@ _numbers = itertools.count()
 class OpenLoopUser(User):
     """An open-loop user that sends ``rate`` requests per second. ``template`` is a body in which
     objects like ``{"$uniform": [0, 1]}`` stand for drawn values; ``payloads`` are bodies to use
-    instead. ``seed``, with the number of the worker and the user, makes runs repeatable. With
-    ``limit``, a latency in seconds, a run whose senders were late is INVALID.
+    instead. ``checks`` say what the answers must be, as in a plan of the gate. ``seed``, with the
+    number of the worker and the user, makes runs repeatable. With ``limit``, a latency in seconds,
+    a run whose senders were late is INVALID.
 
     >>> class Predictions(OpenLoopUser):
     ...     host = "http://127.0.0.1:8080"
@@ -66,6 +71,7 @@ class OpenLoopUser(User):
     headers: ClassVar[dict[str, str]] = {}
     template: ClassVar[Any] = None
     payloads: ClassVar[list[Any]] = []
+    checks: ClassVar[dict[str, Any]] = {}
     count: ClassVar[int] = 500
     seed: ClassVar[int] = 1
     timeout: ClassVar[float] = 30.0
@@ -92,12 +98,12 @@ class OpenLoopUser(User):
         engine = Engine(connections=self.connections).model_copy(update={"timeout": self.timeout})
         drawer = Drawer(self.seed)
         given = self.payloads or [drawer.fill(self.template) for _ in range(self.count)]
-        requests = [
-            Payload(as_body(one), self.method, address.path + self.path, self.headers).to_bytes(
-                address.authority
-            )
+        payloads = [
+            Payload(as_body(one), self.method, address.path + self.path, self.headers)
             for one in given
         ]
+        requests = [one.to_bytes(address.authority) for one in payloads]
+        check = self._check(payloads)
         seed = self.seed * 1_000_003 + worker * 1_009 + number
         load = Open(steady(self.rate, _LONGEST), seed=seed)
         pool = threadpool.ThreadPool(1)
@@ -105,7 +111,7 @@ class OpenLoopUser(User):
         def send() -> None:
             self._origin = time.monotonic()
             drive(
-                target_of(address, engine), requests, load,
+                target_of(address, engine), requests, load, check,
                 watch=lambda _: self._over.is_set(), sink=self._add_finished,
             )  # fmt: skip
 
@@ -120,6 +126,21 @@ class OpenLoopUser(User):
             # The end of the test also ends the engine's process.
             if getattr(self.environment.runner, "state", "") in ("spawning", "running"):
                 raise
+
+    def _check(self, payloads: list[Payload]) -> Check:
+        """The checks of the answers, as those of the gate. Raises LoadTestError."""
+        try:
+            declared = Checks.model_validate(self.checks)
+        except ValidationError as error:
+            found = problems(error, self.checks, Checks)
+            raise LoadTestError(
+                "; ".join(f"{type(self).__name__}.checks.{key}: {text}" for key, text in found)
+            ) from None
+        check = checks_of(declared, Payloads(path=self.path, method=self.method), payloads)
+        unseen = not_looked_at(check, len(payloads))
+        if unseen:
+            lag.statistics.unseen[self.path] = unseen
+        return check
 
     def _add_finished(self, parts: list[FinishedRequests]) -> None:
         """Add finished requests to Locust's statistics."""

@@ -13,6 +13,7 @@ from understudy.common.codecs.detect import FORMATS
 from understudy.loadtest.engine.answer import http_error
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads import openai
+from understudy.loadtest.payloads.request import Payload
 
 OPENAI = "openai"
 
@@ -24,15 +25,16 @@ UNEXPECTED = "unexpected prediction"
 class Checks:
     """``statuses`` that are allowed, by default 2xx; ``schema`` of the body (JSON Schema);
     ``formats`` by payload: see :func:`format_of`, a response of 2xx has to have a prediction in
-    this format, by the rules of the service's codecs; ``expected`` by payload: values by JSON
-    pointer; numbers may differ by ``tolerance`` (absolute or relative, whichever is
-    larger)."""
+    this format, by the rules of the service's codecs; ``rows`` by payload: for how many rows,
+    see :func:`rows_of`; ``expected`` by payload: values by JSON pointer; numbers may differ by
+    ``tolerance`` (absolute or relative, whichever is larger)."""
 
     statuses: tuple[int, ...] = ()
     schema: Mapping[str, Any] | None = None
     expected: Sequence[Mapping[str, Any]] = ()
     formats: Sequence[str | None] = ()
     tolerance: float = 1e-6
+    rows: Sequence[int | None] = ()
     _validator: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +80,8 @@ class Checks:
             if error or self.statuses:
                 return error or f"status {status}"
         form = self._format(payload) if 200 <= status < 300 else None
+        rows = self.rows[payload] if payload < len(self.rows) else None
+        answered: int | None = None
         expected = self.expected[payload] if payload < len(self.expected) else {}
         if form is None and self.schema is None and not expected:
             return ""
@@ -90,10 +94,14 @@ class Checks:
             error = openai.wrong(headers, body, response)
             if error:
                 return error
+            answered = openai.rows_of_response(response)
         elif form is not None:
             found = FORMATS[form].decode_response(response, ModelSpec("", protocol=form))
             if isinstance(found, Undecodable):
                 return _unread(found)
+            answered = found.rows
+        if rows is not None and answered is not None and answered != rows:
+            return f"{answered:,} rows in the response to {rows:,}"
         if self.schema is not None:
             self.prepare()
             if not self._validator.is_valid(response):
@@ -131,6 +139,21 @@ def format_of(path: str, declared: str) -> str | None:
     if declared != "auto":
         return declared
     return OPENAI if openai.PATHS.fullmatch(path.partition("?")[0]) else known
+
+
+def rows_of(form: str | None, request: Payload) -> int | None:
+    """For how many rows a request in this format asks for predictions; None where that is not
+    known."""
+    if form is None or not request.body:
+        return None
+    headers = "\r\n".join(f"{name}: {value}" for name, value in request.headers.items())
+    value = parsed(headers.encode("latin-1", "replace"), request.body)
+    if isinstance(value, Undecodable):
+        return None
+    if form == OPENAI:
+        return openai.rows_of_request(value)
+    found = FORMATS[form].decode_request(value, ModelSpec("", protocol=form))
+    return None if isinstance(found, Undecodable) else found.rows
 
 
 class _Nothing:

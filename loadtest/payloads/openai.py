@@ -24,6 +24,20 @@ def wrong(headers: bytes, body: bytes, value: Any) -> str:
     return "" if _answers(value) else "no prediction in the response"
 
 
+def rows_of_request(value: Any) -> int | None:
+    """How many embeddings a request asks for; None for requests of other kinds."""
+    given = value.get("input") if isinstance(value, dict) else None
+    if not isinstance(given, list) or not given or isinstance(given[0], int):
+        return None  # one text, as text or tokens: what it has to have is looked at anyway
+    return len(given) if all(isinstance(one, (str, list)) for one in given) else None
+
+
+def rows_of_response(value: Any) -> int | None:
+    """How many embeddings there are in a response; None for responses of other kinds."""
+    items = value.get("data") if isinstance(value, dict) else None
+    return len(items) if isinstance(items, list) else None
+
+
 def _answers(value: dict[str, Any]) -> bool:
     """Whether there is an output in an object; of all choices, each has to have one."""
     for name, parts in (("choices", ("message", "text", "delta")), ("data", ("embedding",))):

@@ -41,6 +41,8 @@ class BuildOptions:
     """Whether the features are asked what a score means where; takes minutes."""
     threshold: float = THRESHOLD
     """Score above which a prediction is positive."""
+    delimiter: str | None = None
+    """Of CSV files; by default detected."""
 
     def roles(self) -> dict[str, Role]:
         """Roles of the columns other than features, by name."""
@@ -61,7 +63,7 @@ def build(
     ``progress`` is called with what was read and what there is in all, every look counted. Raises
     BaselineError for files that cannot be used, naming file and line.
     """
-    readers = [Reader(path, skip_broken) for path in paths]
+    readers = [Reader(path, skip_broken, wanted.delimiter) for path in paths]
     looks = 2 if wanted.time is None else 4
     total = looks * sum(reader.size for reader in readers)
     read = 0

@@ -53,6 +53,8 @@ class Reader:
 
     path: Path
     skip_broken: bool = False
+    delimiter: str | None = None
+    """Of a CSV file; by default detected."""
     skipped: int = 0
     progress: Progress | None = None
     _numeric: list[bool] | None = None
@@ -103,9 +105,9 @@ class Reader:
 
     def _from_csv(self) -> Iterator[Table]:
         if self._numeric is None:
-            self._numeric = _numeric(csv_rows(self.path, lambda _: None))
+            self._numeric = _numeric(csv_rows(self.path, lambda _: None, self.delimiter))
         numeric = self._numeric
-        rows = csv_rows(self.path, self._broken)
+        rows = csv_rows(self.path, self._broken, self.delimiter)
         _, header = next(rows)
         held: list[list[str]] = []
         size = 0

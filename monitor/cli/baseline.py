@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from understudy.common.terminal import echo
-from understudy.monitor.cli.options import FILE, json_option, skip_broken_option
+from understudy.monitor.cli.options import (
+    FILE,
+    delimiter_option,
+    json_option,
+    skip_broken_option,
+)
 
 if TYPE_CHECKING:
     from understudy.monitor.baseline.model import Baseline
@@ -83,6 +88,7 @@ def baseline() -> None:
     metavar="URL",
     help="Control address of a service: save the baseline that it uses.",
 )
+@delimiter_option
 @skip_broken_option
 @_output
 @json_option
@@ -100,6 +106,7 @@ def build_command(
     model: str,
     model_version: str,
     url: str | None,
+    delimiter: str | None,
     skip_broken: bool,
     output: Path,
     as_json: bool,
@@ -140,6 +147,7 @@ def build_command(
             most_categories,
             regions,
             threshold,
+            delimiter,
         )
         found, skipped = _with_progress(
             lambda progress: build(files, wanted, skip_broken, progress)

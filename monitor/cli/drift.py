@@ -10,7 +10,12 @@ from typing import Any
 import click
 
 from understudy.common.terminal import echo
-from understudy.monitor.cli.options import FILE, json_option, skip_broken_option
+from understudy.monitor.cli.options import (
+    FILE,
+    delimiter_option,
+    json_option,
+    skip_broken_option,
+)
 
 
 @click.group("drift")
@@ -68,6 +73,7 @@ def drift() -> None:
 )
 @click.option("--html", "html_path", type=FILE, help="Write the report as an HTML page.")
 @json_option
+@delimiter_option
 @skip_broken_option
 @click.option("--exit-code", is_flag=True, help="Exit 1 when something has changed.")
 def report_command(
@@ -84,6 +90,7 @@ def report_command(
     smallest: float,
     html_path: Path | None,
     as_json: bool,
+    delimiter: str | None,
     skip_broken: bool,
     exit_code: bool,
 ) -> None:
@@ -122,6 +129,7 @@ def report_command(
                 ignored,
                 frozenset(categorical),
                 frozenset(declared),
+                delimiter=delimiter,
             )
             baseline, _ = build(
                 [reference],
@@ -129,7 +137,7 @@ def report_command(
                 skip_broken,
                 lambda read, total: bar.update(task, completed=read, total=total),
             )
-        reader = Reader(current, skip_broken)
+        reader = Reader(current, skip_broken, delimiter)
         second = bar.add_task("reading the current rows", total=reader.size)
         reader.progress = lambda read: bar.advance(second, read)
         options = ReportOptions(time, ignored, window, smallest, segments, declared)

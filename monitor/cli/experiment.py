@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import click
 
 from understudy.common.terminal import echo
+from understudy.common.units import percent
 from understudy.monitor.cli.experiment_offline import (
     EXIT_CODES,
     decision_table,
@@ -128,7 +129,7 @@ def _list(client: Client, as_json: bool, ended: bool) -> None:
             echo(
                 f"{one['name']}  {one['mode']}  {challenger['name']}: "
                 f"{challenger['outcome']}, {challenger['phase'].replace('_', ' ')} at "
-                f"{challenger['weight'] * 100:g} %{_removed(one)}"
+                f"{percent(challenger['weight'])}{_removed(one)}"
             )
     if not found:
         hint = "" if ended else "; start one with: understudy experiment start"
@@ -236,9 +237,7 @@ def _order(kind: str) -> Callable[..., None]:
             return
         for one in found["challengers"]:
             if challenger in (None, one["name"]):
-                echo(
-                    f"{one['name']}: {one['phase'].replace('_', ' ')} at {one['weight'] * 100:g} %"
-                )
+                echo(f"{one['name']}: {one['phase'].replace('_', ' ')} at {percent(one['weight'])}")
 
     return command
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from understudy.common.terminal import echo
-from understudy.monitor.cli.options import FILE, json_option
+from understudy.monitor.cli.options import FILE, delimiter_option, json_option
 from understudy.monitor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -195,6 +195,7 @@ def _advance(progress: Callable[[float, str], None], before: int, what: str, don
     is_flag=True,
     help="Feed every record of every simulated experiment to its tests, which takes minutes.",
 )
+@delimiter_option
 @json_option
 def plan_command(
     file: Path,
@@ -213,6 +214,7 @@ def plan_command(
     limit: int,
     seed: int,
     exact: bool,
+    delimiter: str | None,
     as_json: bool,
 ) -> None:
     """Estimate how many requests, and days, the experiment in FILE takes.
@@ -250,7 +252,7 @@ def plan_command(
         1.0 if mean is None else mean,
         deviation or 1.0,
         skew or 0.0,
-        samples_of(measured, rules.hypotheses) if measured is not None else {},
+        samples_of(measured, rules.hypotheses, delimiter) if measured is not None else {},
         frozenset(assumed),
         discordant,
     )
@@ -346,10 +348,13 @@ def _not_decided(hypothesis: Hypothesis, share: float | None) -> str:
     return ""
 
 
-def samples_of(path: Path, hypotheses: Sequence[Hypothesis]) -> dict[str, Array]:
+def samples_of(
+    path: Path, hypotheses: Sequence[Hypothesis], delimiter: str | None = None
+) -> dict[str, Array]:
     """Measured values by column of the evidence, of those hypotheses that are planned from them.
 
-    Raises ConfigError, naming file and line.
+    ``delimiter`` is that of a CSV file, by default detected. Raises ConfigError, naming file and
+    line.
     """
     import numpy as np
 
@@ -364,7 +369,7 @@ def samples_of(path: Path, hypotheses: Sequence[Hypothesis]) -> dict[str, Array]
     found: dict[str, list[float]] = {}
     known: dict[str, None] = {}
     try:
-        for number, row in rows_of(path):
+        for number, row in rows_of(path, delimiter):
             known |= dict.fromkeys(row)
             for name in wanted & row.keys():
                 if row[name] is None or row[name] == "":
@@ -425,8 +430,11 @@ def _days(seconds: float) -> str:
     help="YAML file with the experiment, or a sidecar's configuration.",
 )
 @name_option
+@delimiter_option
 @json_option
-def replay_command(log: Path, file: Path, name: str | None, as_json: bool) -> None:
+def replay_command(
+    log: Path, file: Path, name: str | None, delimiter: str | None, as_json: bool
+) -> None:
     """Evaluate logged pairs or records in LOG (.csv, .jsonl, .json, .parquet) like live traffic.
 
     Pairs have the columns champion.error, challenger.error, champion.latency and so on; records of
@@ -449,7 +457,7 @@ def replay_command(log: Path, file: Path, name: str | None, as_json: bool) -> No
 
     replay = Replay(load_experiment(file, name))
     with _progress(f"reading {log.name}", None, as_json) as progress:
-        decision = replay.read(log, progress)
+        decision = replay.read(log, progress, delimiter)
     document = {
         "rows": replay.rows,
         "decided_after": replay.decided_after,

@@ -49,7 +49,22 @@ log_format_option = click.option(
     show_envvar=True,
     help="Lines for people or for machines.",
 )
+delimiter_option = click.option(
+    "--delimiter",
+    metavar="CHARACTER",
+    callback=lambda _context, _option, text: None if text is None else _delimiter(text),
+    help="Delimiter of CSV files, such as ';', or tab; by default detected.",
+)
 once_option = click.option("--once", is_flag=True, help="Print the state once and exit.")
+
+
+def _delimiter(text: str) -> str:
+    from understudy.common.files import delimiter
+
+    try:
+        return delimiter(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def interval_option(seconds: float) -> Decorator:

@@ -209,7 +209,7 @@ def _experiments(status: Mapping[str, Any]) -> list[Text]:
             text = Text(f"experiment {one['name']}, {challenger['name']}: ")
             text.append(challenger["outcome"], styles.get(challenger["tone"], ""))
             text.append(
-                f", {challenger['phase'].replace('_', ' ')} at {challenger['weight'] * 100:g} %",
+                f", {challenger['phase'].replace('_', ' ')} at {percent(challenger['weight'])}",
                 "dim",
             )
             lines.append(text)

@@ -85,14 +85,19 @@ class Replay:
         """The evidence so far."""
         return self.live.experiment
 
-    def read(self, path: Path, progress: Callable[[int], None] | None = None) -> Decision:
+    def read(
+        self,
+        path: Path,
+        progress: Callable[[int], None] | None = None,
+        delimiter: str | None = None,
+    ) -> Decision:
         """Read the whole file and return the final decision.
 
-        ``progress`` is called with the number of rows read. Raises ReplayError, which names file
-        and line.
+        ``progress`` is called with the number of rows read; ``delimiter`` is that of a CSV file, by
+        default detected. Raises ReplayError, which names file and line.
         """
         batch: list[Line] = []
-        for line in rows_of(path):
+        for line in rows_of(path, delimiter):
             batch.append(line)
             if len(batch) >= LOOK:
                 self._take(path, batch)
@@ -304,9 +309,9 @@ def _time_of(row: Mapping[str, Any]) -> float | None:
     return instant(cell)
 
 
-def rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows_of(path: Path, delimiter: str | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of a CSV, JSONL, JSON or Parquet file, each with its number. Raises ReplayError."""
     try:
-        yield from objects(path)
+        yield from objects(path, delimiter=delimiter)
     except FileError as error:
         raise ReplayError(str(error)) from error

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from understudy.common.text import visible
+from understudy.common.yaml_text import YamlError, checked
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.inject.pod import INJECT, InjectionRefused, Sidecar, inject, not_injected
 
@@ -133,17 +134,11 @@ def _dump(one: Any) -> str:
 
 
 def _load(text: str, line: int, source: str) -> Any:
+    plain = text.removeprefix("\ufeff")
     try:
-        return yaml.load(text.removeprefix("\ufeff"), Loader=_Loader)  # noqa: S506  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {line + mark.line + 1}: " if mark else ""
-        raise ConfigError(source, [("", f"{where}{error.problem or error}")]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(source, [("", f"is not valid YAML: {reason}")]) from error
-    except RecursionError as error:
-        raise ConfigError(source, [("", "is nested too deeply")]) from error
+        return checked(lambda: yaml.load(plain, Loader=_Loader), line)  # noqa: S506  # a SafeLoader
+    except YamlError as error:
+        raise ConfigError(source, [("", str(error))]) from error
 
 
 def _objects(one: dict[str, Any]) -> Iterator[dict[str, Any]]:

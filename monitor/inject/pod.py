@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from understudy.common.yaml_text import YamlError, read_text, read_yaml
 from understudy.monitor.errors import ConfigError, UnderstudyError
 
 PREFIX = "understudy/"
@@ -72,9 +71,9 @@ class Sidecar:
 def load_sidecar(path: Path) -> Sidecar:
     """Read the file that the chart renders. Raises ConfigError."""
     try:
-        result = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(str(path), [("", f"cannot be read: {error}")]) from error
+        result = read_yaml(read_text(path))
+    except YamlError as error:
+        raise ConfigError(str(path), [("", str(error))]) from error
     wanted = {
         "initContainers": list,
         "volumes": list,

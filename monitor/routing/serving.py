@@ -105,7 +105,7 @@ class ArmService:
     def describe(self) -> str:
         """What the arm does, in words; models are named when there are several."""
         if self.role == "mirrored":
-            part = "" if self.mirror_rate >= 1.0 else f" of {self.mirror_rate * 100:g} %"
+            part = "" if self.mirror_rate >= 1.0 else f" of {percent(self.mirror_rate)}"
             return f"gets mirrored requests{part}"
         if self.role == "unused":
             return "gets no requests"

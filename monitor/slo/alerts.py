@@ -14,6 +14,12 @@ Kind = Literal["outage", "sidecar", "kafka", "experiment", "finding"]
 OF_INSTALLATION: frozenset[Kind] = frozenset(("sidecar", "kafka"))
 """Kinds of alerts that are about an installation, whatever models it serves."""
 
+SHARE = (
+    "{{ if and (gt $value 0.9999) (lt $value 1.0) }}more than 99.99%"
+    "{{ else }}{{ $value | humanizePercentage }}{{ end }}"
+)
+"""The value of an alert as a percentage in its texts. Prometheus' own function has four digits, by
+which 99.999 % of the requests are 100 %."""
 SERVICE = "{{.service}}"
 """Placeholder in expressions for the service, which is a label of recorded series and alerts."""
 FINDINGS = "/v1/findings?model={{ $labels.model }}"

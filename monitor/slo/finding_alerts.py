@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from understudy.common.units import HOUR, MINUTE
-from understudy.monitor.slo.alerts import Alert, Trial
+from understudy.monitor.slo.alerts import SHARE, Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.scope import Scope
@@ -226,7 +226,7 @@ def experiment_alerts(scope: Scope) -> tuple[Alert, ...]:
             lasts=15 * MINUTE,
             summary="{{ $labels.experiment }}: requests lack a unit",
             description=(
-                "{{ $value | humanizePercentage }} of the requests carry no unit and stay with the "
+                f"{SHARE} of the requests carry no unit and stay with the "
                 "champion. Make clients send the header, cookie or field of `unit`."
             ),
             trial=Trial(

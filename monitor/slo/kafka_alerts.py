@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from understudy.common.units import MINUTE
-from understudy.monitor.slo.alerts import Alert, Trial
+from understudy.monitor.slo.alerts import SHARE, Alert, Trial
 from understudy.monitor.slo.model import Level, Stream
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.scope import Scope
@@ -66,7 +66,7 @@ def kafka_alerts(scope: Scope) -> tuple[Alert, ...]:
             f"{metric('kafka_spool_limit_bytes')}) > 0.5",
             5 * MINUTE,
             "{{ $labels.instance }}: Kafka spool is filling up",
-            "{{ $value | humanizePercentage }} of the spool is in use. Once it is full, the oldest "
+            f"{SHARE} of the spool is in use. Once it is full, the oldest "
             "records are dropped. Fix Kafka, or raise kafka.spool.max_size.",
             (
                 value("kafka_spool_limit_bytes", 1e9, 1e9),

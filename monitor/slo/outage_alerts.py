@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from understudy.common.units import MINUTE, duration
-from understudy.monitor.slo.alerts import Alert, Trial
+from understudy.monitor.slo.alerts import SHARE, Alert, Trial
 from understudy.monitor.slo.promql import selector
 from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trial_series import counter, level
@@ -37,7 +37,7 @@ def outage_alerts(scope: Scope, interval: float) -> tuple[Alert, ...]:
         lasts=0.0,
         summary="{{ $labels.arm }} is down for {{ $labels.model }}",
         description=(
-            "{{ $value | humanizePercentage }} of its requests get no response: refused, reset, "
+            f"{SHARE} of its requests get no response: refused, reset, "
             "malformed, timed out or overloaded. Restart or roll back the model server."
         ),
         trial=Trial(
@@ -81,7 +81,7 @@ def _diverted(scope: Scope) -> Alert:
         lasts=MINUTE,
         summary="{{ $labels.arm }} should serve clients on {{ $labels.instance }} and is down",
         description=(
-            "By the routes {{ $value | humanizePercentage }} of the requests are its own; the "
+            f"By the routes {SHARE} of the requests are its own; the "
             "champion serves them. Restart its model server, or abort the experiment."
         ),
         trial=Trial(

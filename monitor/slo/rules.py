@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from understudy.common.units import DAY, duration, number, percent, spoken
+from understudy.monitor.slo.alerts import SHARE
 from understudy.monitor.slo.burn import SEVERITIES, Severity
 from understudy.monitor.slo.model import Events, Slo, over
 
@@ -170,7 +171,7 @@ def alerts(slo: Slo, runbook: str) -> list[Rule]:
                     "title": f"({severity}) {slo.service}: {slo.name} burns its error budget",
                     "summary": f"{slo.service}: {slo.name} burns its error budget too fast",
                     "description": (
-                        f"{{{{ $value | humanizePercentage }}}} of {slo.sli.unit} are bad; "
+                        f"{SHARE} of {slo.sli.unit} are bad; "
                         f"{percent(slo.objective)} must be good over {spoken(slo.period)}. "
                         f"Fires when bad are {means}. {_ADVICE[severity]}"
                     ),

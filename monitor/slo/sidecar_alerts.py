@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from understudy.common.units import MINUTE
-from understudy.monitor.slo.alerts import Alert, Trial
+from understudy.monitor.slo.alerts import SHARE, Alert, Trial
 from understudy.monitor.slo.burn import Severity
 from understudy.monitor.slo.model import Level, Stream
 from understudy.monitor.slo.promql import selector
@@ -98,7 +98,7 @@ def sidecar_alerts(scope: Scope) -> tuple[Alert, ...]:
             f"sum{scope.by('instance')}(rate({handoff}[5m]))\n/\n({eligible} > 0) > 0.01",
             5 * MINUTE,
             "{{ $labels.instance }} drops records",
-            "{{ $value | humanizePercentage }} of the records are dropped before evaluation; "
+            f"{SHARE} of the records are dropped before evaluation; "
             "findings and experiments only use the rest. Give the evaluation plane more CPU.",
             (
                 count("records_eligible_total", 600, 600),
@@ -189,7 +189,7 @@ def sidecar_alerts(scope: Scope) -> tuple[Alert, ...]:
             f"sum{scope.by('instance', 'arm')}(rate({unsent}[15m]))\n/\n({copies} > 0) > 0.05",
             15 * MINUTE,
             "{{ $labels.arm }} misses mirrored requests",
-            "{{ $value | humanizePercentage }} of its mirrored requests were dropped. The drops "
+            f"{SHARE} of its mirrored requests were dropped. The drops "
             "are not random, so comparisons may be biased. Check the outcome label.",
             (
                 count("mirror_total", 600, 600, arm="candidate", outcome="ok"),

@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from understudy.common.arrays import quantile
+from understudy.common.units import percent
 from understudy.shadow.experiment.batches import Split
 from understudy.shadow.sequential.common import Packed, PackedShape, pack, unpack
 from understudy.shadow.sequential.normal_mixture import log_normal_mixture
@@ -386,7 +387,7 @@ class LabelCohorts(Stateful):
         shares = _shares(self._counts[:due])
         assert shares is not None  # otherwise there is no difference
         first, second = (
-            f"{100.0 * share:.3g} % of {name}'s" for share, name in zip(shares, names, strict=True)
+            f"{percent(share, 3)} of {name}'s" for share, name in zip(shares, names, strict=True)
         )
         return LabelJudgement(
             0.0,

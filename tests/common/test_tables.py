@@ -11,7 +11,14 @@ from click.testing import CliRunner
 
 from tests.support.gates import gate, plan
 from understudy.common.cells import Kind, count_cells
-from understudy.common.files import FileError, csv_rows, delimiter_of, json_items, objects
+from understudy.common.files import (
+    FileError,
+    csv_rows,
+    delimiter,
+    delimiter_of,
+    json_items,
+    objects,
+)
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.files import of_bodies, of_rows
 from understudy.monitor.baseline.files import Reader
@@ -123,14 +130,14 @@ def test_datatypes_are_declared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "delimiter"),
+    ("text", "found"),
     [
         ("a\n1\n", ","), ("a,b\n1,2\n", ","), ("a;b\n1,5;2,5\n", ";"), ("a\tb,c\n1\t2\n", "\t"),
         ('"a;b;c",d\n1,2\n', ","), ("a b;c\n", ";"), ("", ","), ("a|b\n1|2\n", "|"),
     ],
 )  # fmt: skip
-def test_delimiters(text: str, delimiter: str) -> None:
-    assert delimiter_of(text) == delimiter
+def test_delimiters(text: str, found: str) -> None:
+    assert delimiter_of(text) == found
 
 
 def test_a_delimiter_can_be_given(tmp_path: Path) -> None:
@@ -143,12 +150,70 @@ def test_a_delimiter_can_be_given(tmp_path: Path) -> None:
     assert "1 payload" in checked.output, checked.output
 
 
+NOTES = "a;b;c;d;e"
+"""A column that looks as several."""
+EXPERIMENT = {
+    "name": "x",
+    "metrics": [{"metric": "latency_mean", "margin": "10 %"}],
+    "minimum_duration": 0,
+}
+COMMANDS: dict[str, tuple[list[str], list[str]]] = {
+    "build": (["v"], ["baseline", "build", "rows.csv", "-o", "baseline.json", "--json"]),
+    "report": (["v"], ["drift", "report", "rows.csv", "rows.csv", "--json"]),
+    "replay": (["champion.latency", "challenger.latency"],
+               ["experiment", "replay", "rows.csv", "--experiment", "x.yaml", "--json"]),
+    "plan": (["latency"], ["experiment", "plan", "x.yaml", "--values", "rows.csv", "--json",
+                           "--streams", "20", "--limit", "1000"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_on_rows_takes_the_same_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The delimiter that is detected is the wrong one: with it, the columns are others."""
+    columns, arguments = COMMANDS[command]
+    monkeypatch.chdir(tmp_path)
+    rows = [[NOTES, *(f"{0.1 + 0.01 * (number % 7):g}" for _ in columns)] for number in range(300)]
+    text = "\n".join(",".join(row) for row in [[NOTES, *columns], *rows])
+    (tmp_path / "rows.csv").write_text(text)
+    (tmp_path / "x.yaml").write_text(json.dumps(EXPERIMENT))
+    wrong = CliRunner().invoke(main, arguments)
+    right = CliRunner().invoke(main, [*arguments, "--delimiter", ","])
+    if command == "build":
+        # By semicolons: e and the value are one column.
+        assert (json.loads(wrong.stdout)["columns"], json.loads(right.stdout)["columns"]) == (5, 2)
+    elif command == "report":
+        found = [
+            {one["column"] for one in json.loads(one.stdout)["columns"]} for one in (wrong, right)
+        ]
+        assert found == [{"a", "b", "c", "d", "e,v"}, {NOTES, "v"}]
+    else:
+        assert wrong.exit_code == 2, wrong.output
+        assert right.exit_code in (0, 10), right.output
+        assert json.loads(right.stdout)
+    refused = CliRunner().invoke(main, [*arguments, "--delimiter", ",;"])
+    assert refused.exit_code == 2
+    assert "Invalid value for '--delimiter': not a valid delimiter: ',;'" in refused.output
+
+
+def test_a_delimiter_that_cannot_be_typed_has_a_name() -> None:
+    assert delimiter("tab") == delimiter("\t") == delimiter(r"\t") == "\t"
+    for wrong in ("", '"', "\n", "\r", "tabs"):
+        with pytest.raises(ValueError, match="not a valid delimiter"):
+            delimiter(wrong)
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [
         ("datatypes: {c: FP33}", "payloads.datatypes.c: must be 'BOOL'"),
         ("datatypes: {d: FP32}", "rows.csv: payloads.datatypes: unknown column 'd'"),
-        ("delimiter: ''", "payloads.delimiter: must have at least one character"),
+        (
+            "delimiter: ''",
+            "payloads.delimiter: not a valid delimiter: '' (examples: ';', '|', tab)",
+        ),
+        ("delimiter: ';;'", "payloads.delimiter: not a valid delimiter: ';;'"),
     ],
 )
 def test_faults_of_payloads_name_the_key(tmp_path: Path, key: str, message: str) -> None:

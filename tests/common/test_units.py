@@ -236,6 +236,11 @@ def test_limits_with_other_units_are_refused(metric: str, text: str) -> None:
         (0.98765, 4, "98.77 %"),
         (0.0, 4, "0 %"),
         (1.5, 4, "150 %"),
+        (0.123, 3, "12.3 %"),
+        (0.9996, 3, "99.96 %"),
+        (1e-9, 3, "0.0000001 %"),
+        (1.234e-7, 3, "0.0000123 %"),
+        (123.4, 3, "12,340 %"),
     ],
 )
 def test_a_share_keeps_the_digits_that_matter(share: float, digits: int, text: str) -> None:

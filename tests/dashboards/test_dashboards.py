@@ -16,6 +16,7 @@ from promql_parser import AggregateExpr, BinaryExpr, Call, ParenExpr
 from tests.support.dashboard_linting import excused, lint, nodes, parsed
 from tools.dashboards.board import TAG
 from tools.dashboards.generate import FOLDER, documents, texts
+from tools.dashboards.preview.values import shown
 from tools.dashboards.prometheus import filled, panels
 from tools.parts.npm import schema
 
@@ -222,3 +223,27 @@ def test_every_query_is_of_the_chosen_installations() -> None:
                 selectors += 1
                 assert 'cluster=~"$cluster", namespace=~"$namespace"' in inside, plain
     assert selectors > 200
+
+
+@each
+def test_only_a_whole_is_a_hundred_percent(dashboard: Dashboard) -> None:
+    """Whatever Grafana's decimals would round: 99.999 % of an objective is not 100 %."""
+    for panel in panels(dashboard):
+        settings = panel.get("fieldConfig", {}).get("defaults", {})
+        if settings.get("unit") != "percentunit":
+            continue
+        places = settings.get("decimals", 1)
+        for nines in range(1, 11):
+            share = 1.0 - 10.0**-nines
+            text, _ = shown(panel, share)
+            assert float(text.lstrip("> ").rstrip(" %")) < 100.0, (panel["title"], share, text)
+            rounded = f"{100.0 * share:.{places}f}"
+            assert text.startswith(">") == (float(rounded) == 100.0), (panel["title"], share, text)
+        assert float(shown(panel, 1.0)[0].rstrip(" %")) == 100.0, panel["title"]
+
+
+def test_objectives_have_their_nines() -> None:
+    (panel,) = [one for one in panels(DASHBOARDS["slo.json"]) if one["title"] == "Objective"]
+    assert [shown(panel, share)[0] for share in (0.95, 0.999, 0.99999, 0.999999, 0.9999999)] == [
+        "95.0000 %", "99.9000 %", "99.9990 %", "99.9999 %", "> 99.9999 %",
+    ]  # fmt: skip

@@ -361,7 +361,8 @@ def test_what_was_skipped_is_printed_and_nothing_injected_can_fail(tmp_path: Pat
     assert "no pod has the sidecar" in done.stderr
     assert run(sidecar, "", "--require").returncode == 1
     for wrong, reason in [
-        ("a: [", "line"),
+        ("a: [1\n", "line 2, column 1: not valid YAML: a ',' or a closing bracket is missing"),
+        ("kind: A\n---\na: b: c\n", "line 3, column 5: not valid YAML: a ': ' does not fit here"),
         ("kind: A\n---\nNo resources\n", "line 3: not a Kubern"),
     ]:
         done = run(sidecar, wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from click.testing import Result
 
 from tests.support.gates import gate
 from tests.support.outcomes import outcome_of
+from understudy.loadtest.errors import PlanError
+from understudy.loadtest.gate import regression
+from understudy.loadtest.gate.stored import read
 from understudy.loadtest.statistics.intervals import difference, rate
 
 Report = dict[str, Any]
@@ -200,3 +204,85 @@ def test_the_difference_of_two_shares() -> None:
         (b.high - b.value) ** 2 + (a.value - a.low) ** 2
     )
     assert difference(0, 0, 1, 2) is None
+
+
+def without(data: Any, *path: Any) -> Any:
+    """A copy of ``data`` without the value at a path."""
+    copied = json.loads(json.dumps(data))
+    inner = copied
+    for step in path[:-1]:
+        inner = inner[step]
+    del inner[path[-1]]
+    return copied
+
+
+def changed(data: Any, value: Any, *path: Any) -> Any:
+    """A copy of ``data`` with another value at a path."""
+    copied = json.loads(json.dumps(data))
+    inner = copied
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    return copied
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all values of a document."""
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, (dict, list)):
+            yield from places(value, (*path, key))
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        (without(report(stage()), "stages"), "new.json: is damaged, or of another version: stages: "
+         "is required; write it again: understudy gate … --json-file"),
+        (without(report(stage()), "stages", 0, "verdict"), "stages[0].verdict: is required"),
+        (without(report(stage()), "stages", 0, "load", "rate"), "stages[0].load.rate: is required"),
+        (without(report(stage()), "stages", 0, "load"), "stages[0]: has one of load and histogram"),
+        (changed(report(stage()), "good", "stages", 0, "verdict"),
+         "stages[0].verdict: must be 'passed', 'failed', 'invalid', 'not measured' or 'shown'"),
+        (changed(report(stage()), "fast", "stages", 0, "load", "rate"),
+         "stages[0].load.rate: must be a number (found 'fast')"),
+        (changed(report(stage()), -1.0, "stages", 0, "load", "rate"),
+         "stages[0].load.rate: must be greater than or equal to 0 (found -1.0)"),
+        (changed(report(stage()), [[99_999, 1]], "stages", 0, "histogram", "buckets"),
+         "stages[0].histogram: buckets: there is no bucket 99,999 of 1,920"),
+        (without(report(stage()), "environment"), "environment: is required"),
+    ],
+)  # fmt: skip
+def test_a_damaged_result_is_refused_with_the_key(tmp_path: Path, new: Report, said: str) -> None:
+    found = compared(tmp_path, report(stage()), new)
+    assert found.exit_code == 2, found.output
+    assert said in " ".join(found.output.split()), found.output
+
+
+def test_no_damage_is_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is missing or of another kind: the comparison is refused, or has all it needs."""
+    monkeypatch.setattr(regression, "_BOOTSTRAPS", 5)
+    whole = report(
+        stage(),
+        {**stage("c"), "kind": "capacity", "capacity": {"low": 50.0, "high": 60.0}},
+        {**stage("u"), "until_break": {"holds": 50.0, "breaks": 60.0}},
+        {"name": "z", "kind": "cold_start", "verdict": "shown", "why": [],
+         "cold_start": {"seconds": [1.0, 1.001, 1.002]}},
+    )  # fmt: skip
+    file = tmp_path / "damaged.json"
+    refused = taken = 0
+    for path in places(whole):
+        if "buckets" in path and path.index("buckets") < len(path) - 1 and path[4] > 0:
+            continue  # one bucket is as good as another
+        for damaged in (without(whole, *path), changed(whole, {"x": []}, *path),
+                        changed(whole, None, *path), changed(whole, "text", *path)):  # fmt: skip
+            file.write_text(json.dumps(damaged))
+            try:
+                found = read(file)
+                regression.overall(regression.changes(whole, found, 0.1))
+                taken += 1
+            except PlanError:
+                refused += 1
+    assert refused > 50, refused
+    assert taken > 50, "values that are not read do not matter"

@@ -240,7 +240,7 @@ def test_a_late_generator_says_what_its_processes_did() -> None:
     outcome.seconds, outcome.processes = 0.5, 2
     outcome.waited_seconds, outcome.cpu_seconds = 0.1, 0.25
     (lag, _) = evaluate(Objectives(p90="5ms"), outcome)
-    assert "its processes waited for a CPU for 10.0% of the time, and used one for 25%" in lag.why
+    assert "its processes waited for a CPU for 10 % of the time, and used one for 25 %" in lag.why
     outcome.seconds = 0.0
     assert "waited" not in evaluate(Objectives(p90="5ms"), outcome)[0].why
     outcome.seconds, outcome.waited_seconds = 1.0, None

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tools.parts.debian import need
 from understudy.monitor.cli.main import main
 
 pytestmark = pytest.mark.integration
@@ -36,7 +35,7 @@ INDICATORS: list[dict[str, Any]] = [
     indicator=st.sampled_from(INDICATORS),
 )
 def test_what_is_accepted_passes_its_tests(
-    tmp_path: Path, hours: int, objective: float, indicator: dict[str, Any]
+    tmp_path: Path, promtool: Path, hours: int, objective: float, indicator: dict[str, Any]
 ) -> None:
     file = tmp_path / "slo.yaml"
     slo = {"name": "one", "objective": objective, **indicator}
@@ -48,6 +47,6 @@ def test_what_is_accepted_passes_its_tests(
         assert made.exit_code == 2
         assert any(why in made.output for why in ("too short", "never fire", "ever fires"))
         return
-    arguments = ["slo", "test", str(file), "--quick", "--promtool", str(need("promtool"))]
+    arguments = ["slo", "test", str(file), "--quick", "--promtool", str(promtool)]
     tested = runner.invoke(main, arguments)
     assert tested.exit_code == 0, tested.output

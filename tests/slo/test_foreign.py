@@ -311,6 +311,7 @@ def test_other_formats_are_refused_by_name(tmp_path: Path, document: Any, messag
             loaded(tmp_path, format_, service="other")
 
 
+@pytest.mark.usefixtures("promtool")
 @pytest.mark.parametrize("document", [SLOTH, PYRRA, ALPHA])
 def test_prometheus_takes_the_rules(tmp_path: Path, document: Any) -> None:
     """From the command line, checked by promtool; what is left out is on standard error."""

@@ -68,6 +68,7 @@ def tried(
     passes(folder, "test.yml")
 
 
+@pytest.mark.usefixtures("promtool")
 def test_two_files_in_one_prometheus_page_only_their_own(tmp_path: Path) -> None:
     files: dict[str, Any] = {}
     for name in ("delays", "fraud"):
@@ -96,6 +97,7 @@ def test_two_files_in_one_prometheus_page_only_their_own(tmp_path: Path) -> None
     tried(tmp_path, files, series, checks)
 
 
+@pytest.mark.usefixtures("promtool")
 def test_one_of_two_clusters_down_pages_with_its_name(tmp_path: Path) -> None:
     """The many requests of the one that is well do not hide those of the other."""
     files = of(identity=["cluster", "namespace"], scrape={"job": "understudy"}).rule_files()
@@ -118,6 +120,7 @@ def test_one_of_two_clusters_down_pages_with_its_name(tmp_path: Path) -> None:
     tried(tmp_path, files, series, checks)
 
 
+@pytest.mark.usefixtures("promtool")
 @pytest.mark.parametrize(("identity", "pages"), [(["namespace"], 1), ([], 0)])
 def test_namespaces_are_separate_unless_nothing_is(
     tmp_path: Path, identity: list[str], pages: int

@@ -14,7 +14,7 @@ from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.rules import document
 from understudy.monitor.slo.scope import Scope
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("promtool")]
 
 COUNT = 'understudy_request_duration_seconds_count{role="primary",outcome="ok"}'
 BUCKET = 'understudy_request_duration_seconds_bucket{role="primary",outcome="ok",le="%s"}'

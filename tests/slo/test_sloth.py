@@ -132,6 +132,7 @@ def test_rules_in_the_repository_are_sloths_own() -> None:
     assert made() == RULES.read_text("utf-8")
 
 
+@pytest.mark.usefixtures("promtool")
 def test_pages_and_ratios_of_short_windows_are_those_of_sloth(tmp_path: Path) -> None:
     step, steps = 60, 8 * 60
     at, span = f"{steps}m", f"{steps - 10}m:{step}s"
@@ -147,6 +148,7 @@ def test_pages_and_ratios_of_short_windows_are_those_of_sloth(tmp_path: Path) ->
     passes(tmp_path, "both.tests.yml")
 
 
+@pytest.mark.usefixtures("promtool")
 def test_tickets_and_ratios_of_long_windows_are_those_of_sloth(tmp_path: Path) -> None:
     step, steps = 900, 4 * 96
     at, span = f"{steps * 15}m", f"{steps * 15 - 60}m:{step}s"
@@ -162,6 +164,7 @@ def test_tickets_and_ratios_of_long_windows_are_those_of_sloth(tmp_path: Path) -
     passes(tmp_path, "both.tests.yml")
 
 
+@pytest.mark.usefixtures("promtool")
 def test_a_rule_that_differs_is_seen(tmp_path: Path) -> None:
     step, steps = 60, 2 * 60
     at, span = f"{steps}m", f"{steps - 10}m:{step}s"
@@ -175,6 +178,7 @@ def test_a_rule_that_differs_is_seen(tmp_path: Path) -> None:
     assert "FAILED" in said
 
 
+@pytest.mark.usefixtures("promtool")
 def test_the_budget_is_weighted_by_requests(tmp_path: Path) -> None:
     """A night with a tenth of the traffic and half of it failing: Sloth's mean of ratios takes it for
     half of the day."""

@@ -96,12 +96,14 @@ def always(begin: int, end: int) -> dict[str, Any]:
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 def test_nights_and_weekends_have_no_traffic_and_no_alert(tmp_path: Path) -> None:
     checks = [never(at(9, 8), at(16, 8)), firing(at(16, 8), 0)]
     tried(tmp_path, alert_of(), {OK % "": counted(office, at(16, 8))}, checks)
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 def test_it_lasts_until_the_next_request_and_says_since_when(tmp_path: Path) -> None:
     """Over a night and a weekend, whatever is expected then."""
 
@@ -129,6 +131,7 @@ def test_it_lasts_until_the_next_request_and_says_since_when(tmp_path: Path) -> 
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 def test_a_model_without_a_sidecar_is_forgotten_after_a_week(tmp_path: Path) -> None:
     """One that a sidecar still has is missed until there is a request."""
     stops = at(9, 12)
@@ -148,6 +151,7 @@ def test_a_model_without_a_sidecar_is_forgotten_after_a_week(tmp_path: Path) -> 
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 def test_without_a_week_of_data_it_is_compared_with_the_day_before(tmp_path: Path) -> None:
     def daily(minute: int) -> float:
         return 20.0 if 8 * HOUR <= minute % DAY < 18 * HOUR and minute < at(4, 10) else 0.0
@@ -157,6 +161,7 @@ def test_without_a_week_of_data_it_is_compared_with_the_day_before(tmp_path: Pat
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 @pytest.mark.parametrize("every", [30, 35, 40, 60])
 def test_bursts_with_gaps_between_them_are_no_outage(tmp_path: Path, every: int) -> None:
     def bursts(minute: int) -> float:
@@ -167,6 +172,7 @@ def test_bursts_with_gaps_between_them_are_no_outage(tmp_path: Path, every: int)
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 def test_declared_hours_replace_the_past(tmp_path: Path) -> None:
     """There is a request every half hour at most, which no past would make one expect."""
 
@@ -189,6 +195,7 @@ def test_declared_hours_replace_the_past(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 def test_each_cluster_is_compared_with_itself(tmp_path: Path) -> None:
     """The label of one may be set by the file, too."""
     stops = at(2, 12)
@@ -204,6 +211,7 @@ def test_each_cluster_is_compared_with_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
 @pytest.mark.parametrize(
     "hours",
     [["mon-fri 07:00-19:00"], ["wed 22:30-23:30"], ["00:00-24:00"], ["thu 00:00-01:00"],

@@ -16,6 +16,7 @@ from tools.parts.debian import need
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.slo import SloFile
 from understudy.monitor.slo import alertmanager
+from understudy.monitor.slo.alerts import SHARE
 from understudy.monitor.slo.compile import compiled
 from understudy.monitor.slo.compiled import Compiled
 
@@ -26,12 +27,14 @@ def everything() -> Compiled:
     return compiled(SloFile.model_validate(ALL), "test")
 
 
+@pytest.mark.usefixtures("promtool")
 def test_every_rule_file_is_valid(tmp_path: Path) -> None:
     files = everything().rule_files()
     write(tmp_path, files)
     check(tmp_path, *files)
 
 
+@pytest.mark.usefixtures("promtool")
 def test_every_alert_of_the_catalogue_fires_once_and_ends_once(tmp_path: Path) -> None:
     found = everything()
     parts = tuple(f"{name}-" for name in found.parts())
@@ -43,6 +46,7 @@ def test_every_alert_of_the_catalogue_fires_once_and_ends_once(tmp_path: Path) -
         passes(tmp_path, name)
 
 
+@pytest.mark.usefixtures("promtool")
 @pytest.mark.parametrize("name", ["between", "accuracy"])
 def test_pages_come_when_they_are_predicted(tmp_path: Path, name: str) -> None:
     """One objective that counts events and one that counts time; all of them, at all rates, are in
@@ -55,6 +59,7 @@ def test_pages_come_when_they_are_predicted(tmp_path: Path, name: str) -> None:
         passes(tmp_path, test)
 
 
+@pytest.mark.usefixtures("promtool")
 def test_a_wrong_factor_is_noticed(tmp_path: Path) -> None:
     found = everything()
     tests = found.test_files((1.0,))
@@ -75,11 +80,38 @@ def test_a_wrong_factor_is_noticed(tmp_path: Path) -> None:
     assert "FAILED" in said
 
 
-def test_the_command_tests_what_it_generates(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("promtool")
+def test_shares_in_alerts_are_a_hundred_percent_only_when_they_are(tmp_path: Path) -> None:
+    values = {
+        0.5: "50%",
+        0.99989: "99.99%",
+        0.99999: "more than 99.99%",
+        1.0: "100%",
+        1e-5: "0.001%",
+    }
+    rules = [{"alert": "Bad", "expr": "x > 0", "annotations": {"text": SHARE}}]
+    alerts = [
+        {"exp_labels": {"share": str(value)}, "exp_annotations": {"text": text}}
+        for value, text in values.items()
+    ]
+    series = [{"series": f'x{{share="{value}"}}', "values": f"{value} {value}"} for value in values]
+    test = {"interval": "1m", "input_series": series,
+            "alert_rule_test": [{"eval_time": "1m", "alertname": "Bad", "exp_alerts": alerts}]}  # fmt: skip
+    write(tmp_path, {"it.rules.yml": {"groups": [{"name": "a", "rules": rules}]},
+                     "it.tests.yml": {"rule_files": ["it.rules.yml"], "tests": [test]}})  # fmt: skip
+    passes(tmp_path, "it.tests.yml")
+
+
+def test_no_alert_rounds_a_share_in_another_way() -> None:
+    text = json.dumps(everything().rule_files())
+    assert text.count("humanizePercentage") == text.count(json.dumps(SHARE)[1:-1]) > 5
+
+
+def test_the_command_tests_what_it_generates(tmp_path: Path, promtool: Path) -> None:
     file = tmp_path / "slo.yaml"
     slo = {"name": "a", "objective": "99.99 %", "availability": None, "severities": ["page"]}
     file.write_text(yaml.safe_dump({"version": 1, "service": "s", "alerts": "none", "slos": [slo]}))
-    tool = ["--promtool", str(need("promtool"))]
+    tool = ["--promtool", str(promtool)]
     done = CliRunner().invoke(main, ["slo", "test", str(file), "--quick", *tool])
     assert done.exit_code == 0, done.output
     assert "2 tests of 1 rule files: passed" in done.output

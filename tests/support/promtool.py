@@ -1,13 +1,32 @@
-"""The real promtool, for tests."""
+"""The real promtool, for tests: that of Prometheus 2, and that of Prometheus 3.
+
+Their ranges differ: those of Prometheus 3 are open on the left. What is generated must be right in
+both, so tests that run rules use the fixture :func:`promtool` and run once with each.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.parts.debian import environment, need
-from understudy.monitor.slo import promtool
+import pytest
+
+from tools.parts import debian, prometheus
+from understudy.monitor.slo import promtool as tool
 from understudy.monitor.slo.text import dumped
+
+NEEDS = {"prometheus-2": debian.need, "prometheus-3": prometheus.need}
+"""By version, the function that finds its programs or skips the test."""
+_used: list[Path] = []
+
+
+@pytest.fixture(params=NEEDS)
+def promtool(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The promtool of each version in turn, which the functions of this module use meanwhile."""
+    _used.append(NEEDS[request.param]("promtool"))
+    yield _used[-1]
+    _used.pop()
 
 
 def write(folder: Path, files: dict[str, Any]) -> None:
@@ -18,9 +37,7 @@ def write(folder: Path, files: dict[str, Any]) -> None:
 
 def check(folder: Path, *names: str) -> None:
     """The rule files are valid."""
-    good, said = promtool.run(
-        str(need("promtool")), ["check", "rules", *names], folder, environment()
-    )
+    good, said = _run(folder, "check", "rules", *names)
     assert good, said
 
 
@@ -32,7 +49,12 @@ def passes(folder: Path, name: str) -> None:
 
 def run(folder: Path, name: str) -> tuple[bool, str]:
     """Whether they pass, and the output."""
-    return promtool.run(str(need("promtool")), ["test", "rules", name], folder, environment())
+    return _run(folder, "test", "rules", name)
+
+
+def _run(folder: Path, *arguments: str) -> tuple[bool, str]:
+    assert _used, "the test does not use the fixture promtool"
+    return tool.run(str(_used[-1]), arguments, folder, debian.environment())
 
 
 def is_true(expression: str, at: str) -> dict[str, Any]:

@@ -70,6 +70,10 @@ def _common(
     _targets(panel, queries)
 
 
+_SHARE_DECIMALS = 1
+"""Grafana's own decimals of a percentage near 100."""
+
+
 def _steps(steps: Steps) -> build.ThresholdsConfig:
     return (
         build.ThresholdsConfig()
@@ -84,6 +88,30 @@ def _mapped(words: Mapping[float, tuple[str, str]]) -> list[model.ValueMapping]:
         for index, (value, (text, color)) in enumerate(words.items())
     }
     return [model.ValueMap(options=result)]
+
+
+def _measured(
+    panel: Any,
+    unit: str,
+    decimals: int | None,
+    words: Mapping[float, tuple[str, str]] | None = None,
+) -> None:
+    """The unit of a panel, and how its values are written. Of a share, only 1 itself is 100 %: what
+    Grafana would round to it is ``> 99.99 %``."""
+    panel.unit(unit)
+    if decimals is not None:
+        panel.decimals(decimals)
+    mappings = _mapped(words) if words else []
+    if unit == "percentunit":
+        places = _SHARE_DECIMALS if decimals is None else decimals
+        nearly = 1.0 - 10.0 ** -(places + 2)
+        result = model.ValueMappingResult(text=f"> {100.0 * nearly:.{places}f} %")
+        rounded = model.DashboardRangeMapOptions(
+            from_val=round(0.5 + nearly / 2.0, 12), to=1.0 - 1e-12, result=result
+        )
+        mappings.append(model.RangeMap(options=rounded))
+    if mappings:
+        panel.mappings(mappings)
 
 
 def _legend() -> common.VizLegendOptions:
@@ -118,6 +146,7 @@ def lines(
     log: bool = False,
     stepped: bool = False,
     colors: Mapping[str, str] | None = None,
+    decimals: int | None = None,
 ) -> Panel:
     """Curves over time.
 
@@ -125,7 +154,8 @@ def lines(
     """
     panel = timeseries.Panel()
     _common(panel, title, text, empty, queries, (width, height))
-    panel.unit(unit).line_width(1.5).fill_opacity(35 if stacked else 6)
+    _measured(panel, unit, decimals)
+    panel.line_width(1.5).fill_opacity(35 if stacked else 6)
     panel.show_points(options.VisibilityMode.NEVER)
     panel.legend(_legend())
     panel.tooltip(
@@ -202,7 +232,8 @@ def figure(
     """The last value, large; ``words`` replace values, ``names`` shows the series' names too."""
     panel = stat.Panel()
     _common(panel, title, text, empty, queries, (width, height))
-    panel.unit(unit).thresholds(_steps(steps))
+    _measured(panel, unit, decimals, words)
+    panel.thresholds(_steps(steps))
     panel.color_scheme(_by_steps())
     panel.graph_mode(
         options.BigValueGraphMode.AREA if not words else options.BigValueGraphMode.NONE
@@ -212,10 +243,6 @@ def figure(
         options.BigValueTextMode.VALUE_AND_NAME if names else options.BigValueTextMode.VALUE
     )
     panel.reduce_options(_last())
-    if words:
-        panel.mappings(_mapped(words))
-    if decimals is not None:
-        panel.decimals(decimals)
     return panel
 
 
@@ -230,11 +257,13 @@ def bars(
     steps: Steps = PLAIN,
     low: float = 0.0,
     high: float | None = None,
+    decimals: int | None = None,
 ) -> Panel:
     """The last value of each series as a horizontal bar."""
     panel = bargauge.Panel()
     _common(panel, title, text, empty, queries, (width, height))
-    panel.unit(unit).thresholds(_steps(steps)).min(low)
+    _measured(panel, unit, decimals)
+    panel.thresholds(_steps(steps)).min(low)
     if high is not None:
         panel.max(high)
     panel.color_scheme(_by_steps())

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ast
 import gzip
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -28,8 +27,10 @@ from typing import Any
 import pytest
 import yaml
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-CACHE = CACHE / "understudy" / "kubernetes"
+from tools.parts import golang
+from tools.parts.golang import ANY_MOD, Unavailable, go, keep, module
+
+CACHE = golang.CACHE / "kubernetes"
 HELM = "v3.22.0"
 APISERVER = "v1.37.2"
 CHECKOV = "3.3.30"
@@ -92,47 +93,8 @@ def load(part: str) -> Any:
         return json.load(file)
 
 
-class Unavailable(Exception):
-    """A part that cannot be had here, and why."""
-
-
-_ANY_MOD = {"GOFLAGS": "-mod=mod"}
 _AT_ONCE = 4
 """Parts that are made at a time: most only wait for the network."""
-
-
-def _go(
-    *arguments: str, timeout: float, environment: dict[str, str], cwd: Path | None = None
-) -> str:
-    try:
-        done = subprocess.run(
-            ["go", *arguments],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"go {arguments[0]} takes longer than {timeout:.0f} s") from error
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        raise Unavailable(said[-1] if said else "go failed")
-    return done.stdout
-
-
-def _module(name: str, cache: Path | None = None) -> Path:
-    """The folder of a module, downloaded."""
-    elsewhere = {"GOMODCACHE": str(cache)} if cache is not None else {}
-    said = _go("mod", "download", "-json", name, timeout=600, environment={**elsewhere, **_ANY_MOD})
-    return Path(json.loads(said)["Dir"])
-
-
-def _keep(made: Path, part: str) -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    fresh = place(part).with_suffix(".fresh")
-    shutil.copy(made, fresh)
-    fresh.replace(place(part))
 
 
 def _build_helm() -> None:
@@ -145,17 +107,17 @@ def _build_helm() -> None:
             f"-X helm.sh/helm/v3/{package}.k8sVersionMinor={minor}",
         ]
     with tempfile.TemporaryDirectory() as folder:
-        _go(
+        go(
             "install", "-ldflags", " ".join(("-s -w", *flags)), f"helm.sh/helm/v3/cmd/helm@{HELM}",
             timeout=1800, environment={"GOBIN": folder},
         )  # fmt: skip
-        _keep(Path(folder) / "helm", "helm")
+        keep(Path(folder) / "helm", place("helm"))
 
 
 def _build_apiserver() -> None:
     """Kubernetes' own go.mod replaces its libraries by folders that are not in the module; they are
     released as separate modules, v1.x.y as v0.x.y."""
-    source = (_module(f"k8s.io/kubernetes@{APISERVER}") / "go.mod").read_text()
+    source = (module(f"k8s.io/kubernetes@{APISERVER}") / "go.mod").read_text()
     libraries = re.findall(r"^\s*(k8s\.io/\S+) => \./staging/", source, re.MULTILINE)
     version = "v0" + APISERVER.removeprefix("v1")
     lines = [
@@ -170,12 +132,12 @@ def _build_apiserver() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "go.mod").write_text("\n".join(lines) + "\n")
         made = Path(folder) / "kube-apiserver"
-        _go(
+        go(
             "build", "-ldflags", f"-s -w {flags}", "-o", str(made),
             "k8s.io/kubernetes/cmd/kube-apiserver",
-            cwd=Path(folder), timeout=7200, environment=_ANY_MOD,
+            cwd=Path(folder), timeout=7200, environment=ANY_MOD,
         )  # fmt: skip
-        _keep(made, "kube-apiserver")
+        keep(made, place("kube-apiserver"))
 
 
 def _write(part: str, data: Any) -> None:
@@ -204,10 +166,10 @@ def _install_checkov() -> None:
 def _fetch_kubernetes(version: str) -> None:
     """The OpenAPI definitions of a version. The module is large, and not kept."""
     with tempfile.TemporaryDirectory() as folder:
-        module = _module(f"k8s.io/kubernetes@{version}", Path(folder))
-        swagger = json.loads((module / "api" / "openapi-spec" / "swagger.json").read_text())
+        source = module(f"k8s.io/kubernetes@{version}", Path(folder))
+        swagger = json.loads((source / "api" / "openapi-spec" / "swagger.json").read_text())
         _write(version, swagger["definitions"])
-        _go("clean", "-modcache", timeout=120, environment={"GOMODCACHE": folder})
+        go("clean", "-modcache", timeout=120, environment={"GOMODCACHE": folder})
 
 
 class _Loader(yaml.CSafeLoader):
@@ -229,11 +191,11 @@ def _crds(folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
 def _fetch_crds(part: str) -> None:
     name, pattern = CRDS[part]
     with tempfile.TemporaryDirectory() as folder:
-        result = list(_crds(_module(name, Path(folder)), pattern))
+        result = list(_crds(module(name, Path(folder)), pattern))
         if not result:
             raise Unavailable("the module has no such files")
         _write(part, [one for one in result if one["spec"]["names"]["kind"] in KINDS])
-        _go("clean", "-modcache", timeout=120, environment={"GOMODCACHE": folder})
+        go("clean", "-modcache", timeout=120, environment={"GOMODCACHE": folder})
 
 
 def _literals(source: str) -> dict[str, dict[str, str]]:

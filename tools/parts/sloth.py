@@ -7,16 +7,15 @@ program is available, a test checks that the rules are up to date.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from tools.parts import golang
+
 VERSION = "v0.16.0"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy" / "go"
-PROGRAM = CACHE / f"sloth-{VERSION}"
+PROGRAM = golang.CACHE / "go" / f"sloth-{VERSION}"
 HERE = Path(__file__).resolve().parents[2] / "tests" / "slo" / "sloth"
 SLOS, RULES = HERE / "slos.yml", HERE / "rules.yml"
 
@@ -32,29 +31,23 @@ def made() -> str:
         return out.read_text(encoding="utf-8").lstrip()
 
 
-def build() -> str | None:
-    """Build the program; return the reason of a failure, or None."""
-    if shutil.which("go") is None:
-        return "Go is not installed"
+def build() -> None:
+    """Build the program. Raises Unavailable."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            ["go", "install", f"github.com/slok/sloth/cmd/sloth@{VERSION}"],
-            env={**os.environ, "GOBIN": folder}, capture_output=True, text=True, timeout=1800,
+        golang.go(
+            "install", f"github.com/slok/sloth/cmd/sloth@{VERSION}",
+            timeout=1800, environment={"GOBIN": folder},
         )  # fmt: skip
-        if done.returncode:
-            return (done.stderr.strip() or "go failed").splitlines()[-1]
-        CACHE.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Path(folder) / "sloth", PROGRAM.with_suffix(".fresh"))
-        PROGRAM.with_suffix(".fresh").replace(PROGRAM)
-    return None
+        golang.keep(Path(folder) / "sloth", PROGRAM)
 
 
 def main(write: bool) -> int:
     """Build the program if it is missing; a failure is a notice, not an error."""
     if not PROGRAM.exists():
         print("building sloth (some minutes) …", flush=True)
-        reason = build()
-        if reason is not None:
+        try:
+            build()
+        except golang.Unavailable as reason:
             print(f"NOTICE: sloth cannot be built ({reason}); one test is skipped")
             return 0
     if write:

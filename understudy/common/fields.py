@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -16,7 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from understudy.common import units
+from understudy.common import files, units
 
 SAVED: Mapping[str, bool] = {"saved": True}
 """Validation context of state that an earlier version saved: it has numbers of seconds and events
@@ -154,6 +155,15 @@ Bytes = Annotated[
     ),
 ]  # fmt: skip
 """A positive size of at most 1 TiB; a number is one of bytes."""
+
+Delimiter = Annotated[
+    str,
+    AfterValidator(files.delimiter),
+    WithJsonSchema(
+        {"type": "string", "pattern": '^([^"\\r\\n]|tab|\\\\t)$', "examples": [";", "tab"]}
+    ),
+]
+"""What separates the columns of a CSV file: a character, or ``tab``."""
 
 BytesPerSecond = Annotated[
     int,

@@ -164,6 +164,14 @@ def objects(
         raise FileError(path, f"must end in {ENDINGS}")
 
 
+def delimiter(text: str) -> str:
+    """The delimiter that a user names: a character, or ``tab``. Raises ValueError."""
+    found = "\t" if text in ("tab", "\\t") else text
+    if len(found) != 1 or found in '"\r\n':
+        raise ValueError(f"not a valid delimiter: {text!r} (examples: ';', '|', tab)")
+    return found
+
+
 def delimiter_of(text: str) -> str:
     """The delimiter that splits the first lines of a CSV file into the most columns, the same
     number on each; a comma where there is one column."""

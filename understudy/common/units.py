@@ -309,13 +309,20 @@ def percent(share: float, digits: int = 4) -> str:
     """``0.0144`` as ``1.44 %``, in so many significant digits.
 
     Near 1 the digits that matter are those of the distance to 1, of which at least two are kept:
-    ``0.99999`` is ``99.999 %``, and only 1, to the rounding of sums, is ``100 %``.
+    ``0.99999`` is ``99.999 %``, and only 1, to the rounding of sums, is ``100 %``. Nothing but 0 is
+    ``0 %``.
     """
     value, rest = share * 100.0, (1.0 - share) * 100.0
+    size = abs(value)
     if 1e-10 < rest < 1.0:
         decimals = max(digits - 2, 1 - math.floor(math.log10(rest)))
-        return f"{f'{value:.{decimals}f}'.rstrip('0').rstrip('.')} %"
-    return f"{value:.{digits}g} %"
+    elif 1e-10 < size < 1e-4:  # else it would have an exponent
+        decimals = digits - 1 - math.floor(math.log10(size))
+    elif 10.0**digits <= size < 1e15:
+        return f"{value:,.0f} %"
+    else:
+        return f"{value:.{digits}g} %"
+    return f"{f'{value:.{decimals}f}'.rstrip('0').rstrip('.')} %"
 
 
 def spoken(seconds: float) -> str:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from understudy.common.svg import Axes, Scale, element, joined, log_ticks, step_of, ticks, wrapped
+from understudy.common.units import percent
 from understudy.monitor.findings.words import moment
 from understudy.monitor.health.report.numbers import shown
 
@@ -29,7 +30,7 @@ def chart_of(histogram: Mapping[str, Any], name: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100.0 * share:.3g} %"
+    return percent(share, 3)
 
 
 def _legend(x: float) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from understudy.common.templates import render, trusted
+from understudy.common.units import percent
 from understudy.monitor.health.report.drawing import chart_of, trend_of
-from understudy.monitor.health.report.numbers import percent
 
 _TEMPLATE = Path(__file__).parent / "templates" / "drift.html"
 _MOST_DRAWN = 60
@@ -34,6 +35,6 @@ def page(report: Mapping[str, Any], reference: str, current: str) -> str:
         reference=reference,
         current=current,
         series=by_column,
-        percent=percent,
+        percent=partial(percent, digits=3),
         shown=lambda value: "–" if value is None else f"{value:.3g}",
     )

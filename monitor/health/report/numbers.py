@@ -30,18 +30,3 @@ def both(now: float, before: float) -> tuple[str, str]:
         if pair[0] != pair[1] or now == before:
             return pair
     return repr(now), repr(before)
-
-
-def percent(share: float) -> str:
-    """``12 %``, ``0.31 %``; never 0 or 100 for what is only near it."""
-    value = 100.0 * share
-    if share in (0.0, 1.0):
-        return f"{value:.0f} %"
-    if value < 0.01:
-        return "< 0.01 %"
-    if value > 99.99:
-        return "> 99.99 %"
-    text = f"{value:.2g}" if value < 10.0 else f"{value:.3g}"
-    if text == "100":
-        text = f"{value:.2f}"
-    return f"{text} %"

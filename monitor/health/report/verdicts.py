@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.units import percent
 from understudy.monitor.baseline.identifiers import ignored
 from understudy.monitor.baseline.model import Column
 from understudy.monitor.baseline.profiles import CategoryProfile, NumericProfile, Profile
@@ -24,7 +25,7 @@ from understudy.monitor.detectors.two_samples import (
     same_shares,
 )
 from understudy.monitor.health.report.current import Current, Thinned, quantile_of
-from understudy.monitor.health.report.numbers import both, percent, shown
+from understudy.monitor.health.report.numbers import both, shown
 
 Floats = NDArray[np.float64]
 SMALLEST_RATE = 0.005
@@ -148,11 +149,11 @@ def _missing(column: ColumnChecks) -> None:
     if not j + k or not before.rows or not now.rows:
         return
     p, q = j / before.rows, k / now.rows
-    words = f"missing in {percent(q)} of the rows, was {percent(p)}"
+    words = f"missing in {percent(q, 3)} of the rows, was {percent(p, 3)}"
     if q == 1.0 > p:
-        words = f"no values, had some in {percent(1.0 - p)} of the rows"
+        words = f"no values, had some in {percent(1.0 - p, 3)} of the rows"
     elif p == 1.0 > q:
-        words = f"has values, the reference had none (missing in {percent(q)} of the rows)"
+        words = f"has values, the reference had none (missing in {percent(q, 3)} of the rows)"
     chance = same_rate(j, before.rows, k, now.rows)
     column.checks.append(Check("missing", chance, abs(p - q) >= SMALLEST_RATE, words))
 
@@ -169,7 +170,7 @@ def _type(column: ColumnChecks, kind: str) -> None:
     if not j + k:
         return
     p, q = j / n, k / m
-    words = f"{percent(q)} of the values are not {_what(before.kind)}, was {percent(p)}"
+    words = f"{percent(q, 3)} of the values are not {_what(before.kind)}, was {percent(p, 3)}"
     chance = same_rate(j, n, k, m)
     column.checks.append(Check("type", chance, abs(p - q) >= SMALLEST_RATE, words))
 
@@ -227,7 +228,7 @@ def _numeric(
     if not prefix and any(infinite):
         p, q = infinite[0] / (n + infinite[0]), infinite[1] / (m + infinite[1])
         chance = same_rate(infinite[0], n + infinite[0], infinite[1], m + infinite[1])
-        words = f"{percent(q)} of the values are infinite, was {percent(p)}"
+        words = f"{percent(q, 3)} of the values are infinite, was {percent(p, 3)}"
         column.checks.append(Check("range", chance, abs(p - q) >= SMALLEST_RATE, words))
     if not n or not m:
         return
@@ -241,7 +242,7 @@ def _numeric(
         # Among exchangeable rows, k values beyond all of the reference are the k largest of both.
         chance = min(1.0, 2.0 * float(all_among(math.ceil(outside * m / 2.0), n, m)))
         span = f"{shown(before.minimum)} to {shown(before.maximum)}"
-        words = f"{percent(outside)} of the values lie outside {span}"
+        words = f"{percent(outside, 3)} of the values lie outside {span}"
         check = Check("range", chance if outside else 1.0, matters, f"{words}; {moved}")
         column.checks.append(check)
     distance = _excess(one)
@@ -315,7 +316,7 @@ def _moved(one: Series, before: NumericProfile, now: NumericProfile) -> str:
     _, at, _ = kolmogorov_smirnov(p, q)
     edge = float(before.edges[at]) if at < len(before.edges) else before.maximum
     share = float(np.cumsum(q)[at] / q.sum()), float(np.cumsum(p)[at] / p.sum())
-    now_, was_ = percent(share[0]), percent(share[1])
+    now_, was_ = percent(share[0], 3), percent(share[1], 3)
     if now_ == was_:
         value, was = both(quarters[1], middle)
         return f"median {value}, was {was}"
@@ -342,7 +343,7 @@ def _share_moved(before: Mapping[str, float], now: Mapping[str, float]) -> str:
     if not names:
         return ""
     name = names[0]
-    q, p = percent(now.get(name, 0) / m), percent(before.get(name, 0) / n)
+    q, p = percent(now.get(name, 0) / m, 3), percent(before.get(name, 0) / n, 3)
     return f"share of {name} is {q}, was {p}"
 
 
@@ -396,7 +397,7 @@ def _unseen(column: ColumnChecks, before: CategoryProfile, now: CategoryProfile)
     share = total / m
     ranked = sorted(unseen, key=lambda k: (-unseen[k], k))
     names = ", ".join(map(repr, ranked[:3])) + (", …" if len(ranked) > 3 else "")
-    words = f"{percent(share)} of the values are not in the reference: {names}"
+    words = f"{percent(share, 3)} of the values are not in the reference: {names}"
     column.checks.append(Check("range", p_value, share >= SMALLEST_RATE, words))
 
 
@@ -454,7 +455,7 @@ def _constancy(column: ColumnChecks, one: Series, p: Floats, q: Floats, prefix: 
         if isinstance(one.reference, NumericProfile) and one.thinned is not None:
             value = one.reference.minimum
             other = m * one.thinned.share_outside(value, value)
-        words = f"{percent(other / m)} of the values differ, was always {before}"
+        words = f"{percent(other / m, 3)} of the values differ, was always {before}"
         chance = float(all_among(math.ceil(other), n, m))
     else:
         words = f"always {now}, had different values"

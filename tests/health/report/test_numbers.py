@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from understudy.monitor.health.report.numbers import both, percent, shown
+from understudy.monitor.health.report.numbers import both, shown
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,3 @@ def test_two_values_have_the_digits_that_tell_them_apart() -> None:
         "9,007,199,254,740,000",
     )
     assert both(5.0, 5.0) == ("5", "5")
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.0, "0 %"), (1.0, "100 %"), (1e-9, "< 0.01 %"), (0.99999, "> 99.99 %"), (0.123, "12.3 %"),
-     (0.9996, "99.96 %"), (0.0013, "0.13 %")],
-)  # fmt: skip
-def test_shares(share: float, text: str) -> None:
-    assert percent(share) == text

@@ -182,7 +182,7 @@ CASES: dict[str, tuple[Change, dict[str, tuple[str, str]]]] = {
             {**a, "risk": frauds(3)},
             {**b, "risk": frauds(45)},
         ),
-        {"risk": ("distribution", "share of 'fraud' is 2.2 %, was 0.15 %")},
+        {"risk": ("distribution", "share of 'fraud' is 2.25 %, was 0.15 %")},
     ),
     "eight rows": (lambda a, b: (a, {k: v[:8] for k, v in b.items()}), {}),
     "one row": (lambda a, b: (a, {k: v[:1] for k, v in b.items()}), {}),

@@ -86,7 +86,7 @@ _NOW = Row(
             Query("min(slo:period_error_budget_remaining:ratio)"),
             empty="no objectives",
             steps=((None, RED), (0.1, ORANGE), (0.5, GREEN)),
-            decimals=1,
+            decimals=2,
             width=_WIDE,
         ),
         figure(

@@ -25,7 +25,7 @@ _BUDGETS = Row(
             Query(f"min(slo:period_error_budget_remaining:ratio{{{_OF}}})"),
             empty="no objectives",
             steps=((None, RED), (0.1, ORANGE), (0.5, GREEN)),
-            decimals=1,
+            decimals=2,
             width=6,
             height=5,
         ),
@@ -68,6 +68,7 @@ _BUDGETS = Row(
             empty="no objectives",
             steps=((None, RED), (0.1, ORANGE), (0.5, GREEN)),
             high=1,
+            decimals=2,
             width=12,
         ),
         bars(
@@ -77,6 +78,7 @@ _BUDGETS = Row(
             Query(_each("slo:objective:ratio"), _NAME, instant=True),
             empty="no objectives",
             high=1,
+            decimals=4,
             width=12,
         ),
     ),
@@ -93,6 +95,7 @@ _BURN = Row(
             empty="no objectives",
             steps=((0.0, RED),),
             high=1,
+            decimals=2,
         ),
         lines(
             "Burn rate",

@@ -83,9 +83,14 @@ def shown(panel: Json, value: float) -> tuple[str, str | None]:
     """The words for a value and their colour, if they have one."""
     settings = defaults(panel)
     for mapping in settings.get("mappings", []):
-        result = mapping["options"].get(f"{value:g}")
+        if mapping["type"] == "range":
+            within = mapping["options"]["from"] <= value <= mapping["options"]["to"]
+            result = mapping["options"]["result"] if within else None
+        else:
+            result = mapping["options"].get(f"{value:g}")
         if result is not None:
-            return result["text"], color(result["color"])
+            tone = result.get("color")
+            return result["text"], color(tone) if tone is not None else None
     return text_of(value, settings.get("unit", "none"), settings.get("decimals")), None
 
 

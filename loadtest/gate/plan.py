@@ -149,7 +149,7 @@ class Checks(Part):
     format: Literal["auto", "none", "open-inference-v2", "kserve-v1", "mlflow", "openai"] = "auto"
     """The format in which an answer must have a prediction. `auto`: by the `format` of payloads
     where it is written, else by the path. `none`: only the status counts."""
-    rows: Literal["same", "any"] = "same"
+    row_count: Literal["same", "any"] = "same"
     """`same`: an answer has predictions for as many rows as its request, where both can be read.
     `any`: for models of which that is not true, such as detectors of objects."""
     schema_: Annotated[dict[str, Any] | Path | None, Field(alias="schema")] = None

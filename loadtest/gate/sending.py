@@ -76,7 +76,7 @@ def checks_of(declared: Declared, of: Payloads, payloads: Sequence[Payload]) -> 
         form = "none" if form == "json" else form
     formats = [None if one.method == "HEAD" else format_of(one.path, form) for one in payloads]
     rows: list[int | None] = []
-    if declared.rows == "same":
+    if declared.row_count == "same":
         rows = [rows_of(form, one) for form, one in zip(formats, payloads, strict=True)]
     expected = [one.expect for one in payloads]
     statuses = tuple(declared.statuses)

@@ -142,6 +142,12 @@ def _print_lag(environment: Environment, **_: Any) -> None:
         environment.process_exit_code = 2
 
 
+def _judge_last(environment: Environment, **_: Any) -> None:
+    """Judge the run after every other listener, whenever it was added: one that sets the exit code
+    by the share of failures, as Locust's documentation does, must not hide that it is INVALID."""
+    environment.events.quitting._handlers.insert(0, _print_lag)  # called in reverse
+
+
 def _ms(seconds: float | None) -> str:
     return "nothing" if seconds is None else f"{seconds * 1e3:.3g} ms"
 
@@ -150,4 +156,4 @@ _hooks.report_to_master.add_listener(_report)
 _hooks.worker_report.add_listener(_merge_report)
 _hooks.reset_stats.add_listener(_reset)
 _hooks.init.add_listener(_web)
-_hooks.quitting.add_listener(_print_lag)
+_hooks.init.add_listener(_judge_last)

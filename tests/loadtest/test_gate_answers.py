@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from tests.support.load_server import Server, written
 from tests.support.ports import free_port
 from understudy.common.codecs import ModelSpec, Undecodable, decode_exchange
 from understudy.loadtest.engine.answer import MOST_ERRORS, Successful, count_error, http_error
-from understudy.loadtest.payloads.checks import Checks, format_of
+from understudy.loadtest.payloads.checks import Checks, format_of, rows_of
+from understudy.loadtest.payloads.request import Payload
 
 SECRET = "t0psecret"  # of a test
 
@@ -172,6 +174,84 @@ def test_the_gate_and_the_service_agree_on_what_has_a_prediction(value: Any, for
     read = decode_exchange(ModelSpec("m", protocol=form), "/x", b"", b"{}", 200, kind, body)
     wrong = Checks(formats=[form])(0, 200, kind, body)
     assert bool(wrong) == isinstance(read.predictions, Undecodable), (wrong, read.predictions)
+
+
+ROWS = {
+    "kserve-v1": ({"instances": [[1], [2]]}, [{"predictions": [1, 2]}], [{"predictions": [1]}]),
+    "mlflow": (
+        {"dataframe_split": {"columns": ["a"], "data": [[1], [2]]}},
+        [{"predictions": [1, 2]}, {"predictions": [{"p": 1}, {"p": 2}]}, [1, 2]],
+        [{"predictions": [1, 2, 3]}, {"predictions": 1}],
+    ),
+    "open-inference-v2": (
+        {"inputs": [{"name": "x", "shape": [2, 1], "datatype": "FP64", "data": [1, 2]}]},
+        [{"outputs": [{"name": "y", "shape": [2, 3], "datatype": "FP64", "data": [1, 2, 3, 4, 5, 6]}]}],
+        [{"outputs": [{"name": "y", "shape": [1], "datatype": "FP64", "data": [1]}]}],
+    ),
+    "openai": (
+        {"input": ["a", "b"]},
+        [{"data": [{"embedding": [1]}, {"embedding": [2]}]}],
+        [{"data": [{"embedding": [1]}]}],
+    ),
+}  # fmt: skip
+"""By format, a request for two rows, answers to it, and answers to other requests."""
+
+
+@pytest.mark.parametrize("form", ROWS)
+def test_an_answer_has_as_many_rows_as_its_request(form: str) -> None:
+    request, good, bad = ROWS[form]
+    body = json.dumps(request).encode()
+    packed = Payload(gzip.compress(body), headers={"content-encoding": "gzip"})
+    kind = b"content-type: application/json"
+    for payload in (Payload(body), packed):
+        checks = Checks(formats=[form], rows=[rows_of(form, payload)])
+        assert checks.rows == [2]
+        for answer in good:
+            assert checks(0, 200, kind, json.dumps(answer).encode()) == "", answer
+        for answer in bad:
+            assert "in the response to 2" in checks(0, 200, kind, json.dumps(answer).encode()), (
+                answer
+            )
+    lenient = Checks(formats=[form])
+    assert all(lenient(0, 200, kind, json.dumps(answer).encode()) == "" for answer in (*good, *bad))
+
+
+@pytest.mark.parametrize(
+    ("form", "body"),
+    [
+        (None, b'{"instances": [[1]]}'),
+        ("kserve-v1", b""),
+        ("kserve-v1", b"no json"),
+        ("kserve-v1", b'{"a": 1}'),
+        ("open-inference-v2", b'{"inputs": []}'),
+        ("openai", b'{"input": "text"}'),
+        ("openai", b'{"input": [1, 2, 3]}'),
+        ("openai", b'{"messages": []}'),
+        ("openai", b"[]"),
+    ],
+)
+def test_where_rows_are_not_known_they_are_not_compared(form: str | None, body: bytes) -> None:
+    assert rows_of(form, Payload(body)) is None
+
+
+def test_answers_for_other_rows_are_a_fault_of_access_and_fail(tmp_path: Path) -> None:
+    """The server answers one prediction, whatever it is asked."""
+    text = "payloads: {path: '/v1/models/m:predict', template: {instances: [[1], [2]]}}\n"
+    with Server() as server:
+        code, output, _ = run(tmp_path, server.url, text)
+        assert code == 2
+        assert "1 rows in the response to 2" in words(output)
+        for good in (text + "checks: {row_count: any}\n", text.replace(", [2]", "")):
+            code, output, _ = run(tmp_path, server.url, good)
+            assert code == 0, output
+        file = written(
+            tmp_path, "b.jsonl", '{"instances": [[1]]}\n' * 9 + '{"instances": [[1], [2]]}\n'
+        )
+        mixed = f"payloads: {{path: '/v1/models/m:predict', bodies: {file}}}\n"
+        code, _, result = run(tmp_path, server.url, mixed)
+        assert code in (1, 2), "a tenth of the answers is wrong, and a tenth is allowed"
+        errors = result["stages"][0]["load"]["errors"]
+        assert set(errors) == {"1 rows in the response to 2"}
 
 
 @pytest.mark.parametrize(

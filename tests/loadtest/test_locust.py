@@ -96,7 +96,9 @@ def test_users_of_both_kinds_run_on_workers_and_are_counted(tmp_path: Path) -> N
         workers = [locust(tmp_path, "--worker", "--master-port", port) for _ in range(2)]
         eventually(lambda: "Locust" in httpx.get(page).text)
         # What the workers have measured adds up in the master while it runs.
-        (lag,) = eventually(lambda: httpx.get(f"{page}/send-lag").json())
+        (lag,) = eventually(
+            lambda: [one for one in httpx.get(f"{page}/send-lag").json() if one["requests"]]
+        )
         assert (lag["name"], lag["limit"], lag["valid"]) == ("/open", 10.0, True)
         assert lag["p99"] >= 0.009
 
@@ -125,6 +127,76 @@ def test_a_run_whose_senders_were_late_is_invalid(tmp_path: Path) -> None:
         said = one.communicate(timeout=patient(60))[0]
     assert one.returncode == 2, said
     assert "INVALID /open: " in said
+
+
+def test_answers_are_judged_as_by_the_gate(tmp_path: Path) -> None:
+    """By the path, by `checks` of the user, and not at all, which is said."""
+    users = """
+from understudy.loadtest.locust.user import OpenLoopUser
+
+class One(OpenLoopUser):
+    path, rate, fixed_count = "/error/v1/models/m:predict", 60.0, 1
+    template = {"instances": [[1.0]]}
+
+class Two(One):
+    path, template = "/v1/models/m:predict", {"instances": [[1.0], [2.0]]}
+
+class Three(Two):
+    path = "/three/v1/models/m:predict"
+    checks = {"row_count": "any", "schema": {"required": ["predictions"]}}
+
+class Four(One):
+    path = "/four"
+"""
+    each = "min([one.num_requests for one in environment.stats.entries.values()] * "
+    each += "(len(environment.stats.entries) == 4) or [0])"
+    quits = QUIT.replace("environment.stats.total.num_requests", each)
+    assert quits != QUIT
+    written(tmp_path, "locustfile.py", users + quits)
+    with Server() as server:
+        one = locust(tmp_path, "--headless", "-u", "4", "-r", "4", "--host", server.url, "--csv",
+                     str(tmp_path / "r"))  # fmt: skip
+        said = one.communicate(timeout=patient(60))[0]
+    assert one.returncode == 1, said
+    found = figures(tmp_path)
+    wrong = {name: int(row["Failure Count"]) / int(row["Request Count"]) for name, row in found.items()
+             if name != "Aggregated"}  # fmt: skip
+    assert wrong == {
+        "/error/v1/models/m:predict": 1.0, "/v1/models/m:predict": 1.0,
+        "/three/v1/models/m:predict": 0.0, "/four": 0.0,
+    }, said  # fmt: skip
+    assert "an error in a 2xx response" in said
+    assert "1 rows in the response to 2" in said
+    assert "note: /four: answers were not looked at, only their status" in said
+    assert said.count("were not looked at") == 1
+
+
+def test_checks_that_are_not_valid_name_the_key(tmp_path: Path) -> None:
+    file = FILE.split("class Plain")[0] + '    checks = {"shema": {}}\n'
+    written(tmp_path, "locustfile.py", file)
+    with Server() as server:
+        one = locust(tmp_path, "--headless", "-u", "2", "-r", "2", "-t", "3s", "--host", server.url)
+        said = one.communicate(timeout=patient(60))[0]
+    assert one.returncode == 2, said
+    assert "Predictions.checks.shema: unknown key; did you mean 'schema'?" in said
+
+
+def test_an_exit_code_of_the_user_does_not_hide_an_invalid_run(tmp_path: Path) -> None:
+    """The words of Locust's own documentation, by which a run with few failures exits with 0."""
+    code = """
+from locust import events
+
+@events.quitting.add_listener
+def own(environment, **_):
+    environment.process_exit_code = 1 if environment.stats.total.fail_ratio > 0.01 else 0
+"""
+    late = FILE.split("class Plain")[0].replace("limit = 10.0", "limit = 1e-6")
+    for text in (late + code + QUIT, code + late + QUIT):
+        written(tmp_path, "locustfile.py", text)
+        with Server() as server:
+            one = locust(tmp_path, "--headless", "-u", "2", "-r", "2", "--host", server.url)
+            said = one.communicate(timeout=patient(60))[0]
+        assert one.returncode == 2, said
 
 
 def test_failures_are_locust_s_failures(tmp_path: Path) -> None:
@@ -164,6 +236,7 @@ def test_the_documented_command_measures(tmp_path: Path) -> None:
     assert one.returncode == 0, said
     assert "/v2/models/m/infer: " in said
     assert "INVALID" not in said
+    assert "were not looked at" not in said, "the path says what answers look like"
     assert said.count("Starting Locust") == 1, "a sender ran the script of Locust again"
     assert "Traceback" not in said
 
@@ -196,9 +269,10 @@ class Model(BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
         self.send_response(200)
-        self.send_header("content-length", "2")
+        answer = b'{"outputs": [{"name": "y", "shape": [1], "datatype": "FP64", "data": [0.5]}]}'
+        self.send_header("content-length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(answer)
     def log_message(self, *_):
         pass
 

@@ -47,6 +47,9 @@ async def main():
                 if path.startswith(b"/missing"):
                     status = b"404 Not Found"
                 answer = b"no json" if path.startswith(b"/text") else b'{"predictions": [0.5]}'
+                if b'"inputs"' in body:
+                    answer = (b'{"outputs": [{"name": "y", "shape": [1], "datatype": "FP64", '
+                              b'"data": [0.5]}]}')
                 if path.startswith(b"/echo"):
                     answer = body
                 if path.startswith(b"/error"):

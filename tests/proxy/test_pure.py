@@ -135,7 +135,7 @@ def test_how_an_answer_ends(block: bytes, to_head: bool, length: int, keep_alive
 
 
 def test_routes_are_bounded_and_ignore_the_query(tmp_path: Any) -> None:
-    paths = ("/v2/models/m/infer", "/v2/models/m/versions/*/infer")
+    paths = ("/v2/models/m/infer", "/v2/models/m/versions/*/infer", "/v1/models/m:predict")
     plan = Plan(1, Upstream("c", "h", 1), (Model("m", "1", "auto", paths),))
     routes = Routes(plan, SharedStats(tmp_path / "s", 1 << 20))
     assert routes.find(b"/v2/models/m/infer?x=1").model == 0

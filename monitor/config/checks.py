@@ -39,6 +39,7 @@ def problems_of(config: Config, serving: Collection[str] = ()) -> list[Problem]:
         *_models(config),
         *_experiments(config, serving),
         *_addresses(config),
+        *_rewrites(config),
         *_certificates(config),
         *_baselines(config),
         *_kafka(config),
@@ -396,6 +397,19 @@ def _rules(experiment: Experiment, unread: str) -> Iterator[Problem]:
             yield "unit", f"is required by {metric.name}: name the users or sessions to sum over"
         if hypothesis.metric.name == "cost" and not experiment.cost:
             yield "cost", "is required by the metric cost"
+
+
+def _rewrites(config: Config) -> Iterator[Problem]:
+    """Rewrites that no inference request is subject to, as after a typing error."""
+    paths = [
+        path.partition("*")[0]
+        for model in config.models
+        for path in model.paths or default_paths(model.name, model.protocol)
+    ]
+    for path, upstream in _upstreams(config).items():
+        for old in upstream.rewrite_path:
+            if not any(one.startswith(old) or old.startswith(one) for one in paths):
+                yield f"{path}.rewrite_path", f"{old!r} is the beginning of no model's path"
 
 
 def _addresses(config: Config) -> Iterator[Problem]:

@@ -103,7 +103,7 @@ def servers_of(config: model.Config, experiment: Experiment) -> dict[str, str]:
             for name, header in server.headers.items()
             if header.value is not None and not is_credential(name.encode())
         )
-        text = repr((server.url, server.host, headers))
+        text = repr((server.url, server.host, headers, *sorted(server.rewrite_path.items())))
         digests[server.name] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return digests
 
@@ -329,6 +329,7 @@ def _upstream(config: model.Config, upstream: model.Champion | model.Challenger)
         socket=address.socket,
         tls=_tls(upstream.tls or model.UpstreamTls()) if address.secure else None,
         path_prefix=address.path,
+        rewrites=tuple(sorted(upstream.rewrite_path.items(), key=lambda one: -len(one[0]))),
         host_header=upstream.host,
         headers=tuple(
             (name, header.value)

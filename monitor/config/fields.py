@@ -134,6 +134,15 @@ def _model_path(value: str) -> str:
     return value
 
 
+def _path_prefix(value: str) -> str:
+    if not re.fullmatch(r"/[\x21-\x7e]*", value) or any(sign in value for sign in "?#*"):
+        raise ValueError(
+            f"not a valid beginning of a path: {value!r} (start with /, use ASCII, without query, "
+            "spaces or *)"
+        )
+    return value
+
+
 def _header_name(value: str) -> str:
     if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", value):
         raise ValueError(f"not a valid header name: {value!r}")
@@ -212,6 +221,8 @@ ServerUrl = Annotated[
 ModelPath = Annotated[
     str, AfterValidator(_model_path), Field(examples=["/v2/models/delays/infer", "/score/*"])
 ]
+PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
+"""The beginning of a path."""
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HostPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9*_-][A-Za-z0-9*._-]{0,252}$")]
 """A host name without port, in which ``*`` matches any text."""

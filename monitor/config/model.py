@@ -19,6 +19,7 @@ from understudy.monitor.config.fields import (
     HostPattern,
     ModelPath,
     Name,
+    PathPrefix,
     Pointer,
     ServerUrl,
     Variable,
@@ -221,6 +222,11 @@ class Upstream(Section):
     url: ServerUrl
     """URL of the model server; its path is prepended to each request's path. `unix:/run/model.sock`
     is a Unix socket, `unix:/run/model.sock:/path` one with a path."""
+    rewrite_path: dict[PathPrefix, PathPrefix] = Field(
+        default={}, max_length=64, examples=[{"/v2/models/m/": "/v2/models/m/versions/2/"}]
+    )
+    """Beginnings of paths and what to send instead, so that another version or model of the same
+    server can be a challenger. The longest that fits is replaced."""
     tls: UpstreamTls | None = None
     """TLS verification, and client certificate, for an https URL."""
     host: HeaderValue | None = None

@@ -11,6 +11,7 @@ from understudy.monitor.proxy.memory import Memory
 from understudy.monitor.proxy.outgoing import RequestFilter
 from understudy.monitor.proxy.pool import FAILURES, RETRIES, Pool
 from understudy.monitor.proxy.resolver import Resolver
+from understudy.monitor.proxy.target import rewritten
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Upstream
 from understudy.monitor.stats.shared import SharedStats
@@ -54,6 +55,7 @@ class Arm:
         stats.hold(self)
         self._away_since: float | None = None
         self._prefix = upstream.path_prefix.encode()
+        self._rewrites = [(old.encode(), new.encode()) for old, new in upstream.rewrites]
         self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None
         self._own_host = b"Host: " + _authority(upstream)
         self._added = [f"{name}: {value}".encode() for name, value in upstream.headers]
@@ -91,6 +93,8 @@ class Arm:
             if removed.credentials:
                 removed.credentials = False
                 self.words[self._removed] += 1
+        if self._rewrites:
+            target = rewritten(target, self._rewrites)
         prefix = self._prefix
         if prefix and target == b"*":
             prefix = b""

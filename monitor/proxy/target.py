@@ -6,7 +6,8 @@ Pure functions over bytes, without input or output.
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_to_bytes, urlsplit
+from collections.abc import Sequence
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from understudy.monitor.errors import HttpError
 
@@ -34,6 +35,27 @@ def normal_path(path: bytes) -> bytes:
         elif segment not in (b"", b"."):
             kept.append(segment)
     return b"/" + b"/".join(kept)
+
+
+_UNQUOTED = "/:@!$&'()*+,;=-._~"
+"""Signs that a path may have as they are (RFC 3986, 3.3)."""
+
+
+def rewritten(target: bytes, rewrites: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The target with the first of these beginnings that fits replaced.
+
+    One that is spelled in another way fits as well: otherwise it would reach another model than the
+    one that is meant.
+
+    >>> rewritten(b"/v2/models/m/infer?x=1", [(b"/v2/models/m/", b"/v2/models/n/")])
+    b'/v2/models/n/infer?x=1'
+    """
+    path, mark, query = target.partition(b"?")
+    for spelled in (path, quote(normal_path(path), safe=_UNQUOTED).encode()):
+        for old, new in rewrites:
+            if spelled.startswith(old):
+                return new + spelled[len(old) :] + mark + query
+    return target
 
 
 def origin_form(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:

@@ -32,7 +32,8 @@ class Upstream:
     """One model server. Times in seconds, counts per worker; ``max_header_lines`` (with those of
     interim responses) and ``max_interim`` are per response.
 
-    ``path_prefix`` is put in front of the request's target; ``host_header`` replaces ``Host`` when
+    ``rewrites`` are beginnings of targets and what replaces them, the longest first;
+    ``path_prefix`` is put in front of the target; ``host_header`` replaces ``Host`` when
     it is set (None forwards the client's); ``headers`` are added, replacing the client's of the
     same name; those in ``removed_headers`` are not sent. ``credential_headers`` and
     ``credential_query`` are patterns for names of headers and query parameters with credentials of
@@ -46,6 +47,7 @@ class Upstream:
     port: int
     tls: Tls | None = None
     path_prefix: str = ""
+    rewrites: tuple[tuple[str, str], ...] = ()
     host_header: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     removed_headers: tuple[str, ...] = ()

@@ -37,15 +37,17 @@ def parsed(headers: bytes, body: bytes | memoryview) -> Any:
     """
     if not isinstance(body, bytes):
         body = bytes(body)
-    fields = _fields_of(headers) if len(headers) <= _SHORT else _fields(headers)
-    if b"content-encoding" in fields:
-        plain = _decompressed(fields[b"content-encoding"], body)
+    coding, length, kind, are_lines = (_known if len(headers) <= _SHORT else _about)(headers)
+    if coding:
+        plain = _decompressed(coding, body)
         if isinstance(plain, Undecodable):
             return plain
         body = plain
-    if b"inference-header-content-length" in fields:
-        return _with_tensors(fields[b"inference-header-content-length"], body)
-    return _json(fields.get(b"content-type", b""), body)
+    if length is not None:
+        return _with_tensors(length, body)
+    if are_lines and body:
+        return rows_of(kind, body)
+    return _json(kind, body)
 
 
 def _with_tensors(length: bytes, body: bytes) -> Any:
@@ -65,8 +67,6 @@ def _json(kind: bytes, body: bytes) -> Any:
     """The value of a body of the content type ``kind``, in lower case."""
     if not body:
         return Undecodable(Reason.EMPTY)
-    if kind and is_lines(kind):
-        return rows_of(kind, body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -95,17 +95,24 @@ def _lenient(body: bytes) -> Any:
     return value
 
 
-def _fields(headers: bytes) -> dict[bytes, bytes]:
-    """Header values by name, in lower case; those of lines with the same name are joined."""
+def _about(headers: bytes) -> tuple[bytes, bytes | None, bytes, bool]:
+    """Content coding, the length before tensors, content type, and whether that is one of lines; in
+    lower case. Values of lines with the same name are joined."""
     fields: dict[bytes, bytes] = {}
     for line in headers.lower().split(b"\r\n"):
         name, _, value = line.partition(b":")
         name = name.strip()
         fields[name] = fields[name] + b"," + value if name in fields else value
-    return fields
+    kind = fields.get(b"content-type", b"")
+    return (
+        fields.get(b"content-encoding", b""),
+        fields.get(b"inference-header-content-length"),
+        kind,
+        is_lines(kind),
+    )
 
 
-_fields_of = lru_cache(maxsize=1024)(_fields)
+_known = lru_cache(maxsize=1024)(_about)
 
 
 def _decompressed(header: bytes, body: bytes) -> bytes | Undecodable:

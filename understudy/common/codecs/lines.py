@@ -7,6 +7,7 @@ is a number (SageMaker sends no names). JSON lines become the rows of ``instance
 from __future__ import annotations
 
 import csv
+import re
 from typing import Any
 
 import orjson
@@ -15,14 +16,14 @@ from understudy.common.cells import ColumnCells, value_of
 from understudy.common.codecs.table import Reason, Undecodable
 
 _CSV = b"text/csv"
-_JSON_LINES = (b"jsonlines", b"jsonl", b"ndjson", b"json-seq")
+_JSON_LINES = re.compile(rb"jsonl|ndjson|json-seq")
 _ROW = ("features", "instances", "data", "inputs")
 """Keys below which a line may have its row."""
 
 
 def is_lines(kind: bytes) -> bool:
     """Whether a content type, in lower case, is one of these."""
-    return _CSV in kind or any(name in kind for name in _JSON_LINES)
+    return _CSV in kind or _JSON_LINES.search(kind) is not None
 
 
 def rows_of(kind: bytes, body: bytes) -> Any:

@@ -61,6 +61,11 @@ COMMANDS = (
         "Show on this machine what Understudy does, in about a minute",
         "understudy.demo.cli:demo",
     ),
+    Entry(
+        "doctor",
+        "Check CONFIG against reality: servers, ports, disk, clock, Kafka, Prometheus",
+        f"{_CLI}.doctor:doctor",
+    ),
     Entry("drift", "Compare files for changes of inputs and predictions", f"{_CLI}.drift:drift"),
     Entry(
         "evaluate",
@@ -88,6 +93,11 @@ COMMANDS = (
         f"{_LOADTEST}.gate.cli:gate",
         needs="chaoslib",
         extra="load",
+    ),
+    Entry(
+        "init",
+        "Write a commented configuration for the model server at URL",
+        f"{_CLI}.init:init",
     ),
     Entry(
         "inject",
@@ -122,6 +132,11 @@ COMMANDS = (
         "top",
         "Show live rates, errors, tail latencies, mirror health and drops",
         f"{_CLI}.top:top",
+    ),
+    Entry(
+        "try",
+        "Run the sidecar with defaults in front of the model server at URL, and open the page",
+        f"{_CLI}.try_out:try_out",
     ),
     Entry(
         "validate",

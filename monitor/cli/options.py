@@ -55,6 +55,18 @@ delimiter_option = click.option(
     callback=lambda _context, _option, text: None if text is None else _delimiter(text),
     help="Delimiter of CSV files, such as ';', or tab; by default detected.",
 )
+model_option = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="A model of the server, where it cannot list them. Repeat it for several.",
+)
+protocol_option = click.option(
+    "--protocol",
+    type=click.Choice(["open-inference-v2", "kserve-v1", "mlflow", "openai", "torchserve"]),
+    help="What the server speaks, instead of asking it; needs --model.",
+)
 once_option = click.option("--once", is_flag=True, help="Print the state once and exit.")
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +14,11 @@ import yaml
 from click.testing import CliRunner
 
 from tests.support.patience import eventually, patient
-from tests.support.ports import free_port
+from tests.support.served import EXAMPLES, kserve, mlflow, mlserver
 from tests.support.service import REAL, Service
-from tools.parts.servers import need_server
 from understudy.loadtest.payloads.formats import in_format
 from understudy.monitor.cli.main import main
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "gate"
 ROWS = [[0.1 * k, 1.0, -0.5 * k, 2.0] for k in range(20)]
 NAMES = ("a", "b", "c", "d")
 WEIGHTS = (0.8, -0.5, 0.3, 0.1)
@@ -33,36 +28,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 def late(row: list[float]) -> float:
     return 1.0 / (1.0 + math.exp(-sum(w * x for w, x in zip(WEIGHTS, row, strict=True))))
-
-
-@contextmanager
-def running(command: list[str], url: str, ready: str, cwd: Path, **more: str) -> Iterator[None]:
-    """A model server that is ready."""
-    # MLServer's and MLflow's children end with the group.
-    with open(cwd / "server.log", "w") as log:
-        process = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, start_new_session=True,
-                                   env={**os.environ, **more})  # fmt: skip
-    try:
-
-        def answers() -> bool:
-            assert process.poll() is None, (cwd / "server.log").read_text()[-2000:]
-            return httpx.get(url + ready, timeout=patient(5)).status_code == 200
-
-        for _ in range(4):  # a first start compiles everything
-            try:
-                eventually(answers)
-                break
-            except (AssertionError, httpx.HTTPError):
-                if process.poll() is not None:
-                    raise
-        yield
-    finally:
-        os.killpg(process.pid, 15)
-        try:
-            process.wait(patient(20))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            process.wait()
 
 
 @contextmanager
@@ -93,23 +58,6 @@ def predictions(service: Service, count: int) -> dict[str, Any]:
 
 def mean() -> float:
     return sum(map(late, ROWS)) / len(ROWS)
-
-
-@contextmanager
-def mlserver(folder: Path) -> Iterator[str]:
-    """The example's, on free ports."""
-    programs = need_server("mlserver")
-    folder.mkdir()
-    for name in ("delays.py", "model-settings.json", "settings.json"):
-        (folder / name).write_text((EXAMPLES / "mlserver" / name).read_text())
-    port = free_port()
-    settings = json.loads((folder / "settings.json").read_text())
-    settings |= {"http_port": port, "grpc_port": free_port()}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    url = f"http://127.0.0.1:{port}"
-    command = [str(programs / "mlserver"), "start", "."]
-    with running(command, url, "/v2/models/delays/ready", folder):
-        yield url
 
 
 def test_mlserver_and_the_plan_that_is_for_it(tmp_path: Path) -> None:
@@ -152,12 +100,7 @@ def test_mlserver_and_the_plan_that_is_for_it(tmp_path: Path) -> None:
 
 
 def test_kserve_s_server_in_both_of_its_protocols(tmp_path: Path) -> None:
-    programs = need_server("kserve")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [str(programs / "python"), str(EXAMPLES / "kserve" / "serve.py"), "--http_port",
-               str(port), "--enable_grpc", "false"]  # fmt: skip
-    with running(command, url, "/v2/models/delays/ready", tmp_path):
+    with kserve(tmp_path) as url:
         with sidecar(tmp_path / "v1", url) as service:
             for row in ROWS:
                 answer = ask(service, "/v1/models/delays:predict", {"instances": [row]})
@@ -173,19 +116,7 @@ def test_kserve_s_server_in_both_of_its_protocols(tmp_path: Path) -> None:
 
 
 def test_mlflow_s_scoring_server(tmp_path: Path) -> None:
-    programs = need_server("mlflow")
-    folder, port = tmp_path / "model", free_port()
-    script = str(EXAMPLES / "mlflow" / "model.py")
-    subprocess.run([str(programs / "python"), script, str(folder)], check=True, cwd=tmp_path,
-                   capture_output=True)  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    command = [str(programs / "mlflow"), "models", "serve", "-m", str(folder), "-p", str(port),
-               "--env-manager", "local"]  # fmt: skip
-    path = {"PATH": f"{programs}:{os.environ.get('PATH', '')}"}
-    with (
-        running(command, url, "/ping", tmp_path, **path),
-        sidecar(tmp_path / "sidecar", url) as service,
-    ):
+    with mlflow(tmp_path) as url, sidecar(tmp_path / "sidecar", url) as service:
         rows = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
         for row in rows:
             answer = ask(service, "/invocations", in_format("mlflow", [row]))

@@ -25,6 +25,18 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+def port_or_free(wanted: int, host: str = "127.0.0.1") -> int:
+    """``wanted``, if no process listens there; else another free port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+            probe.listen(1)  # a socket that is bound to all addresses shows only here
+            return wanted
+        except OSError:
+            return free_port(host)
+
+
 class Process:
     """A child process, with its output appended to ``log``.
 

@@ -10,7 +10,6 @@ import secrets
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from understudy.common.processes import Process, ProcessFailed, free_port
+from understudy.common.processes import Process, ProcessFailed, free_port, port_or_free
 from understudy.common.units import spoken
 from understudy.demo.story import Story, duration, share
 from understudy.demo.traffic import Message
@@ -145,7 +144,7 @@ class World:
         self.story = story
         self.folder = Path(tempfile.mkdtemp(prefix="understudy-demo-"))
         self.config = self.folder / "understudy.yaml"
-        self.listen, self.control = _port(LISTEN), _port(CONTROL)
+        self.listen, self.control = port_or_free(LISTEN), port_or_free(CONTROL)
         self.page = f"http://127.0.0.1:{self.control}/"
         usual = self.control == CONTROL
         self.top = "understudy top" + ("" if usual else f" --url {self.page.rstrip('/')}")
@@ -372,17 +371,6 @@ def _does(arm: dict[str, Any]) -> str:
 
 def _plain(messages: Sequence[Message]) -> list[tuple[Any, ...]]:
     return [(one.head, one.body, one.label) for one in messages]
-
-
-def _port(wanted: int) -> int:
-    """``wanted``, if that is free; else another one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-            return wanted
-        except OSError:
-            return free_port()
 
 
 def _status(port: int, path: str) -> int:

@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from understudy.common.codecs import ModelSpec, Table, decode_exchange
+from understudy.common.codecs import Table, decode_exchange
 from understudy.monitor.config.fields import server_address
 from understudy.monitor.config.header_values import MissingValueError, read
 from understudy.monitor.config.model import Config, Upstream
 from understudy.monitor.config.model import Model as ModelConfig
+from understudy.monitor.config.payloads import path_of, spec_of
 from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.findings.finding import Contribution, Signal
 from understudy.monitor.health.validation.cases import Answer, Case, check, load_cases
@@ -178,14 +179,14 @@ class Validation:
                 ARM.decode(): upstream.name,
                 "Host": upstream.host or server_address(upstream.url).authority,
             }
-            return _request(connection, _path(model), headers, model, body)
+            return _request(connection, path_of(model), headers, model, body)
         try:
             headers = {name: read(one, os.environ) for name, one in upstream.headers.items()}
         except MissingValueError as error:
             return Answer(0, None, 0.0, f"not sent: {error}")
         if upstream.host:
             headers["Host"] = upstream.host
-        path = server_address(upstream.url).path + _path(model)
+        path = server_address(upstream.url).path + path_of(model)
         return _request(_direct_connection(upstream, timeout), path, headers, model, body)
 
     def signals(self) -> list[Signal]:
@@ -296,29 +297,8 @@ def _request(
         connection.close()
     lines = "\r\n".join(f"{name}: {value}" for name, value in response.getheaders())
     decoded = decode_exchange(
-        _spec(model), path.encode(), b"content-type: application/json", body, response.status,
+        spec_of(model), path.encode(), b"content-type: application/json", body, response.status,
         lines.encode("latin-1", "replace"), payload,
     )  # fmt: skip
     table = decoded.predictions if isinstance(decoded.predictions, Table) else None
     return Answer(response.status, table, time.monotonic() - began)
-
-
-def _path(model: ModelConfig) -> str:
-    if model.paths:
-        return next((p for p in model.paths if "*" not in p), model.paths[0])
-    if model.protocol in ("auto", "open-inference-v2"):
-        return f"/v2/models/{model.name}/infer"
-    return "/invocations" if model.protocol == "mlflow" else f"/v1/models/{model.name}:predict"
-
-
-def _spec(model: ModelConfig) -> ModelSpec:
-    mapping = model.json_
-    return ModelSpec(
-        model.name,
-        model.version,
-        model.protocol,
-        tuple(model.features),
-        tuple(model.predictions),
-        tuple(mapping.features.items()) if mapping else (),
-        tuple(mapping.predictions.items()) if mapping else (),
-    )

@@ -1,0 +1,1 @@
+"""Checks of a configuration against reality, each with its fix: ``understudy doctor``."""

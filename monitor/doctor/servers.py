@@ -1,0 +1,169 @@
+"""Model servers: whether they answer, what they speak, and whether a sample can be read."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+
+from understudy.common.codecs import Undecodable, decode_exchange
+from understudy.common.units import spoken
+from understudy.monitor.config.header_values import Values
+from understudy.monitor.config.model import Config, Model, Server
+from understudy.monitor.config.payloads import path_of, spec_of
+from understudy.monitor.discovery.asking import Asker, Reply
+from understudy.monitor.discovery.sample import sample_of
+from understudy.monitor.discovery.server import MLFLOW, V1, V2, FoundServer, discover
+from understudy.monitor.doctor.check import Check, fault, ok, skipped, warning
+
+_SKEW_SECONDS = 5.0
+"""Clocks that differ by more put records and labels into the wrong order."""
+_READABLE = (V2, V1, MLFLOW)
+
+
+def servers(config: Config, values: Values, request: bytes | None) -> Iterator[Check]:
+    """Check every model server. ``request`` is the body of a sample; without one, it is made from
+    what the server says of its inputs, where it does."""
+    for server in (config.champion, *config.challengers):
+        yield from _server(config, server, values, request)
+
+
+def _server(
+    config: Config, server: Server, values: Values, request: bytes | None
+) -> Iterator[Check]:
+    role = "champion" if server is config.champion else f"challenger {server.name}"
+    headers = {name: values[server.name, name] for arm, name in values if arm == server.name}
+    try:
+        tls = _context(server)
+        name = server.tls.server_name if server.tls is not None else None
+        with Asker(server.url, 5.0, headers, tls, name) as asker:
+            yield from _asked(config, role, server, asker, request)
+    except OSError as error:
+        yield fault(
+            role,
+            f"no answer from {server.url} ({error})",
+            "start the model server, or correct its `url` (and `tls`)",
+        )
+
+
+def _context(server: Server) -> ssl.SSLContext | None:
+    """TLS as the workers use it. Raises OSError for files that cannot be read."""
+    tls = server.tls
+    if tls is None:
+        return None
+    context = ssl.create_default_context(cafile=tls.ca)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
+
+
+def _asked(
+    config: Config, role: str, server: Server, asker: Asker, request: bytes | None
+) -> Iterator[Check]:
+    started = time.monotonic()
+    first = asker.get("/")
+    seconds = time.monotonic() - started
+    found = discover(asker, server.url, [model.name for model in config.models])
+    if found.ready is False:
+        yield fault(
+            role,
+            f"{server.url} says that it is not ready ({found.description})",
+            "wait until its models are loaded, and look at its log",
+        )
+    else:
+        yield ok(role, f"{server.url} answers in {spoken(seconds)}: {found.description}")
+    yield from _clock(role, first)
+    for model in config.models:
+        yield from _model(role, model, found, asker, request)
+
+
+def _clock(role: str, reply: Reply) -> Iterator[Check]:
+    try:
+        theirs = parsedate_to_datetime(reply.headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return
+    skew = theirs - time.time()
+    if abs(skew) > _SKEW_SECONDS:
+        side = "ahead of" if skew > 0 else "behind"
+        yield warning(
+            f"clock of {role}",
+            f"it is {spoken(abs(skew))} {side} the clock of this machine",
+            "synchronise both clocks (chrony, systemd-timesyncd): times of records and labels are "
+            "compared",
+        )
+    else:
+        yield ok(f"clock of {role}", "it agrees with the clock of this machine")
+
+
+def _model(
+    role: str, model: Model, found: FoundServer, asker: Asker, request: bytes | None
+) -> Iterator[Check]:
+    subject = f"model {model.name} of {role}"
+    if not model.read:
+        yield ok(subject, "its payloads are not read (`read: false`)")
+        return
+    known = {one.name: one for one in found.models}
+    listed = V2 in found.protocols or V1 in found.protocols
+    if listed and model.paths is None and model.name not in known:
+        names = ", ".join(known) or "none"
+        yield fault(
+            subject,
+            f"the server has no model of this name (it has: {names})",
+            "correct `models[].name`, name its paths in `models[].paths`, or load the model",
+        )
+        return
+    one = known.get(model.name) or next(iter(known.values()), None)
+    sample = sample_of(one) if one is not None and one.protocol in _READABLE else None
+    named = model.paths is not None or model.protocol != "auto"
+    path = path_of(model) if named or sample is None else sample.path
+    if request is None and (sample is None or not sample.fits):
+        yield skipped(
+            subject,
+            "the server does not describe the inputs: give a request that it can answer with "
+            "--request FILE, to check whether it can be read",
+        )
+        return
+    body = request if request is not None else sample.body if sample is not None else b""
+    yield _read(subject, model, path, body, asker.post(path, body))
+
+
+def _read(subject: str, model: Model, path: str, body: bytes, reply: Reply) -> Check:
+    if not 200 <= reply.status < 300:
+        text = reply.body[:200].decode("utf-8", "replace")
+        return warning(
+            subject,
+            f"POST {path} with a sample got status {reply.status}: {text}",
+            "give a request that the model can answer with --request FILE",
+        )
+    kept = _lines(reply.headers)
+    json_type = b"content-type: application/json"
+    decoded = decode_exchange(spec_of(model), path, json_type, body, reply.status, kept, reply.body)
+    for part, table in (("request", decoded.features), ("answer", decoded.predictions)):
+        if isinstance(table, Undecodable):
+            detail = f": {table.detail}" if table.detail else ""
+            return fault(
+                subject,
+                f"the {part} of POST {path} cannot be read ({table.reason}{detail})",
+                "name the wire format in `models[].protocol`, or set `read: false`; "
+                "docs/codecs.md explains the reasons",
+            )
+    features, predictions = decoded.features, decoded.predictions
+    assert not isinstance(features, Undecodable)
+    assert not isinstance(predictions, Undecodable)
+    return ok(
+        subject,
+        f"a sample is read as {decoded.protocol}: {len(features.names)} features, predictions "
+        f"{', '.join(predictions.names[:5])}",
+    )
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    """The headers that codecs need."""
+    names = ("content-type", "content-encoding", "inference-header-content-length")
+    # The body was decompressed by the client.
+    kept = [f"{name}: {headers[name]}" for name in names if name in headers]
+    return "\r\n".join(line for line in kept if not line.startswith("content-enc")).encode()

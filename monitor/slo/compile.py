@@ -19,7 +19,7 @@ from understudy.monitor.slo.burn import (
 from understudy.monitor.slo.catalogue import alerts_of, installation_alerts, service_alerts
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import Events, Slices, Slo, Stream
-from understudy.monitor.slo.promql import matching, plain_sum
+from understudy.monitor.slo.promql import either_edge, matching, plain_sum
 from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trials import severities_of, step_of
 
@@ -216,7 +216,11 @@ def _events(scope: Scope, one: Objective) -> Events:
     settings = one.events
     assert settings is not None
     trial = tuple(Stream(item.series, item.good, item.bad) for item in settings.example)
-    bad, total = (plain_sum(text, scope.by()) for text in (settings.bad, settings.total))
+    bad, total = (
+        plain_sum(either_edge(text), scope.by()) for text in (settings.bad, settings.total)
+    )
+    if "".join(bad.split()) == "".join(total.split()):
+        raise ValueError("bad and total are the same expression, so that every event is bad")
     return Events(bad, total, settings.unit, "as the expressions are", trial)
 
 

@@ -24,6 +24,7 @@ from understudy.monitor.slo.reading import (
     NAME,
     SCOPE,
     Fault,
+    different,
     joined,
     labels_of,
     mapping,
@@ -292,8 +293,10 @@ def _sli(
     total = over_windows(_query(ratio, "total"), counter, _RATIO.format("total"))
     if "bad" in ratio:
         bad = over_windows(_query(ratio, "bad"), counter, _RATIO.format("bad"))
+        different(bad, total, _RATIO.format("bad"))
     else:
         good = over_windows(_query(ratio, "good"), counter, _RATIO.format("good"))
+        different(good, total, _RATIO.format("good"))
         bad = rest(good, total)
     if method == "Occurrences":
         return Events(bad, total, "events", "as the queries are")

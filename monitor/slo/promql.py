@@ -10,6 +10,7 @@ _TEXT = re.compile(r"\"(?:[^\"\\\\]|\\\\.)*\"|'(?:[^'\\\\]|\\\\.)*'")
 _GROUP = re.compile(r"\((?:\?:)?([^()|]*)(?:\|[^()]*)?\)[*+?]?")
 _ANY = re.compile(r"(?:(?<!\\)\.|\\[wdWDsS]|\[[^\]]*\])(?:[*+?])?")
 _SIGNS = re.compile(r"\\(.)|[*+?^$]")
+_WHOLE_EDGE = re.compile(r"([{,]\s*)le\s*=\s*(?P<mark>[\"'])([0-9]+)(?:\.0)?(?P=mark)")
 _LETTERS = "a1A-"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 
@@ -47,6 +48,12 @@ def plain_sum(expression: str, by: str = "") -> str:
                     return text
                 break
     return f"sum{by}({text})"
+
+
+def either_edge(expression: str) -> str:
+    """The expression with each edge of a histogram that is a whole number, such as ``le="5"``, in
+    both ways to write it: Prometheus 3 stores ``5.0``, and Prometheus 2 what the target writes."""
+    return _WHOLE_EDGE.sub(r'\1le=~"\3|\3\\\\.0"', expression)
 
 
 def matching(key: str, value: str) -> str | None:

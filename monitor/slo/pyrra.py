@@ -22,6 +22,7 @@ from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
 from understudy.monitor.slo.reading import (
     SCOPE,
     Fault,
+    different,
     labels_of,
     left_out,
     mapping,
@@ -132,6 +133,7 @@ def _events(of: Mapping[str, Any], key: str, path: str) -> str:
 
 def _ratio(one: Mapping[str, Any], path: str) -> Events:
     bad, total = _events(one, "errors", path), _events(one, "total", path)
+    different(bad, total, f"{path}.errors.metric")
     return Events(bad, total, "events", "as the queries are")
 
 
@@ -142,6 +144,7 @@ def _latency(one: Mapping[str, Any], path: str) -> Events:
             'selects every bucket, so that a response counts several times: add its limit, le="…"',
         )
     good, total = _events(one, "success", path), _events(one, "total", path)
+    different(good, total, f"{path}.success.metric")
     return Events(rest(good, total), total, "responses", "at the boundary of the bucket")
 
 

@@ -12,7 +12,7 @@ from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.compile import notices_of
 from understudy.monitor.slo.compiled import Compiled
 from understudy.monitor.slo.model import WINDOW, Slo
-from understudy.monitor.slo.promql import plain_sum
+from understudy.monitor.slo.promql import either_edge, plain_sum
 from understudy.monitor.slo.scope import Scope
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -77,6 +77,7 @@ def left_out(of: object, used: Iterable[str], path: str = "") -> list[str]:
 
 def over_windows(query: str, counter: bool, path: str) -> str:
     """The query as one series over each window. Raises Fault."""
+    query = either_edge(query)
     if WINDOW in query:
         return plain_sum(query)
     over = "rate" if counter else "avg_over_time"
@@ -93,6 +94,12 @@ def selector_of(query: str, path: str) -> str:
             f"be computed over several windows; write it as sum(rate(metric[{WINDOW}]))",
         )
     return match[1].strip()
+
+
+def different(one: str, total: str, path: str) -> None:
+    """Raise Fault where the events to count are all events: such an objective says nothing."""
+    if "".join(one.split()) == "".join(total.split()):
+        raise Fault(path, "is the same query as total, so that every event counts the same")
 
 
 def rest(good: str, total: str) -> str:

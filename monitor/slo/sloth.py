@@ -13,8 +13,16 @@ from typing import Any
 from understudy.common.units import DAY
 from understudy.monitor.slo.burn import UnreachableError, burns
 from understudy.monitor.slo.model import WINDOW, Events, Slices, Slo
-from understudy.monitor.slo.promql import plain_sum
-from understudy.monitor.slo.reading import SCOPE, Fault, labels_of, left_out, mapping, name_of
+from understudy.monitor.slo.promql import either_edge, plain_sum
+from understudy.monitor.slo.reading import (
+    SCOPE,
+    Fault,
+    different,
+    labels_of,
+    left_out,
+    mapping,
+    name_of,
+)
 
 VERSION = "prometheus/v1"
 RESOURCE = "sloth.slok.dev/v1"
@@ -109,6 +117,7 @@ def _sli(sli: Mapping[str, Any], path: str, name: str, notices: list[str]) -> Ev
     if isinstance(events := sli.get("events"), Mapping):
         bad = _query(_either(events, "error_query", "errorQuery"), f"{path}.events.error_query")
         total = _query(_either(events, "total_query", "totalQuery"), f"{path}.events.total_query")
+        different(bad, total, f"{path}.events.error_query")
         return Events(plain_sum(bad), plain_sum(total), "events", "as the queries are")
     if isinstance(raw := sli.get("raw"), Mapping):
         given = _either(raw, "error_ratio_query", "errorRatioQuery")
@@ -129,4 +138,4 @@ def _sli(sli: Mapping[str, Any], path: str, name: str, notices: list[str]) -> Ev
 def _query(given: Any, path: str) -> str:
     if not isinstance(given, str) or WINDOW not in given:
         raise Fault(path, f"must be an expression of Prometheus with {WINDOW}")
-    return given.strip()
+    return either_edge(given.strip())

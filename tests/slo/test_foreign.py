@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.support.promtool import check
+from tests.support.promtool import check, is_true, passes, write
 from tests.support.slo_files import loaded, problems
 from understudy.monitor.cli.main import main
 from understudy.monitor.errors import ConfigError
@@ -162,6 +162,8 @@ def test_several_documents_of_sloth(tmp_path: Path) -> None:
         ({"sli": {}}, "sli", "neither events nor raw"),
         ({"objective": 100}, "objective", "between 0 and 100"),
         ({"sli": {"events": {"error_query": "a", "total_query": "b"}}}, "sli.events.error_query", WINDOW),
+        ({"sli": {"events": {"error_query": f"a[{WINDOW}]", "total_query": f"a [{WINDOW}]"}}}, "sli.events.error_query",
+         "is the same query as total"),
         ({"name": "a b"}, "name", "not a valid name"),
         ({"alerting": []}, "alerting", None),
     ],
@@ -219,6 +221,10 @@ def test_pyrra(tmp_path: Path) -> None:
         ({"indicator": {}}, "indicator", "not none"),
         ({"indicator": {"latency": {"success": {"metric": "s_bucket{a=\"le=1\"}"}, "total": {"metric": "s_count"}}}},
          "indicator.latency.success.metric", "selects every bucket"),
+        ({"indicator": {"ratio": {"errors": {"metric": "a"}, "total": {"metric": "a"}}}},
+         "indicator.ratio.errors.metric", "is the same query as total"),
+        ({"indicator": {"latency": {"success": {"metric": 'a{le="5"}'}, "total": {"metric": 'a{le="5.0"}'}}}},
+         "indicator.latency.success.metric", "is the same query as total"),
         ({"indicator": {"bool_gauge": {"metric": "up > 0"}}}, "indicator.bool_gauge.metric", "is not a selector"),
     ],
 )  # fmt: skip
@@ -234,7 +240,9 @@ def test_openslo_v1alpha(tmp_path: Path) -> None:
     assert (first.service, first.period) == ("api", 28 * DAY)
     assert isinstance(second.sli, Events)
     assert second.sli.total == "sum(rate(seconds_count[{{.window}}]))"
-    assert 'le="5"' in second.sli.bad
+    assert r'le=~"5|5\\.0"' in second.sli.bad
+    assert isinstance(first.sli, Events)
+    assert 'le="0.4"' in first.sli.bad
     assert not any("calendar" in one for one in found.notices)
     metric = {"source": "prometheus", "queryType": "promql", "query": "p99_seconds"}
     threshold = spec_of(
@@ -323,3 +331,48 @@ def test_prometheus_takes_the_rules(tmp_path: Path, document: Any) -> None:
     rules = [path.name for path in out.iterdir() if "rules" in yaml.safe_load(path.read_text()).get("groups", [{}])[0]]  # fmt: skip
     assert rules, sorted(out.iterdir())
     check(out, *rules)
+
+
+def ratio_of(**queries: str) -> dict[str, Any]:
+    sources = {
+        key: {"metricSource": {"type": "Prometheus", "spec": {"query": query}}}
+        for key, query in queries.items()
+    }
+    indicator = {"metadata": {"name": "x"}, "spec": {"ratioMetric": {"counter": True, **sources}}}
+    return {
+        "apiVersion": "openslo/v1", "kind": "SLO", "metadata": {"name": "a"},
+        "spec": {"service": "web", "indicator": indicator, "budgetingMethod": "Occurrences",
+                 "timeWindow": [{"duration": "30d", "isRolling": True}], "objectives": [{"target": 0.99}]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["good", "bad"])
+def test_an_objective_by_one_query_says_nothing(tmp_path: Path, key: str) -> None:
+    """OpenSLO's validator takes it."""
+    wrong = problems(tmp_path, ratio_of(**{key: "sum(all_total)", "total": "sum( all_total )"}))
+    path = f"[0].spec.indicator.spec.ratioMetric.{key}.metricSource.spec.query"
+    assert "is the same query as total" in wrong[path]
+    own = {"version": 1, "service": "s", "slos": [{"name": "a", "objective": "99 %", "events": {
+        "bad": f"sum(rate(a[{WINDOW}]))", "total": f"sum(rate(a[{WINDOW}]))"}}]}  # fmt: skip
+    assert "every event is bad" in problems(tmp_path, own)["slos[0].events"]
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("promtool")
+@pytest.mark.parametrize("stored", ["5", "5.0"])
+@pytest.mark.parametrize("written", ["5", "5.0"])
+def test_a_whole_edge_is_found_however_it_is_written(
+    tmp_path: Path, stored: str, written: str
+) -> None:
+    """Prometheus 3 stores the edge 5 as 5.0: by an objective that names it in the other way, no
+    response would be in time."""
+    latency = {"success": {"metric": f's_bucket{{le="{written}"}}'}, "total": {"metric": "s_count"}}
+    found = loaded(tmp_path, spec_of(PYRRA, indicator={"latency": latency}))
+    (rules,) = [d for name, d in found.rule_files().items() if name.endswith("errors.rules.yml")]
+    series = [{"series": f's_bucket{{le="{stored}"}}', "values": "0+54x60"},
+              {"series": "s_count", "values": "0+60x60"}]  # fmt: skip
+    checks = [is_true("abs(sum(slo:sli_error:ratio_rate1h) - 0.1) < bool 1e-9", "60m")]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": checks}
+    write(tmp_path, {"it.rules.yml": rules, "it.tests.yml": {
+        "rule_files": ["it.rules.yml"], "evaluation_interval": "1m", "tests": [test]}})  # fmt: skip
+    passes(tmp_path, "it.tests.yml")

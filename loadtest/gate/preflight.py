@@ -31,6 +31,19 @@ _HINTS = {
     404: "set payloads.path",
     405: "set payloads.method",
 }
+_TLS_HINTS = {
+    "has expired": "renew the certificate of the target",
+    "not yet valid": "check the clocks",
+    "mismatch": "name the target by a name in its certificate",
+    "certificate required": "the target wants a certificate of the client",
+    "self-signed": "set engine.ca_file to the authority of the certificate",
+    "self signed": "set engine.ca_file to the authority of the certificate",
+    "unable to get": "set engine.ca_file to the authority of the certificate",
+    "wrong version": "the target may not speak TLS: write http://",
+    "record layer": "the target may not speak TLS: write http://",
+}
+"""What to do about an error of TLS, by a part of it."""
+_CLOSED = ("closed early", "reset")
 _UNREACHABLE = ("refused", "unreachable", "connect timeout", "no connection")
 
 
@@ -95,8 +108,10 @@ def _unanswered(error: str, target: Target) -> str:
         return f"cannot be reached: {error}"
     if error == "timeout":
         return f"did not answer within {target.timeout:g} s (engine.timeout)"
-    hint = " (set engine.ca_file)" if "certificate" in error else ""
-    return f"did not answer: {error}{hint}"
+    hint = next((hint for part, hint in _TLS_HINTS.items() if part in error), "")
+    if error in _CLOSED and not target.tls:
+        hint = "the target may speak TLS: write https://"
+    return f"did not answer: {error}" + (f" ({hint})" if hint else "")
 
 
 def _redacted(text: str, payload: Payload) -> str:

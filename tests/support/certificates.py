@@ -30,15 +30,16 @@ class KafkaCertificates:
 
 
 def self_signed(
-    folder: Path, name: str, host: str, password: bytes | None = None
+    folder: Path, name: str, host: str, password: bytes | None = None, expired: bool = False
 ) -> tuple[Path, Path]:
-    """Write ``name``.pem, a certificate for ``host`` and 127.0.0.1 that is its own authority.
+    """Write ``name``.pem, a certificate for ``host`` and 127.0.0.1 that is its own authority; one
+    that is ``expired`` was valid until yesterday.
 
     Returns its path and that of its key, ``name``.key, which ``password`` encrypts.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     chain, private = folder / f"{name}.pem", folder / f"{name}.key"
-    chain.write_bytes(_signed(host, key, host, key, hosts=(host,), authority=True))
+    chain.write_bytes(_signed(host, key, host, key, hosts=(host,), authority=True, expired=expired))
     private.write_bytes(_pem(key, password))
     return chain, private
 
@@ -93,9 +94,10 @@ def _signed(
     issuer_key: _Key,
     hosts: tuple[str, ...] = (),
     authority: bool = False,
+    expired: bool = False,
 ) -> bytes:
     """A PEM certificate of ``subject``, for ``hosts`` and 127.0.0.1."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=3 * expired)
     own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     builder = (

@@ -83,6 +83,10 @@ def _add_evaluator_hint(app: FastAPI, plane: EvaluationPlane) -> None:
         return refusal(404, plane.mode.evaluator_hint())
 
 
+_FASTAPI_NOT_READ = "There was an error parsing the body"
+_NOT_READ = "the body is not valid JSON: it is not UTF-8"
+
+
 def prepare(app: FastAPI) -> None:
     """Respond to all errors in one format, and say in the OpenAPI document which calls need the
     token."""
@@ -95,16 +99,24 @@ def prepare(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        return refusal(error.status_code, str(error.detail), dict(error.headers or {}))
+        message = _NOT_READ if error.detail == _FASTAPI_NOT_READ else str(error.detail)
+        return refusal(error.status_code, message, dict(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc'])}: {problem(fault, None)[1]}"
-            for fault in error.errors()
-        ]
+        faults = [_fault(fault) for fault in error.errors()]
         _release(error)
         return refusal(422, "; ".join(faults))
+
+
+def _fault(fault: Any) -> str:
+    """One entry of ``RequestValidationError.errors()``: the place, the value, and what it must be."""
+    if fault["type"] == "json_invalid":
+        place = fault["loc"][-1]
+        return f"the body is not valid JSON: {fault['ctx']['error']} (character {place + 1})"
+    if fault["loc"] == ("body",) and isinstance(fault.get("input"), bytes):
+        return "the body must be JSON: send it with content-type: application/json"
+    return f"{'.'.join(str(part) for part in fault['loc'])}: {problem(fault, None)[1]}"
 
 
 def _release(error: BaseException) -> None:

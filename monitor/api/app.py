@@ -110,7 +110,7 @@ def prepare(app: FastAPI) -> None:
 
 
 def _fault(fault: Any) -> str:
-    """One entry of ``RequestValidationError.errors()``: the place, the value, and what it must be."""
+    """One entry of ``RequestValidationError.errors()``: place, value, and what it must be."""
     if fault["type"] == "json_invalid":
         place = fault["loc"][-1]
         return f"the body is not valid JSON: {fault['ctx']['error']} (character {place + 1})"

@@ -34,7 +34,7 @@ from understudy.monitor.telemetry.objectives import objective_families
 from understudy.monitor.telemetry.predictions import prediction_families, undecoded_families
 from understudy.monitor.telemetry.processes import process_families, uses
 from understudy.monitor.telemetry.service import service_families
-from understudy.monitor.telemetry.zeros import with_zeros
+from understudy.monitor.telemetry.zeros import histograms_of, with_zeros
 
 _QUANTILE_BY = ("model", "version", "arm", "role", "outcome")
 
@@ -222,6 +222,7 @@ class PlaneCollector(Collector):
             snapshot.total_sketches("duration"),
             exemplars,
             latency_limits(self._plane.settings.document.get("objectives") or {}),
+            histograms_of(self._plane.plan()),
         )
         yield sketches(
             "time_to_first_byte_seconds",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -17,7 +18,7 @@ from prometheus_client.utils import floatToGoString
 from understudy.monitor.pipeline.exemplars import Exemplar, ExemplarKey
 from understudy.monitor.stats.distribution import Words
 from understudy.monitor.stats.reader import Labels
-from understudy.monitor.stats.shared import SKETCH_SUM_NS
+from understudy.monitor.stats.shared import SKETCH_SUM_NS, SKETCH_WORDS
 from understudy.monitor.telemetry.edges import buckets
 
 PREFIX = "understudy_"
@@ -124,17 +125,22 @@ def sketches(
     series: Mapping[Labels, Words],
     exemplars: Mapping[ExemplarKey, Mapping[int, Exemplar]] | None = None,
     more: Sequence[float] = (),
+    expected: Iterable[tuple[str, ...]] = (),
 ) -> SketchFamily:
     """A histogram with the classic buckets of each sketch that has values, and edges at ``more``.
 
     ``exemplars`` are by (model, version, arm, role, outcome) and number of the classic bucket.
+    ``expected`` are label values of series that are there from the start, with zeros: ``rate()``
+    cannot see with what a series begins.
     """
     family = SketchFamily(name, text, SERIES_LABELS)
+    seen: set[tuple[str, ...]] = set()
     for labels, words in series.items():
         cumulative = buckets(words, more)
         if not cumulative[-1].count:
             continue
         values = pick(labels, SERIES_LABELS)
+        seen.add(tuple(values))
         model, version, arm, role, _, outcome = values
         known = (exemplars or {}).get((model, version, arm, role, outcome), {})
         before = 0
@@ -153,6 +159,12 @@ def sketches(
             )
         family.add_metric(values, samples, int(words[SKETCH_SUM_NS]) / 1e9)
         family.native.append(NativeSeries(tuple(values), words))
+    nothing: Words = np.zeros(SKETCH_WORDS, np.uint64)
+    empty = [(number_text(bucket.edge), 0) for bucket in buckets(nothing, more)]
+    for labels_of in expected:
+        if labels_of not in seen:
+            family.add_metric(labels_of, empty, 0.0)
+            family.native.append(NativeSeries(labels_of, nothing))
     return family
 
 

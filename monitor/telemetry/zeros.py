@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from understudy.monitor.proxy.routes import protocols_of
-from understudy.monitor.records.record import CLIENT, ENDS, OUTCOMES, ROLES, SIDES
+from understudy.monitor.records.record import CLIENT, ENDS, OK, OUTCOMES, ROLES, SIDES
 from understudy.monitor.routing.plan import Plan
 from understudy.monitor.routing.serving import NOT_SENT
 
@@ -26,6 +26,9 @@ ENDS_OF = {
 """The outcomes that requests of a role can have."""
 MOST_ROWS = 400
 """Most rows of zeros: of a plan with more, the last models have none until they are asked."""
+
+MOST_HISTOGRAMS = 60
+"""Most histograms without a value: each has as many series as edges."""
 
 Row = tuple[str, str, str, str, str]
 """Model, version, arm, role, protocol."""
@@ -41,6 +44,14 @@ def rows_of(plan: Plan) -> Iterator[Row]:
             for arm in challengers:
                 yield model.name, model.version, arm, _MIRROR, protocol
     yield "other", "", champion, _PRIMARY, "other"
+
+
+def histograms_of(plan: Plan) -> list[tuple[str, ...]]:
+    """The labels of the histograms that latency objectives read, for which there may be no value:
+    good answers to clients, at most :data:`MOST_HISTOGRAMS`."""
+    models = {model.name for model in plan.models}
+    rows = (row for row in rows_of(plan) if row[0] in models and row[3] == _PRIMARY)
+    return [(*row, OUTCOMES[OK]) for row in islice(rows, MOST_HISTOGRAMS)]
 
 
 def with_zeros(plan: Plan, counted: Mapping[tuple[str, ...], int]) -> dict[tuple[str, ...], int]:

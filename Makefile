@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FLIGHTS := .demo/models/summary.json
 NAME ?=
 TAG ?=
 QUICK ?=
@@ -35,8 +36,13 @@ $(READY): pyproject.toml
 	@$(INSTALL)
 	@touch $@
 
-demo: $(READY) ## Real flights, real model servers, the sidecar in between (KEEP=1 stays up)
-	$(BIN)/python -m examples.flights $(if $(KEEP),--keep) $(ARGS)
+demo: ## Real flights, real model servers, the sidecar in between (KEEP=1 stays up, VERBOSE=1 tells more)
+	@$(MAKE) --no-print-directory -j 2 $(READY) $(FLIGHTS)
+	@$(BIN)/python -m examples.flights $(if $(KEEP),--keep) $(if $(VERBOSE),--verbose) $(ARGS)
+
+# The model servers' environment and the models, beside our own environment.
+$(FLIGHTS): examples/flights/requirements.txt examples/flights/train.py
+	@$(PYTHON) -m examples.flights.environment
 
 quick: lint ## Style, types, contracts, pure unit tests without simulations: two minutes
 	$(BIN)/python -m pytest -q -n 2 -m 'not simulation' $(UNIT) $(ARGS)

@@ -9,9 +9,12 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from examples.flights.replay import Flight
+
+if TYPE_CHECKING:
+    from examples.flights.telling import Teller
 
 LANDS_AFTER = 4.0
 """Seconds of the replay after which it is known whether a flight was late."""
@@ -73,14 +76,14 @@ class Labels:
 class Act:
     """One experiment, from its declaration to its end, told as it goes."""
 
-    def __init__(self, declared: dict[str, Any], control: str, say: Callable[[str], None]) -> None:
+    def __init__(self, declared: dict[str, Any], control: str, teller: Teller) -> None:
         self.declared = declared
         self.name = str(declared["name"])
         self.begun = False
         self.found: dict[str, Any] = {}
         self.seconds = 0.0
         self._control = control
-        self._say = say
+        self._teller = teller
         self._version = 0
 
     async def run(self, until: float) -> str:
@@ -111,12 +114,12 @@ class Act:
         requests = one["requests"]
         mine = requests["served"] or requests["pairs"]
         share = f"{one['weight'] * 100:g} % of the flights"
-        self._say(
-            f"  >>> {self.name}: {one['phase'].replace('_', ' ')} at {share}, after {seconds:.0f} s "
+        self._teller.says(
+            f"{self.name}: {one['phase'].replace('_', ' ')} at {share}, after {seconds:.0f} s "
             f"and {mine:,} requests of its own"
         )
         for reason in one["reasons"] if one["phase"] != "running" or self._version > 1 else ():
-            self._say(f"        {reason}")
+            self._teller.detail(reason)
 
     @property
     def lasts(self) -> bool:
@@ -132,8 +135,8 @@ class Act:
         with urllib.request.urlopen(request, timeout=30):
             pass
 
-    def summary(self) -> list[str]:
-        """What came of it, beside what a test with a fixed horizon would have taken."""
+    def summary(self, details: bool) -> list[str]:
+        """What came of it; with ``details``, beside what a test with a fixed horizon would have taken."""
         one = self.found
         if not one:
             return [f"  {self.name}: there was no time for it"]
@@ -141,11 +144,12 @@ class Act:
         lines = [
             f"  {self.name}: {one['phase'].replace('_', ' ')} after {self.seconds:.0f} s; "
             f"{requests['pairs']:,} copies and {requests['served']:,} flights of its own",
-            *(f"    {reason}" for reason in one["reasons"][:4]),
         ]
-        fixed = self._fixed()
-        if fixed is not None:
-            lines.append(fixed)
+        if details:
+            lines += [f"    {reason}" for reason in one["reasons"][:4]]
+            fixed = self._fixed()
+            if fixed is not None:
+                lines.append(fixed)
         return lines
 
     def _fixed(self) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 HOME = HERE.parent.parent / ".demo"
@@ -18,7 +20,8 @@ class StepFailed(Exception):
 
 
 def run_step(title: str, command: list[str], log: Path, say: Callable[[str], None]) -> float:
-    """Run ``command``, its output in ``log``, saying that it is still at work; return seconds.
+    """Run ``command``, its output in ``log``, saying now and then that it is at work; return
+    seconds.
 
     Raises StepFailed when it ends with an error.
     """
@@ -30,7 +33,7 @@ def run_step(title: str, command: list[str], log: Path, say: Callable[[str], Non
         try:
             while True:
                 try:
-                    code = process.wait(timeout=10)
+                    code = process.wait(timeout=30)
                     break
                 except subprocess.TimeoutExpired:
                     say(f"  still at it after {time.monotonic() - started:.0f} s")
@@ -41,7 +44,9 @@ def run_step(title: str, command: list[str], log: Path, say: Callable[[str], Non
     if code != 0:
         tail = "\n    ".join(log.read_text(errors="replace").splitlines()[-8:])
         raise StepFailed(f"{title} failed (exit code {code}, all of it in {log}):\n    {tail}")
-    return time.monotonic() - started
+    seconds = time.monotonic() - started
+    say(f"{title}: done in {seconds:.0f} s")
+    return seconds
 
 
 def prepare(say: Callable[[str], None]) -> Path:
@@ -51,19 +56,59 @@ def prepare(say: Callable[[str], None]) -> Path:
     python = HOME / "server" / "bin" / "python"
     wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if mark.exists() and mark.read_text() == wanted:
+        mark.touch()
         return python
-    say("First run: setting up MLServer with scikit-learn in .demo/ (about a minute)")
     run_step(
-        "making the environment",
+        "making an environment for the model servers, in .demo/",
         [sys.executable, "-m", "venv", "--clear", str(HOME / "server")],
         HOME / "logs" / "venv.log",
         say,
     )
     run_step(
         "installing MLServer, scikit-learn and the flights",
-        [str(python), "-m", "pip", "install", "-q", "-r", str(requirements)],
+        ["sh", "-c", _INSTALL, str(python), str(requirements)],
         HOME / "logs" / "install.log",
         say,
     )
     mark.write_text(wanted)
     return python
+
+
+# uv installs several times faster; where it cannot be had, or knows no way to the index, pip does it.
+_INSTALL = """
+"$0" -m pip install -q uv && "$0" -m uv pip install -q --python "$0" -r "$1" \
+  || "$0" -m pip install -q -r "$1"
+"""
+
+
+def train(python: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train if that has not been done; what the training says of the models."""
+    models = HOME / "models"
+    done = models / "summary.json"
+    source = HERE / "train.py"
+    if not done.exists() or done.stat().st_mtime < source.stat().st_mtime:
+        done.unlink(missing_ok=True)
+        command = [str(python), str(source), str(models)]
+        run_step("training on the first half of 2013", command, HOME / "logs" / "train.log", say)
+    done.touch()
+    summary: dict[str, Any] = json.loads(done.read_text())
+    return summary
+
+
+def main() -> int:
+    """``python -m examples.flights.environment``: set up what the demo needs, beside other things
+    that are set up."""
+
+    def say(text: str) -> None:
+        print(f"demo: {text}", file=sys.stderr, flush=True)
+
+    try:
+        train(prepare(say), say)
+    except StepFailed as error:
+        say(f"FAILED: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

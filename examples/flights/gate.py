@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from examples.flights.replay import PATH, Flight
+from examples.flights.telling import Teller
 
 _PAYLOADS = 200
 _RATE = 60.0
 """Requests per second, at most."""
-_REQUESTS = 600
+_REQUESTS = 400
 """Of the steady stage: enough to judge its objectives, at whatever rate."""
-_NOT_MEASURED = 2
-"""Exit code of a gate that says nothing of its target."""
 
 
 def prepare(folder: Path, flights: Sequence[Flight], champion_port: int, rate: float) -> Path:
@@ -76,24 +75,30 @@ def prepare(folder: Path, flights: Sequence[Flight], champion_port: int, rate: f
     return file
 
 
-def run(url: str, plan: Path, say: Callable[[str], None]) -> bool:
-    """Whether the gate has passed; its report is beside the plan. What could not be measured, since
-    the machine was busy with other things, is measured once more."""
-    result = _run(url, plan, say)
-    if result == _NOT_MEASURED:
-        say("      once more:")
-        result = _run(url, plan, say)
-    return result == 0
+PASSED, FAILED, NOT_MEASURED = 0, 1, 2
+"""Exit codes of a gate."""
 
 
-def _run(url: str, plan: Path, say: Callable[[str], None]) -> int:
+def run(url: str, plan: Path, teller: Teller) -> int:
+    """The gate's exit code; its report is beside the plan. What could not be measured, since the
+    machine was busy with other things, is measured once more."""
+    result = _run(url, plan, teller)
+    if result == NOT_MEASURED:
+        teller.detail("once more:")
+        result = _run(url, plan, teller)
+    return result
+
+
+def _run(url: str, plan: Path, teller: Teller) -> int:
     report = plan.with_name("gate-report.html")
     command = [
         sys.executable, "-m", "understudy", "gate", "--target", url, "--plan", str(plan), "--html",
         str(report),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in (done.stderr + done.stdout).strip().splitlines():
-        say(f"      {line}")
-    say(f"      the report: file://{report.resolve()}")
+    lines = (done.stderr + done.stdout).strip().splitlines()
+    for line in lines:
+        teller.detail(line)
+    teller.says(f"gate: {lines[-1] if lines else f'exit code {done.returncode}'}")
+    teller.detail(f"the report: file://{report.resolve()}")
     return done.returncode

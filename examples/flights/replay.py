@@ -18,6 +18,10 @@ from examples.flights.serving import MODEL
 
 PATH = f"/v2/models/{MODEL}/infer"
 TIMEOUT_SECONDS = 30.0
+MOST_WAITING = 2_000
+"""Requests that wait for their answer; more are not sent before one has come."""
+MOST_LATE_SECONDS = 1.0
+"""A machine that stood still for longer sends no burst of what it has missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,18 @@ def request_bytes(flight: Flight, address: str) -> bytes:
     return head.encode() + body
 
 
-def schedule(flights: list[Flight], rate: float, seconds: float) -> Iterator[tuple[float, Flight]]:
-    """Moments from the start, in seconds, at an even ``rate``; flights are spread over the time."""
-    count = int(rate * seconds)
-    for index in range(count):
-        yield index / rate, flights[index * len(flights) // count]
+def schedule(
+    flights: list[Flight], rate: float | Callable[[], float], seconds: float
+) -> Iterator[tuple[float, Flight]]:
+    """Moments from the start, in seconds, at an even ``rate``; flights are spread over the time.
+
+    A ``rate`` that is a function may change as it goes.
+    """
+    index, moment = 0, 0.0
+    while moment < seconds - 1e-9:
+        yield moment, flights[min(len(flights) - 1, int(moment / seconds * len(flights) + 1e-6))]
+        index += 1
+        moment = moment + 1.0 / rate() if callable(rate) else index / rate
 
 
 @dataclass(slots=True)
@@ -81,27 +92,65 @@ class Traffic:
         self._port = port
         self.tally = Tally()
         self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], float] = {}
+        """Requests that wait for their answer, and when each was due: the oldest first."""
+        self._late = 0.0
 
-    async def run(self, flights: list[Flight], rate: float, seconds: float) -> None:
-        """Send all, wait for all answers."""
+    def behind(self) -> float:
+        """Seconds since the oldest request that waits for its answer was due."""
+        oldest = next(iter(self._tasks.values()), None)
+        return max(self._late, 0.0 if oldest is None else time.monotonic() - oldest)
+
+    async def run(
+        self, flights: list[Flight], rate: float | Callable[[], float], seconds: float
+    ) -> None:
+        """Send all, wait for all answers. What a machine that stood still has missed is left out."""
         address = f"{self._host}:{self._port}"
         started = time.monotonic()
         for moment, flight in schedule(flights, rate, seconds):
+            while len(self._tasks) >= MOST_WAITING:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             wait = started + moment - time.monotonic()
+            self._late = max(0.0, -wait)
             if wait > 0:
                 await asyncio.sleep(wait)
+            elif self._late > MOST_LATE_SECONDS:
+                started += self._late
             self.tally.sent += 1
             self.tally.date = flight.date
             self._departed(flight)
             message = request_bytes(flight, address)
             task = asyncio.create_task(self._send(message, started + moment))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = started + moment
+            task.add_done_callback(self._forget)
+        self._late = 0.0
         if self._tasks:
             await asyncio.wait(self._tasks)
         while self._idle:
             self._idle.pop()[1].close()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    async def carried(self, flights: list[Flight], seconds: float, clients: int = 4) -> float:
+        """Answers per second to ``clients`` that send one flight after the other: what the server
+        carries. Nothing of it counts."""
+        address = f"{self._host}:{self._port}"
+        until = time.monotonic() + seconds
+        answered = 0
+
+        async def client(number: int) -> None:
+            nonlocal answered
+            while time.monotonic() < until:
+                flight = flights[(number + clients * answered) % len(flights)]
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await self._exchange(request_bytes(flight, address))
+                answered += 1
+
+        await asyncio.gather(*map(client, range(clients)))
+        while self._idle:
+            self._idle.pop()[1].close()
+        return answered / seconds
 
     async def _send(self, message: bytes, due: float) -> None:
         try:

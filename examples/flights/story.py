@@ -66,46 +66,48 @@ def summary(
     training: dict[str, Any],
     acts: list[Act],
     silent: SilentFailure,
+    details: bool = False,
 ) -> str:
-    """What happened, for a person."""
+    """What happened, for a person, on one screen; with ``details`` for one who wants to know."""
     champion, challenger = status["arms"][:2]
-    records = status["records"]
     outcomes = challenger["mirror"]["outcomes"]
     copies = sum(outcomes.values())
-    lost = {name: count for name, count in outcomes.items() if name != "ok"}
-    mean = sum(tally.latencies) / len(tally.latencies) if tally.latencies else None
+    lost = copies - outcomes.get("ok", 0)
+    quality = training["quality"]
     lines = [
         "",
         "What happened",
         f"  {tally.sent:,} flights were sent, {tally.answered:,} answered; "
         f"errors that a client saw: {len(tally.errors)}",
-        f"  seen by the clients   mean {milliseconds(mean)}  "
-        + "  ".join(
-            f"{name} {milliseconds(quantile(tally.latencies, p))}"
-            for name, p in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
-        ),
-        f"  measured in between   {arm_text(champion, 'start')}",
-        f"                        {arm_text(challenger, 'start')}   (copies; no client waits for them)",
-        f"  copies: {copies:,}, of which {outcomes.get('ok', 0):,} were answered; "
-        + (", ".join(f"{name} {count:,}" for name, count in lost.items()) or "none was lost"),
-        f"  predicted late, on average: champion {percent(share_late(status, champion['arm']))}, "
-        f"challenger {percent(share_late(status, challenger['arm']))}; "
-        f"late in truth: {percent(training['late_rate'])}",
-        f"  records: {records['eligible']:,} eligible = {records['sent']:,} sent + "
-        f"{sum(records['dropped'].values()):,} dropped",
-        "",
-        "What was decided",
-        *(text for act in acts for text in act.summary()),
-        "",
+        f"  champion    {_times(champion)}   AUC {quality['champion']['auc']}",
+        f"  challenger  {_times(challenger)}   AUC {quality['challenger']['auc']}",
+        f"  mirrored {copies:,}; unanswered {lost:,}, while the challenger was dead: no client noticed",
+        "What was decided, looked at every second, and valid all the same",
+        *(text for act in acts for text in act.summary(details)),
         "What failed silently",
-        *silent.summary(),
-        "",
-        "What it means",
-        "  The challenger was killed and came back: the breaker opened and closed, and no client",
-        "  noticed. The champion was stopped for a second: the median shows nothing of it, the",
-        "  99.9th percentile does. On flights that neither model has seen, the area under the",
-        f"  ROC curve is {training['quality']['champion']['auc']} for the champion and "
-        f"{training['quality']['challenger']['auc']} for the challenger. The verdicts",
-        "  above were read every second, and hold all the same.",
+        *silent.summary(details),
     ]
+    if details:
+        mean = sum(tally.latencies) / len(tally.latencies) if tally.latencies else None
+        records = status["records"]
+        outcome = ", ".join(f"{name} {count:,}" for name, count in outcomes.items())
+        late = [percent(share_late(status, arm["arm"])) for arm in (champion, challenger)]
+        lines += [
+            "Details",
+            f"  seen by the clients   mean {milliseconds(mean)}  "
+            + "  ".join(
+                f"{name} {milliseconds(quantile(tally.latencies, p))}"
+                for name, p in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
+            ),
+            f"  mirrored requests: {outcome}",
+            f"  predicted late, on average: champion {late[0]}, challenger {late[1]}; "
+            f"late in truth: {percent(training['late_rate'])}",
+            f"  records: {records['eligible']:,} eligible = {records['sent']:,} sent + "
+            f"{sum(records['dropped'].values()):,} dropped",
+        ]
     return "\n".join(lines)
+
+
+def _times(arm: dict[str, Any]) -> str:
+    shown = arm["windows"]["start"]
+    return "  ".join(f"{q} {milliseconds(shown[key])}" for q, key in QUANTILES)

@@ -22,7 +22,7 @@ from understudy.monitor.cli.main import main
 
 RUN = [(" ".join(path), command) for path, command in walk()]
 """Commands that can be run."""
-SERVERS = {"fault-proxy", "inject serve"}
+SERVERS = {"demo", "fault-proxy", "inject serve"}
 """They need no file that could be missing, and would run."""
 NEED_NOTHING = {"completion", "config schema", "gate fault", "version"}
 

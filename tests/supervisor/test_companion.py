@@ -84,7 +84,7 @@ def test_the_workers_need_no_evaluation_plane_and_it_finds_them(world: Divided) 
 @pytest.mark.parametrize("way", ["killed", "hangs", "container"])
 def test_what_ends_the_evaluation_plane_is_not_noticed_by_clients(tmp_path: Path, way: str) -> None:
     with divided(tmp_path) as world:
-        world.service.write(watchdog={"evaluation": "2s"})
+        world.other.write(watchdog={"evaluation": "2s"})
         world.start_evaluation()
         eventually(lambda: world.status()["ready"])
         load = Load(world.service.url)

@@ -28,7 +28,9 @@ def test_drifted_series_are_ranked_and_drawn(tmp_path: Path) -> None:
     assert "Inputs have changed: amount" in said.output
     assert "age is missing in 3" in said.output
     assert "missing in 33.3 % of the rows, was 0 %" in said.output
-    found = json.loads(run(old, new, "--json").output)
+    plain = run(old, new, "--json")
+    assert plain.exit_code == 0, "changes are an exit code only where that is asked for"
+    found = json.loads(plain.output)
     assert sorted(found["drifted"]) == ["age", "amount"]
     assert next(q for q in found["quality"] if q["rule"] == "missing")["feature"] == "age"
     assert all(finding["after_rows"] <= 512 for finding in found["findings"])

@@ -12,6 +12,8 @@ QUICK ?=
 ALL ?=
 COVER ?=
 ARGS ?=
+# Many tests wait for processes that they start: more run side by side than there are cores.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Pure: no processes, sockets or parts, and no simulations; with style, types and contracts two minutes.
 UNIT := tests/codecs tests/config tests/detectors tests/stats tests/evidence tests/shadow
 
@@ -55,7 +57,7 @@ test-all: $(READY) ## Everything: builds Helm, an API server, Sloth, Prometheus 
 	@$(MAKE) --no-print-directory test ALL=1
 
 check: $(READY) ## The tests alone (ARGS='-k name' to choose, COVER=1 for coverage)
-	$(BIN)/python -m pytest --cache-clear -n 3 --dist loadfile --no-loadscope-reorder $(if $(ALL),--all) $(if $(COVER),--cov --cov-report=term) $(ARGS) \
+	$(BIN)/python -m pytest --cache-clear -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(ALL),--all) $(if $(COVER),--cov --cov-report=term) $(ARGS) \
 	  || $(BIN)/python -m tools.again $$?
 
 bench: $(READY) ## Benchmarks against peers (NAME=proxy for one, QUICK=1 for a short form)

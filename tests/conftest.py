@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.browser import chromium
 from tests.support.patience import patient
+from tests.support.scheduling import OneKafka, waits
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -49,6 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes of xdist
+        first = {
+            item.path
+            for item in items
+            if waits({mark.name for mark in item.iter_markers()}, item.nodeid.partition("::")[0])
+        }
+        items.sort(key=lambda item: item.path not in first)
     if config.getoption("--all"):
         return
     for item in items:
@@ -59,8 +67,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from tests.support.scheduling import OneKafka
-
     return OneKafka(config, log) if config.getoption("dist") == "loadfile" else None
 
 

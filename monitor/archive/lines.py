@@ -47,6 +47,7 @@ def record_line(record: Record, identity: str = "") -> bytes:
                 "request_size": record.request_size,
                 "response_size": record.response_size,
                 "proxy_id": record.proxy_id,
+                "sampled": record.sampled,
                 **{name: getattr(record, name).decode("latin-1") for name in _TEXTS},
                 **{name: _text(getattr(record, f"{name}_body")) for name in _BODIES},
             }
@@ -109,6 +110,7 @@ def read_record(data: Mapping[str, Any]) -> bytes:
             _bytes(data.get("response")),
             int(data.get("assigned", 0)),
             int(data.get("proxy_id", 0)),
+            data.get("sampled") is True,
         )
     except KeyError as error:
         raise ReplayError(f"record: {error.args[0]} is missing") from error

@@ -1,11 +1,14 @@
-"""Which tests share a process when they run side by side: those of a file, and all of Kafka's."""
+"""Which tests share a process when they run side by side, and which run first."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class OneKafka(LoadFileScheduling):
@@ -17,7 +20,14 @@ class OneKafka(LoadFileScheduling):
         return "kafka" if _needs_brokers(file) else file
 
 
+def waits(markers: Iterable[str], file: str) -> bool:
+    """Whether a test of ``file`` mostly waits, for brokers or other real programs. These tests run
+    first, so that none of their long files is left at the end, when the other processes are idle.
+    """
+    return "integration" in markers or _needs_brokers(file)
+
+
 @cache
 def _needs_brokers(file: str) -> bool:
-    path = Path(__file__).resolve().parents[2] / file
+    path = ROOT / file
     return path.is_file() and "kafka_cluster" in path.read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 UNIT := tests/codecs tests/config tests/detectors tests/stats tests/evidence tests/shadow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-all check bench lint docs pictures lock sbom release image parts mutations clean
+.PHONY: help demo quick test test-all check bench lint docs pictures recording lock sbom release image parts mutations clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ docs: $(READY) ## Regenerate the reference pages and dashboards, and build the s
 
 pictures: $(READY) ## Run the demo and take the pictures of the dashboards for docs/
 	$(BIN)/python -m tools.dashboards.pictures $(ARGS)
+
+recording: $(READY) ## Record `understudy demo` as text, and take the picture of its page, for docs/
+	$(BIN)/python -m tools.recording
 
 lock: $(READY) ## Pin and hash what the container image holds (deploy/*.lock)
 	$(BIN)/python -m tools.lock $(ARGS)

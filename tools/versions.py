@@ -34,6 +34,7 @@ _MENTIONING = (
     LIBRARY / "templates" / "_names.tpl",
     ROOT / "docs" / "installation.md",
     ROOT / "docs" / "kubernetes.md",
+    ROOT / "docs" / "tutorials" / "kubernetes.md",
     ROOT / "examples" / "kubernetes" / "deployment.yaml",
     ROOT / "examples" / "kubernetes" / "kserve.yaml",
     ROOT / "examples" / "kubernetes" / "own-chart" / "Chart.yaml",

@@ -19,6 +19,7 @@ import yaml
 
 from tests.support.admission import COMMAND, Webhook, pod, review, sidecar_file
 from tests.support.chart import ROOT, helm
+from tests.support.documented import blocks
 from tests.support.kubernetes_schemas import problems
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.inject.pod import (
@@ -372,8 +373,7 @@ def test_what_was_skipped_is_printed_and_nothing_injected_can_fail(tmp_path: Pat
 
 def test_helm_runs_it_as_a_post_renderer(tmp_path: Path) -> None:
     """The words of docs/kubernetes.md, with Helm itself; and the pipe of kustomize."""
-    page = (ROOT / "docs" / "kubernetes.md").read_text()
-    (block,) = [one for one in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "post-r" in one]
+    (block,) = blocks("kubernetes.md", "The injector", "sh")
     upgrade, pipe = block.replace("\\\n", " ").strip().splitlines()
     words = shlex.split(upgrade)
     assert words[:3] == ["helm", "upgrade", "--install"]

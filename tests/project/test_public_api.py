@@ -69,13 +69,3 @@ def check_name(name: str) -> None:
     for test in tests:
         runner.run(test)
     assert runner.failures == 0
-
-
-def blocks(document: str) -> list[str]:
-    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("source", blocks("sequential.md"))
-def test_examples_of_sequential_tests_run(source: str) -> None:
-    exec(compile(source, "docs/sequential.md", "exec"), {})

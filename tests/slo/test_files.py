@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.support.documented import blocks
 from tests.support.openslo import NONE, OPENSLO
 from tests.support.slo_files import loaded, problems
 from understudy.monitor.errors import ConfigError
@@ -201,8 +201,7 @@ def test_yaml_round_trips() -> None:
 
 
 def test_the_file_in_the_documentation_is_valid(tmp_path: Path) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "slo.md").read_text("utf-8")
-    (block,) = re.findall(r"```yaml\n(# slo.yaml\n.*?)```", page, re.DOTALL)
+    block, _ = blocks("slo.md", "The objectives file", "yaml")
     found = loaded(tmp_path, block)
     assert [slo.kind for slo in found.slos] == [
         "availability", "latency", "quantile", "predictions", "features", "performance",

@@ -35,9 +35,12 @@ def build(folder: Path, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def install(wheel: Path, home: Path, extras: str = "") -> Path:
-    """Install a wheel and what it depends on below ``home``; the folder of its programs."""
-    assert uv("venv", "--quiet", "--python", sys.executable, home).returncode == 0
+def install(wheel: Path, home: Path, extras: str = "", *options: str) -> Path:
+    """Install a wheel and what it depends on below ``home``; the folder of its programs.
+
+    ``extras`` are written as for pip, as in ``[kafka,load]``, and ``options`` are those of ``uv venv``.
+    """
+    assert uv("venv", "--quiet", *options, "--python", sys.executable, home).returncode == 0
     python = home / "bin" / "python"
     done = uv("pip", "install", "--quiet", "--python", python, f"{wheel}{extras}")
     if done.returncode != 0:

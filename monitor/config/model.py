@@ -17,6 +17,7 @@ from understudy.monitor.config.fields import (
     HeaderName,
     HeaderValue,
     HostPattern,
+    ModelName,
     ModelPath,
     Name,
     PathPrefix,
@@ -115,7 +116,7 @@ class Classes(Section):
 class Model(Section):
     """A model, and which requests are its inference requests."""
 
-    name: Name
+    name: ModelName
     """Label in metrics, and name in the default paths."""
     version: str = Field(default="", max_length=63, examples=["1"])
     """Label in metrics."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from understudy.monitor.config.fields import Name, Pointer
+from understudy.monitor.config.fields import ModelName, Pointer
 from understudy.monitor.config.section import Section
 
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$", examples=["predictions"])]
@@ -70,7 +70,7 @@ class SourceTopic(Section):
     format: Literal["cloudevents", "json"]
     """cloudevents: as KServe's payload logger sends them, a request and a response with the same
     id, in binary or structured mode. json: an object, read by the mapping."""
-    model: Name | None = None
+    model: ModelName | None = None
     """Configured model of its messages, if the messages do not name one."""
     version: str = ""
     """Version, if several models with that name are configured."""

@@ -98,11 +98,13 @@ class Routes:
         index = self._index(path)
         if index is None:
             # A client must not pass by an experiment by spelling a path in another way.
-            path = normal_path(path)
-            index = self._index(path)
+            index = self._index(normal_path(path))
             if index is None:
                 return self.other
-        return self._route(index, _protocol(self._plan.models[index], path))
+        model = self._plan.models[index]
+        # As it is first: a name may hold an encoded slash.
+        found = (_protocol(model, spelled) for spelled in (path, normal_path(path)))
+        return self._route(index, next((one for one in found if one != "auto"), "auto"))
 
     def _index(self, path: bytes) -> int | None:
         index = self._exact.get(path)

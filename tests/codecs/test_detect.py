@@ -25,6 +25,8 @@ PATHS = [
     ("/v1/models/m/metadata", detect.NOT_INFERENCE),
     ("/v1/models/m:explain", detect.NOT_INFERENCE),
     ("/v1/models/m%3Apredict", "kserve-v1"),
+    ("/v2/models/a%2Fb/infer", "open-inference-v2"),
+    ("/v1/models/a%2fb%3apredict", "kserve-v1"),
     ("/v1/models/m:classify", "tf-examples"),
     ("/v1/models/m/versions/3:regress", "tf-examples"),
     ("/seldon/team/m/api/v1.0/predictions", "seldon-v1"),

@@ -18,6 +18,7 @@ _PATHS = (
     *((re.compile(path), name) for name, one in FORMATS.items() for path in one.paths),
     *((re.compile(path), NOT_INFERENCE) for one in FORMATS.values() for path in one.other_paths),
 )
+_SLASH = re.compile(rb"%(2[Ff])")
 _LONGEST = 512
 """Bytes of a path that is remembered, so that odd ones do not fill the memory."""
 
@@ -27,13 +28,12 @@ def by_path(target: bytes | str) -> str | None:
     if isinstance(target, str):
         target = target.encode("utf-8", "replace")
     path = target.partition(b"?")[0]
-    if b"%" in path:
-        path = unquote_to_bytes(path)
     return _known(path) if len(path) <= _LONGEST else _match(path)
 
 
 def _match(path: bytes) -> str | None:
-    text = path.decode("latin-1")
+    # An encoded slash stays: it is part of a name.
+    text = unquote_to_bytes(_SLASH.sub(rb"%25\1", path)).decode("latin-1")
     for pattern, protocol in _PATHS:
         if pattern.fullmatch(text):
             return protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -59,7 +60,7 @@ def plan_of(data: Any, folder: Path, source: str) -> Plan:
     if not isinstance(data, dict):
         raise PlanError(f"{source}: a plan must be a mapping with stages")
     try:
-        return PlanFile.model_validate(_absolute(expand(data, ""), folder))
+        return PlanFile.model_validate(_absolute(expand(data, ""), folder, PlanFile))
     except PlanError as error:
         raise PlanError(f"{source}: {error}") from None
     except ValidationError as error:
@@ -69,22 +70,31 @@ def plan_of(data: Any, folder: Path, source: str) -> Plan:
         ) from None
 
 
-_FILES = frozenset(
-    field.alias or name
-    for part in Part.__subclasses__()
-    for name, field in part.model_fields.items()
-    if Path in (field.annotation, *get_args(field.annotation))
-)
-"""Keys whose values are names of files."""
+def _absolute(value: Any, folder: Path, part: type[Part]) -> Any:
+    """A part of a plan, in which names of files are relative to ``folder``. Names that are chosen
+    freely, as those of headers and columns, may be those of keys."""
+    if not isinstance(value, dict):
+        return value
+    kinds = {
+        name: tuple(_kinds(field.annotation))
+        for key, field in part.model_fields.items()
+        for name in (key, field.alias or key)
+    }
+    found: dict[Any, Any] = {}
+    for key, inner in value.items():
+        of = kinds.get(key, ())
+        parts = [one for one in of if isinstance(one, type) and issubclass(one, Part)]
+        if Path in of and isinstance(inner, str):
+            found[key] = str(folder / inner)
+        elif parts and isinstance(inner, list):
+            found[key] = [_absolute(one, folder, parts[0]) for one in inner]
+        else:
+            found[key] = _absolute(inner, folder, parts[0]) if parts else inner
+    return found
 
 
-def _absolute(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {
-            k: str(folder / v) if k in _FILES and isinstance(v, str) else _absolute(v, folder)
-            for k, v in value.items()
-            if k != "template" or v is not None
-        } | ({"template": value["template"]} if "template" in value else {})
-    if isinstance(value, list):
-        return [_absolute(one, folder) for one in value]
-    return value
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """An annotation, and what it is made of."""
+    yield annotation
+    for one in get_args(annotation):
+        yield from _kinds(one)

@@ -21,7 +21,7 @@ from understudy.common.codecs import ModelSpec, Undecodable, decode_exchange
 from understudy.loadtest.capacity.meters import Meter, energy, memory
 from understudy.loadtest.errors import PlanError, TargetError
 from understudy.loadtest.gate.environment import scheduling
-from understudy.loadtest.gate.plan_file import load_plan
+from understudy.loadtest.gate.plan_file import load_plan, plan_of
 from understudy.loadtest.gate.sending import load_of, payloads_of
 from understudy.loadtest.gate.target import address_of, allowed
 from understudy.loadtest.payloads.checks import alike, at
@@ -617,3 +617,24 @@ def test_every_format_is_read_by_the_service_s_own_codecs(form: str, protocol: s
     found = decode_exchange(spec, "/x", kind, body, 200, kind, b"{}").features
     assert not isinstance(found, Undecodable), found
     assert (found.rows, found.column("a"), found.column("b")) == (2, [1.5, -1.0], [2.0, 0.25])
+
+
+def test_only_names_of_files_are_relative_to_the_plan(tmp_path: Path) -> None:
+    """A header or a column may be called as a key that names a file."""
+    found = plan_of(
+        {
+            "payloads": {"rows": "r.csv", "headers": {"trace": "t", "rows": "r"},
+                         "datatypes": {"rows": "FP32"}},
+            "checks": {"schema": "s.json"},
+            "engine": {"ca_file": "ca.pem"},
+            "stages": [{"name": "a", "load": {"shape": "trace", "trace": "log"}},
+                       {"name": "b", "load": {"rate": 1}}],
+        },
+        tmp_path, "x",
+    )  # fmt: skip
+    assert found.payloads.rows == tmp_path / "r.csv"
+    assert found.payloads.headers == {"trace": "t", "rows": "r"}
+    assert found.payloads.datatypes == {"rows": "FP32"}
+    assert found.checks.schema_ == tmp_path / "s.json"
+    assert found.engine.ca_file == tmp_path / "ca.pem"
+    assert found.stages[0].settings.trace == tmp_path / "log"

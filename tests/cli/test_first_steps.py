@@ -29,7 +29,7 @@ from click.testing import CliRunner, Result
 from tests.support.kafka_cluster import Cluster
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
-from tests.support.prometheus import Prometheus
+from tests.support.prometheus import NATIVE, Prometheus
 from tests.support.served import kserve, mlflow, mlserver
 from tests.support.service import REAL, ROOT, Service
 from understudy.common.processes import Process
@@ -408,7 +408,7 @@ def test_doctor_beside_the_running_service_and_prometheus(flights: str, tmp_path
         code, checks = doctor(service.file)
         assert code == 0, checks
         assert "running service" in checks["port of listen"]["text"]
-        prometheus = Prometheus(tmp_path, control, "native-histograms")
+        prometheus = Prometheus(tmp_path, control, NATIVE, "prometheus-2")
         try:
 
             def scraped() -> bool:

@@ -99,7 +99,7 @@ def test_the_metric_template_yields_one_number(tmp_path: Path, mode: str, value:
     (tmp_path / "prometheus").mkdir()
     with World(tmp_path, Model(mode), experiments=[canary()]) as world:
         port = int(world.service.control.rpartition(":")[2])
-        prometheus = Prometheus(tmp_path / "prometheus", port, "exemplar-storage")
+        prometheus = Prometheus(tmp_path / "prometheus", port, "exemplar-storage", "prometheus-2")
         try:
             query = FLAGGER["spec"]["query"].replace("{{ variables.experiment }}", "ramp")
             assert prometheus.value(query) == 0.0, "no traffic yet"

@@ -10,20 +10,30 @@ import httpx
 
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
-from tools.parts.debian import environment, need
+from tests.support.promtool import NEEDS
+from tools.parts.debian import environment
+
+NATIVE = "native-histograms"
+"""The feature of Prometheus 2, which is a setting of a scrape in Prometheus 3."""
 
 
 class Prometheus:
-    def __init__(self, folder: Path, target: int, features: str) -> None:
+    """``version`` is one of :data:`tests.support.promtool.NEEDS`; ``features`` are those of
+    Prometheus 2."""
+
+    def __init__(self, folder: Path, target: int, features: str, version: str) -> None:
+        native = version == "prometheus-3" and NATIVE in features
         self.url = f"http://127.0.0.1:{free_port()}"
         config = folder / "prometheus.yml"
         config.write_text(
             "scrape_configs:\n- job_name: understudy\n  scrape_interval: 1s\n"
             f"  scrape_timeout: 1s\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
+            + "  scrape_native_histograms: true\n"
+            * native
         )
         self.process = subprocess.Popen(
             [
-                need("prometheus"),
+                NEEDS[version]("prometheus"),
                 f"--config.file={config}",
                 f"--storage.tsdb.path={folder / 'tsdb'}",
                 f"--web.listen-address={self.url.removeprefix('http://')}",

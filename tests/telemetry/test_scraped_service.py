@@ -13,15 +13,15 @@ import pytest
 
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
+from tests.support.promtool import NEEDS
 from tests.support.world import Load, Model, World
-from tools.parts.debian import need
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[tuple[World, str]]:
-    program = need("prometheus")
+@pytest.fixture(params=NEEDS)
+def prometheus(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[World, str]]:
+    program = NEEDS[request.param]("prometheus")
     world = World(tmp_path, Model(), Model("drop"))
     with world:
         port = free_port()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.support.promtool import is_true, passes, write
+from tests.support.promtool import is_true, left_open, passes, write
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.hours import WEEK, weekly
 from understudy.monitor.config.slo import SloFile
@@ -115,8 +115,10 @@ def test_it_lasts_until_the_next_request_and_says_since_when(tmp_path: Path) -> 
         always(at(16, 17.5), at(19, 9) - STEP),
         firing(at(19, 9), 0),
     ]
+    # The last request is between two scrapes, and which of them is found depends on the version.
+    since = "16:45" if left_open() else "16:50"
     text = {
-        "summary": "m has had no traffic since 1970-01-16 16:50:00 +0000 UTC",
+        "summary": f"m has had no traffic since 1970-01-16 {since}:00 +0000 UTC",
         "description": "Requests are usual at this hour. Check the load balancer and the clients. "
         "This ends with the next request.",
     }

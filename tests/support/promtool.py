@@ -29,6 +29,12 @@ def promtool(request: pytest.FixtureRequest) -> Iterator[Path]:
     _used.pop()
 
 
+def left_open() -> bool:
+    """Whether a range of the version in use lacks its first moment. It matters in tests alone, in
+    which scrapes and evaluations fall on the same moments."""
+    return _used[-1] == prometheus.place("promtool")
+
+
 def write(folder: Path, files: dict[str, Any]) -> None:
     """Each document in a file of its name."""
     for name, data in files.items():

@@ -35,7 +35,7 @@ NEEDS = {
     "Needs several machines": "tests/loadtest/test_locust.py runs it in a network of its own",
     "Needs a while": "it takes minutes, or is run by another test",
     "Needs a checkout": "it builds the package with tools of the package index",
-    "Needs your model server": "its address and its data are yours",
+    "Needs your model server": "tests/cli/test_first_steps.py and tests/integration use real ones",
 }
 """Titles of blocks that are not run, and what is tested in their place."""
 

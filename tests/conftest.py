@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # imports again: two of its three seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# jsonschema imports it where it is, and it takes a second to build its grammars, in each process of
+# the run. It comes with the tool that writes the SBOM; users of jsonschema alone do not have it.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # No test is about time: a machine may be busy.
 settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("understudy")

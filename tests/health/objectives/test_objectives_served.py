@@ -51,7 +51,10 @@ def test_a_slow_model_server_misses_its_objective(tmp_path: Path) -> None:
         with service:
             for client in clients:
                 client.start()
-            (finding,) = eventually(found, "a finding", seconds=2 * MINUTE)
+            url = f"{service.control}/v1/findings"
+            seen = lambda: "objective/" in httpx.get(url).text  # noqa: E731
+            eventually(seen, "a finding", seconds=2 * MINUTE)
+            (finding,) = found()
             metrics = httpx.get(f"{service.control}/metrics").text
             done.set()
             for client in clients:

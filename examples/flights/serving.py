@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 from examples.flights.environment import HERE, StepFailed
+from understudy.common import processes
+from understudy.common.processes import free_port
 
 MODEL = "delays"
 
 
-def free_port() -> int:
-    """A TCP port on which no process listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Process:
+class Process(processes.Process):
     """A process of the demo, with its output in a file."""
 
     def __init__(
@@ -34,64 +24,27 @@ class Process:
         cwd: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        self.name = name
-        self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                cwd=cwd,
-                # One row at a time gains nothing from threads that wait for each other.
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-            )
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def send(self, number: signal.Signals) -> None:
-        if self.alive:
-            self._process.send_signal(number)
-
-    def stop(self, patience: float = 30.0) -> int:
-        """Ask it to end, and insist after ``patience`` seconds; return its exit code."""
-        self.send(signal.SIGCONT)
-        self.send(signal.SIGTERM)
-        try:
-            return self._process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        self._process.wait()
+        # One row at a time gains nothing from threads that wait for each other.
+        super().__init__(name, command, log, cwd, {"OMP_NUM_THREADS": "1", **(environment or {})})
 
     def wait_until(self, port: int, path: str, seconds: float = 180.0) -> float:
         """Wait until GET ``path`` answers 200; return how long it took. Raises StepFailed."""
-        started = time.monotonic()
-        while time.monotonic() - started < seconds:
-            if not self.alive:
-                raise StepFailed(f"{self.name} ended while starting:\n{self.tail()}")
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            try:
-                connection.request("GET", path)
-                if connection.getresponse().status == 200:
-                    return time.monotonic() - started
-            except OSError:
-                pass
-            finally:
-                connection.close()
-            time.sleep(0.1)
-        raise StepFailed(f"{self.name} did not answer within {seconds:.0f} s:\n{self.tail()}")
+        try:
+            return super().wait_until(lambda: answers(port, path), seconds)
+        except processes.ProcessFailed as error:
+            raise StepFailed(str(error)) from error
 
-    def tail(self, lines: int = 8) -> str:
-        """The end of its output."""
-        text = self.log.read_text(errors="replace").splitlines()[-lines:]
-        return "\n".join(f"    {line}" for line in text)
+
+def answers(port: int, path: str) -> bool:
+    """Whether GET ``path`` gets 200 there. Raises OSError without an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
 
 
 def write_settings(folder: Path, host: str, http_port: int, grpc_port: int) -> None:

@@ -23,6 +23,12 @@ _OPEN = {1: "with --exit-code: something is open"}
 SPECIAL: dict[str, dict[int, str]] = {
     "baseline diff": {1: "with --exit-code: something is different"},
     "config check": {2: "the configuration is invalid"},
+    "demo": {
+        0: "Understudy said what it should",
+        1: "it did not, or something failed",
+        130: "Ctrl-C before the end",
+    },
+    "doctor": {0: "no fault", 1: "a fault, with its fix", 2: "the configuration is invalid"},
     "drift report": {1: "with --exit-code: something has changed"},
     "evaluate": {
         0: "an orderly stop",
@@ -50,6 +56,11 @@ SPECIAL: dict[str, dict[int, str]] = {
     },
     "gate fault": {2: "there is no such fault, or it has no such argument"},
     "gate mesh": {2: "a fault has no counterpart in Chaos Mesh, or the file is not an experiment"},
+    "init": {
+        0: "the file was written",
+        1: "the model server does not answer, or is not recognised",
+        2: "the file exists, or an argument is wrong",
+    },
     "inject file": {
         1: "with --require: no pod has the sidecar",
         2: "a pod requests the sidecar and cannot get it, or the file cannot be read",
@@ -67,6 +78,10 @@ SPECIAL: dict[str, dict[int, str]] = {
         2: "it cannot start: invalid configuration, an address or a state folder in use",
     },
     "slo test": {1: "an alert does not fire as predicted, or promtool finds a fault"},
+    "try": {
+        0: "Ctrl-C, or SIGTERM",
+        1: "the model server does not answer or is not recognised, or the sidecar ended",
+    },
     "validate": {1: "a case fails", 2: "the cases cannot be read"},
 }
 """By command: what differs from :data:`GENERAL`."""

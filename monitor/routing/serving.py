@@ -79,7 +79,8 @@ class ArmService:
     """One arm. ``challenger`` is its place in the configuration, ``role`` its place in the routes
     (:data:`ROLES`), ``state`` one of :data:`STATES`; ``not_sent`` are mirrored requests of the last
     minute that were not sent, by reason. ``refused`` are requests of that minute from which
-    credentials of clients were removed, if it answered most of all with a client error."""
+    credentials of clients were removed, if it answered most of all with a client error.
+    ``covers``: requests that another arm should have served came to the champion instead."""
 
     arm: str
     challenger: bool
@@ -91,6 +92,7 @@ class ArmService:
     mirror_rate: float
     not_sent: Mapping[str, int]
     refused: int = 0
+    covers: bool = False
 
     @property
     def planned(self) -> float:
@@ -114,7 +116,7 @@ class ArmService:
             of = f" of {share.model}" if len(self.shares) > 1 else ""
             if share.planned:
                 parts.append(f"should serve {_percent(share.planned)}{of}")
-            elif share.served:
+            elif share.served and self.covers:
                 parts.append(f"stands in for {_percent(share.served)}{of}")
         return ", ".join(parts) or "on standby"
 
@@ -293,6 +295,7 @@ def _arm(
         rate,
         {o: n for o, n in outcomes.items() if o in NOT_SENT and n},
         _sum(seen.credentials_removed, arm=name) if refuses else 0,
+        not challenger and bool(_sum(seen.diverted)),
     )
 
 

@@ -64,6 +64,13 @@ def test_after_a_promotion_the_promoted_arm_serves_and_the_champion_stands_by() 
     assert (found.problems, found.warnings) == ((), ())
 
 
+def test_a_champion_that_served_before_the_promotion_stands_in_for_nothing() -> None:
+    """The page said "stands in for 71 %" for a minute after each promotion."""
+    found = service_of(PROMOTED, Observed(requests(champion={"ok": 71}, first={"ok": 29})))
+    assert shown(found)["champion"] == ("standby", "ok", 0.0, pytest.approx(0.71))
+    assert found.arm("champion").describe() == "on standby"
+
+
 def test_a_promoted_arm_that_is_dead_is_down_and_its_requests_are_counted() -> None:
     """The page said "promoted 100 %", and was green."""
     seen = Observed(

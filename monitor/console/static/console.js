@@ -1,5 +1,6 @@
 // What every page draws with; all texts are put in as text.
 'use strict';
+const ENDED = ['promoted', 'rolled_back', 'aborted'];
 function node(tag, text, kind) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -56,7 +57,7 @@ function experiments(found) {
     ['experiment', 'challenger', 'decision', 'rollout', 'should serve', 'not evaluated'],
     found.flatMap(e => e.challengers.map(c => [e.name, c.name,
       [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
-      c.phase.replace('_', ' ') + ', ' + c.stage, share(c.traffic),
+      c.phase.replace('_', ' ') + (ENDED.includes(c.phase) ? '' : ', ' + c.stage), share(c.traffic),
       Object.entries(c.left_out || {}).map(([why, n]) => n + ' ' + why.replaceAll('_', ' ')).join(', ')])), 'texts'));
   for (const e of found) {
     const link = node('a', 'report of ' + e.name);

@@ -26,7 +26,7 @@ SPECIAL: dict[str, dict[int, str]] = {
     "demo": {
         0: "Understudy said what it should",
         1: "it did not, or something failed",
-        130: "Ctrl-C before the end",
+        130: "Ctrl-C, or SIGTERM, before the end",
     },
     "doctor": {0: "no fault", 1: "a fault, with its fix", 2: "the configuration is invalid"},
     "drift report": {1: "with --exit-code: something has changed"},

@@ -57,7 +57,7 @@ def try_out(url: str, models: tuple[str, ...], protocol: str | None, no_browser:
     server = find(with_scheme(url), models, protocol)
     listen, control = port_or_free(_LISTEN), port_or_free(_CONTROL)
     echo(f"found   {server.url}: {server.description}")
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="understudy-try-") as name:
         folder = Path(name)
         (folder / _FILE).write_text(

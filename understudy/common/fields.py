@@ -17,7 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from understudy.common import files, units
+from understudy.common import units
 
 SAVED: Mapping[str, bool] = {"saved": True}
 """Validation context of state that an earlier version saved: it has numbers of seconds and events
@@ -156,9 +156,17 @@ Bytes = Annotated[
 ]  # fmt: skip
 """A positive size of at most 1 TiB; a number is one of bytes."""
 
+
+def _delimiter(text: str) -> str:
+    # Readers of files need what most configurations do not.
+    from understudy.common import files
+
+    return files.delimiter(text)
+
+
 Delimiter = Annotated[
     str,
-    AfterValidator(files.delimiter),
+    AfterValidator(_delimiter),
     WithJsonSchema(
         {"type": "string", "pattern": '^([^"\\r\\n]|tab|\\\\t)$', "examples": [";", "tab"]}
     ),

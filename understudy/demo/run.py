@@ -11,7 +11,7 @@ from typing import Any
 from understudy.common.terminal import echo
 from understudy.demo.scenarios import SCENARIOS, scenario
 from understudy.demo.story import LEAST_HEIGHT, LEAST_WIDTH, Story, duration
-from understudy.demo.world import Clients, DemoFailed, World, quiet_end
+from understudy.demo.world import Clients, DemoFailed, World
 from understudy.monitor.errors import UnderstudyError
 
 _INTERRUPTED = 130
@@ -21,7 +21,7 @@ def run(name: str, *, keep: bool, as_json: bool) -> int:
     """Run the scenario ``name``, and tell it; the exit code."""
     stream = sys.stderr if as_json else sys.stdout
     story = Story(name, screen=stream.isatty() and _large_enough(stream.fileno()), err=as_json)
-    signal.signal(signal.SIGTERM, quiet_end)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result: dict[str, Any] = {"scenario": name, "passed": False, "error": ""}
     with World(story) as world:
         story.places = [

@@ -9,7 +9,6 @@ import os
 import secrets
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -382,8 +381,3 @@ def _status(port: int, path: str) -> int:
         raise OSError(str(error)) from error
     finally:
         connection.close()
-
-
-def quiet_end(number: int, _: object) -> None:
-    """A handler of signals: end in the usual way, so that everything is removed."""
-    sys.exit(128 + signal.Signals(number))

@@ -64,7 +64,9 @@ model_option = click.option(
 )
 protocol_option = click.option(
     "--protocol",
-    type=click.Choice(["open-inference-v2", "kserve-v1", "mlflow", "openai", "torchserve"]),
+    type=click.Choice(
+        ["open-inference-v2", "kserve-v1", "mlflow", "seldon-v1", "torchserve", "openai"]
+    ),
     help="What the server speaks, instead of asking it; needs --model.",
 )
 once_option = click.option("--once", is_flag=True, help="Print the state once and exit.")

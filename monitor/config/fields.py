@@ -200,11 +200,10 @@ Name = Annotated[
     Field(pattern=NAME, examples=["delays"]),
 ]
 """A label: letters, digits, dot, dash and underscore, at most 63."""
+MODEL_NAME = r"^[^\s\x00-\x1f\x7f*?#\\\"]{1,200}$"
 ModelName = Annotated[
     str,
-    Field(
-        pattern=r"^[^\s\x00-\x1f\x7f*?#\\\"]{1,200}$", examples=["delays", "meta-llama/Llama-3-8B"]
-    ),
+    Field(pattern=MODEL_NAME, examples=["delays", "meta-llama/Llama-3-8B"]),
 ]
 """A model's name as its server spells it, without spaces, quotes, `*`, `?` and `#`."""
 Address = Annotated[str, AfterValidator(_address), Field(examples=["127.0.0.1:8080"])]

@@ -7,7 +7,15 @@ from math import prod
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from understudy.monitor.discovery.server import MLFLOW, OPENAI, TORCHSERVE, V1, V2, FoundModel
+from understudy.monitor.discovery.server import (
+    MLFLOW,
+    OPENAI,
+    SELDON,
+    TORCHSERVE,
+    V1,
+    V2,
+    FoundModel,
+)
 
 _LARGEST = 10_000
 """Elements of a tensor."""
@@ -30,6 +38,7 @@ def path_of(model: FoundModel) -> str:
         V1: f"/v1/models/{name}:predict",
         MLFLOW: "/invocations",
         OPENAI: "/v1/chat/completions",
+        SELDON: "/api/v1.0/predictions",
         TORCHSERVE: f"/predictions/{name}",
     }[model.protocol]
 
@@ -47,7 +56,8 @@ def sample_of(model: FoundModel) -> Sample:
         messages = [{"role": "user", "content": "Hello"}]
         body = {"model": model.name, "messages": messages, "max_tokens": 1}
         return Sample(path, json.dumps(body).encode(), True)
-    form = {"instances": [{"x": 0.0}]} if model.protocol == V1 else {"inputs": [{"x": 0.0}]}
+    forms = {MLFLOW: {"inputs": [{"x": 0.0}]}, SELDON: {"data": {"ndarray": [[0.0]]}}}
+    form = forms.get(model.protocol, {"instances": [{"x": 0.0}]})
     return Sample(path, json.dumps(form).encode(), False)
 
 

@@ -10,14 +10,16 @@ from urllib.parse import quote
 from understudy.monitor.discovery.asking import Asker, Reply
 
 V2, V1, MLFLOW = "open-inference-v2", "kserve-v1", "mlflow"
+SELDON, TORCHSERVE = "seldon-v1", "torchserve"
 """Wire formats of the configuration."""
-OPENAI, TORCHSERVE = "openai", "torchserve"
-"""Interfaces whose payloads are forwarded and not read."""
+OPENAI = "openai"
+"""Its payloads are forwarded and not read."""
 PROTOCOLS = {
     V2: "Open Inference Protocol (V2)",
     V1: "KServe V1 / TensorFlow Serving",
     MLFLOW: "MLflow",
     OPENAI: "OpenAI API",
+    SELDON: "Seldon V1",
     TORCHSERVE: "TorchServe",
 }
 """Names for people."""

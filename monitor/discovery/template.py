@@ -11,7 +11,15 @@ from urllib.parse import quote
 
 import yaml
 
-from understudy.monitor.discovery.server import MLFLOW, OPENAI, TORCHSERVE, FoundModel
+from understudy.monitor.config.fields import MODEL_NAME
+from understudy.monitor.discovery.sample import path_of
+from understudy.monitor.discovery.server import (
+    MLFLOW,
+    OPENAI,
+    SELDON,
+    TORCHSERVE,
+    FoundModel,
+)
 
 Mode = Literal["shadow", "split", "canary"]
 _DOCS = "https://github.com/understudy-serving/understudy/blob/main/docs"
@@ -43,7 +51,7 @@ class Wanted:
 
 def configuration(wanted: Wanted) -> str:
     """The text of the file."""
-    read = any(model.protocol not in (OPENAI, TORCHSERVE) for model in wanted.models)
+    read = any(model.protocol != OPENAI for model in wanted.models)
     parts = [_head(wanted), _models(wanted.models), _servers(wanted)]
     if wanted.challengers:
         parts.append(_experiments(wanted, read))
@@ -54,11 +62,13 @@ def configuration(wanted: Wanted) -> str:
 
 
 def names_of(models: Sequence[FoundModel]) -> list[str]:
-    """A name of the configuration for each model: distinct, and of the characters that are allowed
-    in one."""
+    """A name of the configuration for each model: distinct, and that of the server where such a
+    name is allowed."""
     names: list[str] = []
     for model in models:
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", model.name).strip("-._")[:60] or "model"
+        name = model.name
+        if re.fullmatch(MODEL_NAME, name) is None:
+            name = re.sub(r"[^A-Za-z0-9._-]", "-", name).strip("-._")[:60] or "model"
         number = 2
         while name in names:
             name, number = f"{name[:55]}-{number}", number + 1
@@ -100,15 +110,10 @@ def _models(models: Sequence[FoundModel]) -> str:
             text += "    paths: [/v1/chat/completions, /v1/completions]\n"
             text += _line("    read: false", "free text: forwarded and timed, not read")
             break  # all models of such a server share these paths
-        if model.protocol == TORCHSERVE:
-            path = f"/predictions/{quote(model.name, safe='')}"
-            text += f"    paths: {json.dumps([path])}\n"
-            text += _line(
-                "    read: false", "timed, not read; with `protocol: json`, JSON pointers"
-            )
-            text += _line("", "name inputs and outputs: see docs/codecs.md")
-            continue
-        if model.protocol == MLFLOW:
+        if model.protocol in (SELDON, TORCHSERVE):
+            text += f"    protocol: {model.protocol}\n"
+            text += f"    paths: {json.dumps([path_of(model)])}\n"
+        elif model.protocol == MLFLOW:
             text += "    paths: [/invocations]\n"
         elif name != model.name:
             known = quote(model.name, safe="")

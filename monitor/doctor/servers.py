@@ -14,12 +14,20 @@ from understudy.monitor.config.model import Config, Model, Server
 from understudy.monitor.config.payloads import path_of, spec_of
 from understudy.monitor.discovery.asking import Asker, Reply
 from understudy.monitor.discovery.sample import sample_of
-from understudy.monitor.discovery.server import MLFLOW, V1, V2, FoundServer, discover
+from understudy.monitor.discovery.server import (
+    MLFLOW,
+    SELDON,
+    TORCHSERVE,
+    V1,
+    V2,
+    FoundServer,
+    discover,
+)
 from understudy.monitor.doctor.check import Check, fault, ok, skipped, warning
 
 _SKEW_SECONDS = 5.0
 """Clocks that differ by more put records and labels into the wrong order."""
-_READABLE = (V2, V1, MLFLOW)
+_READABLE = (V2, V1, MLFLOW, SELDON, TORCHSERVE)
 
 
 def servers(config: Config, values: Values, request: bytes | None) -> Iterator[Check]:

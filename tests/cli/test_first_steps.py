@@ -175,7 +175,7 @@ TORCHSERVE = {"GET /ping": {"status": "Healthy"}}
     ("answers", "words", "product", "protocols", "models"),
     [
         (TRITON, (), "Triton 2.50.0", ["open-inference-v2"], ["a-b-c", "a-b-c-2", "123"]),
-        (VLLM, (), "vLLM", ["openai"], ["org-chat-7b"]),
+        (VLLM, (), "vLLM", ["openai"], ["org/chat-7b"]),
         (KSERVE_V1, (), "", ["kserve-v1"], ["sklearn-iris"]),
         (TF_SERVING, ("--model", "delays"), "TensorFlow Serving", ["kserve-v1"], ["delays"]),
         (MLFLOW, (), "MLflow 2.20.1", ["mlflow"], ["model"]),

@@ -55,6 +55,7 @@ GIVEN: dict[str, Given] = {
     ),
     "docs/records.md": Given(page_data.for_records, SERVING + page_data.RECORDED),
     "docs/experiments.md": Given(page_data.for_plans),
+    "docs/first-steps.md": Given(page_data.for_first_steps, page_data.FIRST_STEPS),
     "docs/slo.md": Given(page_data.for_slos, programs=("promtool",)),
     "docs/runbooks": Given(
         page_data.for_runbooks,

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "understudy demo --scenario drift --keep": "tests/demo/test_demo.py",
     "understudy demo --scenario outage --json": "tests/demo/test_demo.py",
     "understudy slo test slo.yaml": "tests/slo/test_trials.py",
+    "understudy try http://127.0.0.1:8081": "tests/cli/test_first_steps.py",
 }
 """Commands that take a minute or do not end, and the test that runs them instead."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from tests.support.documented import DOCS, blocks_of
+from understudy.demo.flights import LateModel, read
 
 
 def tutorial(folder: Path, *names: str) -> None:
@@ -77,6 +79,19 @@ wait %2 || true
 
 def for_slos(folder: Path) -> None:
     _configured(folder, objectives={"latency_p99": "<= 60ms", "error_rate": "<= 1 %"})
+
+
+def for_first_steps(folder: Path) -> None:
+    """A model for the model server of the demo."""
+    document = LateModel.learn(read().learned, hours=False).document
+    (folder / "model.json").write_text(json.dumps(document))
+
+
+FIRST_STEPS = """\
+python -m understudy.demo.model_server 8081 model.json &
+curl --silent --retry 60 --retry-delay 1 --retry-connrefused --output {folder}/ready \\
+  http://127.0.0.1:8081/v2/health/ready
+"""
 
 
 def for_plans(folder: Path) -> None:

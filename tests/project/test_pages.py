@@ -129,10 +129,13 @@ sys.exit(0 if re.search(wanted, printed, re.DOTALL) else 1)
 """
 
 
+WAIT = int(patient(20))
+"""Seconds until the output of a command is that of the page."""
+
+
 def script(blocks: list[Block], folder: Path) -> str:
     """The session as one shell script. Output that a page shows is waited for: what it is about
     (a finding, a verdict) may take its time."""
-    wait = int(patient(20))
     lines = ["set -eo pipefail"]
     for number, block in enumerate(blocks):
         lines.append(f"echo '::: {block}'")
@@ -152,7 +155,7 @@ def script(blocks: list[Block], folder: Path) -> str:
             wanted.write_text(pattern(shown))
             matches = f"{sys.executable} {folder / 'matches.py'} {wanted} {printed}"
             lines += [
-                f"end=$((SECONDS + {wait})); while :; do",
+                f"end=$((SECONDS + {WAIT})); while :; do",
                 "{\n" + command + f'\n}} > {printed} 2>&1 || echo "exit code $?" >> {printed}',
                 f"if {matches} || [ $SECONDS -ge $end ]; then break; fi; sleep 1; done",
                 f"cat {printed}",
@@ -172,56 +175,117 @@ ISOLATED = (
 )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a session runs: folders of its own, and the programs that it finds."""
+
+    work: Path
+    scratch: Path
+    programs: tuple[Path, ...]
+    wheels: Path
+
+    @classmethod
+    def below(cls, folder: Path, programs: tuple[Path, ...], wheels: Path) -> Place:
+        work, scratch = folder / "work", folder / "scratch"
+        work.mkdir()
+        scratch.mkdir()
+        (scratch / "matches.py").write_text(MATCHES)
+        return cls(work, scratch, programs, wheels)
+
+    def environment(self) -> dict[str, str]:
+        kept = ("PIP_CERT", "PIP_INDEX_URL", "SSL_CERT_FILE", "HTTPS_PROXY", "LANG", "LC_ALL")
+        folders = [
+            *map(str, self.programs),
+            "/usr/local/bin",
+            "/usr/bin",
+            "/bin",
+            "/usr/sbin",
+            "/sbin",
+        ]
+        return {
+            **{key: os.environ[key] for key in kept if key in os.environ},
+            "PATH": ":".join(folders), "HOME": str(self.scratch), "SHELL": "/bin/bash",
+            "PIP_FIND_LINKS": str(self.wheels), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "COLUMNS": "120",
+        }  # fmt: skip
+
+
+def run_session(blocks: list[Block], before: str, place: Place) -> tuple[int, str]:
+    """Run the blocks; the exit code, and what was printed. Commands of pip come first, since they
+    need the network of the machine."""
+    for block in blocks:
+        if block.is_file:
+            (place.work / block.title).write_text(block.text)
+    wanted = [block for block in blocks if runs(block)]
+    installing = [block for block in wanted if block.runs and only_pip(block)]
+    rest = [block for block in wanted if block not in installing]
+    said = ""
+    for part, how in ((installing, ()), (rest, ISOLATED)):
+        if not part:
+            continue
+        text = (before if how else "") + script(part, place.scratch)
+        (place.scratch / "session.sh").write_text(text)
+        with open(place.scratch / "output", "w+") as output:  # programs that stay may hold it open
+            done = subprocess.run(
+                [*how, shutil.which("bash") or "bash", str(place.scratch / "session.sh")],
+                cwd=place.work, env=place.environment(), stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, timeout=patient(300),
+            )  # fmt: skip
+            output.seek(0)
+            said += output.read()
+        if done.returncode == 77 or "unshare:" in said:
+            pytest.skip(f"NOT TESTED: no network of its own here: {said[-200:]}")
+        if done.returncode != 0:
+            return done.returncode, said
+    return 0, said
+
+
 @pytest.mark.parametrize("name", WITH_COMMANDS)
 def test_commands_of_a_page_run(
     name: str, wheel: Path, environments: Callable[[frozenset[str]], Path], tmp_path: Path
 ) -> None:
     pages, given = SESSIONS[name], GIVEN.get(name, Given())
-    work, scratch = tmp_path / "work", tmp_path / "scratch"
-    work.mkdir()
-    scratch.mkdir()
-    if given.files is not None:
-        given.files(work)
-    blocks = [block for page in pages for block in blocks_of(page)]
-    for block in blocks:
-        if block.is_file:
-            (work / block.title).write_text(block.text)
-    folders = [str(environments(extras_of(pages)))]
+    folders = [environments(extras_of(pages))]
     for program in given.programs:
         found = find(program)
         if found is None:
             pytest.skip(f"NOT TESTED: {program} is missing; `make parts` fetches it")
-        folders.append(str(found.parent))
-    kept = ("PIP_CERT", "PIP_INDEX_URL", "SSL_CERT_FILE", "HTTPS_PROXY", "LANG", "LC_ALL")
-    environment = {
-        **{key: os.environ[key] for key in kept if key in os.environ},
-        "PATH": ":".join([*folders, "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]),
-        "HOME": str(scratch), "SHELL": "/bin/bash", "PIP_FIND_LINKS": str(wheel.parent), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "UNDERSTUDY_PATIENCE": os.environ.get("UNDERSTUDY_PATIENCE", ""), "COLUMNS": "120",
-    }  # fmt: skip
-    (scratch / "matches.py").write_text(MATCHES)
-    wanted = [block for block in blocks if runs(block)]
-    installing = [block for block in wanted if block.runs and only_pip(block)]
-    rest = [block for block in wanted if block not in installing]
-    for part, how in ((installing, ()), (rest, ISOLATED)):
-        if not part:
-            continue
-        text = script(part, scratch)
-        if how:
-            words = shlex.join(alertmanager()) if "{alertmanager}" in given.before else ""
-            text = given.before.format(folder=scratch, alertmanager=words) + text
-        (scratch / "session.sh").write_text(text)
-        with open(scratch / "output", "w+") as output:  # programs that stay may hold it open
-            done = subprocess.run(
-                [*how, shutil.which("bash") or "bash", str(scratch / "session.sh")],
-                cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, timeout=patient(300),
-            )  # fmt: skip
-            output.seek(0)
-            said = output.read()
-        if done.returncode == 77 or "unshare:" in said:
-            pytest.skip(f"NOT TESTED: no network of its own here: {said[-200:]}")
-        assert done.returncode == 0, said[-6000:]
+        folders.append(found.parent)
+    place = Place.below(tmp_path, tuple(folders), wheel.parent)
+    if given.files is not None:
+        given.files(place.work)
+    words = shlex.join(alertmanager()) if "{alertmanager}" in given.before else ""
+    before = given.before.format(folder=place.scratch, alertmanager=words)
+    blocks = [block for page in pages for block in blocks_of(page)]
+    code, said = run_session(blocks, before, place)
+    assert code == 0, said[-6000:]
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("```sh\ntrue\n```\n", True),
+        ("```sh\ntrue\nfalse\n```\n", False),
+        ("```sh\nfalse | cat\n```\n", False),
+        ("```sh\nno-such-program\n```\n", False),
+        ('```yaml title="a.yaml"\na: 1\n```\n\n```console\n$ cat a.yaml\na: …\n```\n', True),
+        ("```console\n$ exit 3\n…\nexit code 3\n```\n", False),
+        ("```console\n$ (exit 3)\nexit code 3\n```\n", True),
+        ("```python\nimport sys\nsys.exit(1)\n```\n", False),
+        ("```sh\nsleep 1000 &\ntrue\n```\n", True),
+    ],
+)
+def test_a_session_notices_what_fails(
+    text: str, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.project.test_pages.WAIT", 1)
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "python").symlink_to(sys.executable)
+    code, said = run_session(blocks_of(page), "", Place.below(tmp_path, (folder,), tmp_path))
+    assert (code == 0) == good, said
 
 
 def test_what_another_test_runs_is_there() -> None:

@@ -17,7 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "helm" / "understudy" / "README.md",
+    *sorted((ROOT / "examples").rglob("README.md")),
+    *sorted(DOCS.rglob("*.md")),
+)
 _FENCE = re.compile(
     r'^(?P<indent> *)```(?P<language>[\w-]*)(?: title="(?P<title>[^"]*)")?(?P<rest>[^`\n]*)\n'
     r"(?P<text>.*?)^(?P=indent)```$",

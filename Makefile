@@ -24,7 +24,7 @@ help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv installs several times faster; where it cannot be had, or knows no way to the index, pip does it.
-INSTALL = $(PIP) -q uv && $(BIN)/uv pip install --python $(BIN)/python -e '.[dev]' \
+INSTALL = $(PIP) -q uv && $(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]' \
   || { echo "pip does it, which takes longer …"; $(PIP) --progress-bar off -e '.[dev]'; }
 PIP = $(BIN)/python -m pip install --disable-pip-version-check
 

@@ -23,6 +23,12 @@ def load(path: Path) -> Config:
 
     Relative file names in it are taken from the file's own folder.
     """
+    if not path.exists():
+        problem = (
+            "cannot be read: No such file or directory. Name the file, or write one with:"
+            " understudy init URL-OF-THE-MODEL-SERVER"
+        )
+        raise ConfigError(str(path), [("", problem)])
     return parse(text_of(path), str(path), path.resolve().parent)
 
 

@@ -117,7 +117,11 @@ def test_the_wheel_holds_one_package_of_real_files(built: Built) -> None:
         for item in archive.infolist():
             assert (item.external_attr >> 28) in (0o10, 0), f"{item.filename} is not a plain file"
     info = f"understudy_serving-{__version__}.dist-info"
-    assert {name.partition("/")[0] for name in names} == {"understudy", info}
+    data = f"understudy_serving-{__version__}.data"
+    assert {name.partition("/")[0] for name in names} == {"understudy", info, data}
+    assert [name for name in names if name.startswith(data)] == [
+        f"{data}/data/share/man/man1/understudy.1"
+    ]
     assert "understudy/py.typed" in names
     assert not [name for name in names if "__pycache__" in name]
     for folder in ("monitor", "shadow", "loadtest"):

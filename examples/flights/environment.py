@@ -33,10 +33,10 @@ def run_step(title: str, command: list[str], log: Path, say: Callable[[str], Non
         try:
             while True:
                 try:
-                    code = process.wait(timeout=30)
+                    code = process.wait(timeout=60)
                     break
                 except subprocess.TimeoutExpired:
-                    say(f"  still at it after {time.monotonic() - started:.0f} s")
+                    say(f"{title}: still at it after {time.monotonic() - started:.0f} s")
         except BaseException:
             process.kill()
             process.wait()

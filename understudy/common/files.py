@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from understudy.common.json_items import Document, ItemsError
 
 CSV = (".csv", ".tsv")
@@ -48,6 +46,14 @@ def fail(error: FileError) -> None:
     raise error
 
 
+def parsed(data: bytes) -> Any:
+    """The value of JSON. Raises ValueError."""
+    # Imported here: what only checks a delimiter does not need it.
+    import orjson
+
+    return orjson.loads(data)
+
+
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number, line) of each non-empty line of a file. Raises FileError."""
     try:
@@ -66,7 +72,7 @@ def numbered(found: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def json_lines(
-    path: Path, broken: Broken = fail, loads: Callable[[bytes], Any] = orjson.loads
+    path: Path, broken: Broken = fail, loads: Callable[[bytes], Any] = parsed
 ) -> Iterator[tuple[int, int, Any]]:
     """(number, length in bytes, value) of each non-empty line.
 
@@ -91,7 +97,7 @@ def json_objects(path: Path, broken: Broken = fail) -> Iterator[tuple[int, int, 
 
 
 def json_items(
-    path: Path, loads: Callable[[bytes], Any] = orjson.loads
+    path: Path, loads: Callable[[bytes], Any] = parsed
 ) -> Iterator[tuple[int, int, Any]]:
     """(number, length in bytes, value) of each item of a JSON list; of any other document, itself.
 
@@ -129,7 +135,7 @@ def is_json_list(path: Path) -> bool:
 
 
 def json_values(
-    path: Path, broken: Broken = fail, loads: Callable[[bytes], Any] = orjson.loads
+    path: Path, broken: Broken = fail, loads: Callable[[bytes], Any] = parsed
 ) -> Iterator[tuple[int, int, Any]]:
     """(number, length in bytes, value): of each item of a ``.json`` file, otherwise of each line.
     Raises FileError."""
@@ -143,7 +149,7 @@ def objects(
     broken: Broken = fail,
     *,
     delimiter: str | None = None,
-    loads: Callable[[bytes], Any] = orjson.loads,
+    loads: Callable[[bytes], Any] = parsed,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, row by name of the column) of a file of any format, by the ending of its name.
 

@@ -31,7 +31,8 @@ def run(
     done = subprocess.run(
         [tool, *arguments],
         cwd=folder,
-        env=None if environment is None else dict(environment),
+        # It makes much garbage: with the usual 100 it takes half as much CPU again for 60 MB less.
+        env={"GOGC": "400", **(os.environ if environment is None else environment)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -37,6 +37,7 @@ def test_only_what_a_fault_must_cause_is_expected(
     assert found["max_ms"] == pytest.approx(300.0)
 
 
+@pytest.mark.slow  # each of its faults has tests of its own in tests/failures
 def test_a_short_soak_harms_no_client_and_loses_no_record() -> None:
     result = run(quick=True)
     assert [claim.claim for claim in result.claims if not claim.met] == [], result.markdown()

@@ -31,6 +31,7 @@ NAMES = {
     "load-engine": "benchmarks.load.engine",
     "load-faults": "benchmarks.load.faults",
     "load-statistics": "benchmarks.load.statistics",
+    "otel": "benchmarks.telemetry.otel",
     "proxy": "benchmarks.proxy",
     "proxy-evaluation": "benchmarks.proxy.evaluation",
     "proxy-hostile": "benchmarks.proxy.hostile",

@@ -27,7 +27,7 @@ def requirements_by_lock() -> dict[str, list[str]]:
     data = tomllib.loads(PROJECT.read_text(encoding="utf-8"))
     project = data["project"]
     extras = project["optional-dependencies"]
-    service = [*project["dependencies"], *extras.get("kafka", [])]
+    service = [*project["dependencies"], *extras["kafka"], *extras["otel"]]
     return {
         "requirements.lock": service,
         "load.lock": [*service, *extras["load"]],

@@ -23,6 +23,7 @@ SOURCES = (
     ("Labels", "monitor/telemetry/labels.py"),
     ("Objectives", "monitor/telemetry/objectives.py"),
     ("Processes", "monitor/telemetry/processes.py"),
+    ("OpenTelemetry", "monitor/telemetry/otlp/emitter.py"),
     ("Kafka, of a sidecar", "monitor/telemetry/kafka.py"),
     ("Kafka, of an evaluator", "monitor/service/evaluator_api.py"),
 )

@@ -204,6 +204,7 @@ class Envoy(Contender):
                                             + "filters.network.http_connection_manager.v3."
                                             "HttpConnectionManager",
                                             "stat_prefix": "in",
+                                            **self.manager(),
                                             "route_config": {
                                                 "virtual_hosts": [
                                                     {
@@ -235,8 +236,9 @@ class Envoy(Contender):
                     }
                 ],
                 "clusters": [
-                    _cluster("champion", self.upstream),
-                    *([_cluster("shadow", self.shadow)] if self.mirror else []),
+                    cluster("champion", self.upstream),
+                    *([cluster("shadow", self.shadow)] if self.mirror else []),
+                    *self.clusters(),
                 ],
             }
         }
@@ -245,6 +247,14 @@ class Envoy(Contender):
         binary = peers_python().parent / "envoy"
         return [str(binary), "-c", str(path), "--concurrency", "1", "-l", "error",
                 "--base-id", str(self.port)]  # fmt: skip
+
+    def manager(self) -> dict[str, Any]:
+        """More settings of its connection manager."""
+        return {}
+
+    def clusters(self) -> list[dict[str, object]]:
+        """More clusters."""
+        return []
 
     def data_plane(self) -> list[int]:
         return self.everything()
@@ -321,7 +331,7 @@ def _address(port: int) -> dict[str, object]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-def _cluster(name: str, port: int) -> dict[str, object]:
+def cluster(name: str, port: int) -> dict[str, object]:
     endpoint = {"endpoint": {"address": _address(port)}}
     # Its default of 1,024 pending requests and connections would make it drop copies.
     limits = {"max_connections": 4096, "max_pending_requests": 65536, "max_requests": 65536}

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def note(text: str) -> None:
 
 
 class Course:
-    def __init__(self, quick: bool, folder: Path) -> None:
+    def __init__(self, quick: bool, folder: Path, kinds: Sequence[type[Contender]] = ALL) -> None:
+        self.kinds = kinds
         self.quick = quick
         self.folder = folder
         self.rounds = 3 if quick else 5
@@ -63,7 +65,7 @@ class Course:
         )  # fmt: skip
 
     def start(self) -> None:
-        for kind in ALL:
+        for kind in self.kinds:
             try:
                 self.contenders.append(kind(self.folder, *self.ports))
                 note(f"  {kind.name} is up")

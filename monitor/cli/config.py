@@ -37,7 +37,8 @@ def check(file: Path, as_json: bool) -> None:
 
     Warnings name limits that differ between champion and challengers, experiments that may decide
     before a time limit has passed, challengers that serve clients without their credentials, and
-    values of headers that cannot be read here; the exit code stays 0.
+    values of headers and variables that cannot be used here; the exit code stays 0. The last lines
+    say what results for OpenTelemetry from FILE and the environment of this command.
 
     \b
     Example:
@@ -47,16 +48,27 @@ def check(file: Path, as_json: bool) -> None:
     from understudy.monitor.config.declared import unfit
     from understudy.monitor.config.header_values import values_of
     from understudy.monitor.config.load import load
+    from understudy.monitor.config.otel import open_telemetry
     from understudy.monitor.routing.routes import Routes
 
     problems: list[tuple[str, str]] = []
     warnings: list[tuple[str, str]] = []
     limits: dict[str, str] = {}
+    result: dict[str, str] = {}
+    given = False
     try:
         config = load(file)
         limits = _limits(config)
         # The environment is that of the service, which may be another machine's.
-        warnings = [*warnings_of(config), *values_of(config, os.environ)[1]]
+        telemetry = open_telemetry(config, os.environ)
+        result = telemetry.lines()
+        given = config.telemetry != type(config.telemetry)()
+        warnings = [
+            *warnings_of(config),
+            *values_of(config, os.environ)[1],
+            *telemetry.warnings,
+            *telemetry.problems,
+        ]
         # With the experiments that run now, where the service's state is on this machine.
         problems = unfit(config, Routes.load(Path(config.state_dir)))
     except ConfigError as error:
@@ -69,7 +81,7 @@ def check(file: Path, as_json: bool) -> None:
             for found in (problems, warnings)
         )
         found = {"file": str(file), "valid": not problems, "problems": listed, "warnings": doubts}
-        echo(json.dumps({**found, "limits": limits}))
+        echo(json.dumps({**found, "limits": limits, "telemetry": result}))
     elif problems:
         for path, message in problems:
             echo(f"{file}: {path}: {message}" if path else f"{file}: {message}", err=True)
@@ -77,7 +89,8 @@ def check(file: Path, as_json: bool) -> None:
         for path, message in warnings:
             echo(f"{file}: {path}: warning: {message}", err=True)
         echo(f"{file}: valid")
-        for path, limit in limits.items():
+        shown = result if given or len(result) > 1 else {}
+        for path, limit in (limits | shown).items():
             echo(f"  {path}: {limit}")
     sys.exit(2 if problems else 0)
 

@@ -26,7 +26,12 @@ REPEAT_SUFFIX = "-again"
 """Suffix of the champion's name for the arm of its second answer to the same request."""
 
 
-def compile_plan(config: model.Config, generation: int, routes: Routes | None = None) -> plan.Plan:
+def compile_plan(
+    config: model.Config,
+    generation: int,
+    routes: Routes | None = None,
+    tracing: plan.Tracing | None = None,
+) -> plan.Plan:
     """The plan for ``config``; ``generation`` numbers the plans of a run.
 
     Headers whose values are not in ``config`` are left out; see
@@ -34,7 +39,8 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
 
     ``routes`` is the assignment in force, but for experiments whose model servers are others now:
     what was decided on the ones before does not hold for them. A challenger that serves clients
-    gets no mirrored requests, unless another experiment compares the answers to them.
+    gets no mirrored requests, unless another experiment compares the answers to them. ``tracing``
+    results from the environment as well: see :mod:`understudy.monitor.config.otel`.
     """
     limits = config.limits
     tls = config.listen.tls
@@ -85,6 +91,7 @@ def compile_plan(config: model.Config, generation: int, routes: Routes | None = 
         handoff=plan.HandOff(max_bytes=config.handoff.max_bytes),
         tls=plan.ListenTls(tls.certificate, tls.key, tls.client_ca) if tls is not None else None,
         client_request_ids=config.listen.client_request_ids,
+        tracing=tracing,
         faults=tuple(plan.Fault(arms.index(f.arm), f.share, f.status) for f in config.faults),
     )
 
@@ -329,7 +336,7 @@ def _upstream(config: model.Config, upstream: model.Champion | model.Challenger)
         socket=address.socket,
         tls=_tls(upstream.tls or model.UpstreamTls()) if address.secure else None,
         path_prefix=address.path,
-        rewrites=tuple(sorted(upstream.rewrite_path.items(), key=lambda one: -len(one[0]))),
+        rewrites=tuple((old.decode(), new.decode()) for old, new in rewrites_of(upstream)),
         host_header=upstream.host,
         headers=tuple(
             (name, header.value)
@@ -345,6 +352,12 @@ def _upstream(config: model.Config, upstream: model.Champion | model.Challenger)
         max_header_lines=config.limits.header_lines,
         max_interim=config.limits.interim,
     )
+
+
+def rewrites_of(upstream: model.Upstream) -> tuple[tuple[bytes, bytes], ...]:
+    """Beginnings of targets and what replaces them, the longest first."""
+    found = sorted(upstream.rewrite_path.items(), key=lambda one: -len(one[0]))
+    return tuple((old.encode(), new.encode()) for old, new in found)
 
 
 def _tls(tls: model.UpstreamTls) -> plan.Tls:

@@ -12,6 +12,7 @@ from understudy.common.problems import problems
 from understudy.common.yaml_text import YamlError, read_text, read_yaml
 from understudy.monitor.config.checks import problems_of
 from understudy.monitor.config.fields import with_socket
+from understudy.monitor.config.headers import Headers
 from understudy.monitor.config.kafka import resolved as resolved_kafka
 from understudy.monitor.config.model import Config
 from understudy.monitor.config.notify import resolved
@@ -70,6 +71,15 @@ def _absolute(section: Any, absolute: Callable[[str], str], *keys: str) -> dict[
     return {key: absolute(name) for key, name in found.items() if name is not None}
 
 
+def _with_files(headers: Headers, absolute: Callable[[str], str]) -> Headers:
+    return {
+        name: header.model_copy(update={"file": absolute(header.file)})
+        if header.file is not None
+        else header
+        for name, header in headers.items()
+    }
+
+
 def _resolved(config: Config, base: Path) -> Config:
     """The configuration with file names made absolute."""
 
@@ -90,6 +100,9 @@ def _resolved(config: Config, base: Path) -> Config:
     if config.validation is not None:
         cases = {"cases": absolute(config.validation.cases)}
         changes["validation"] = config.validation.model_copy(update=cases)
+    files = _absolute(config.telemetry, absolute, "ca", "certificate", "key")
+    headers = _with_files(config.telemetry.headers, absolute)
+    changes["telemetry"] = config.telemetry.model_copy(update={**files, "headers": headers})
     changes["notify"] = resolved(config.notify, absolute)
     if config.kafka is not None:
         changes["kafka"] = resolved_kafka(config.kafka, absolute)
@@ -102,12 +115,7 @@ def _resolved(config: Config, base: Path) -> Config:
     changes["models"] = [with_baseline(model) for model in config.models]
 
     def with_files(upstream: Any) -> Any:
-        headers = {
-            name: header.model_copy(update={"file": absolute(header.file)})
-            if header.file is not None
-            else header
-            for name, header in upstream.headers.items()
-        }
+        headers = _with_files(upstream.headers, absolute)
         found: dict[str, Any] = {"url": with_socket(upstream.url, absolute)}
         found["headers"] = headers
         if upstream.tls is not None:

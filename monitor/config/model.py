@@ -37,6 +37,7 @@ from understudy.monitor.config.rehearsal import Fault
 from understudy.monitor.config.runbooks import Runbooks
 from understudy.monitor.config.section import Section
 from understudy.monitor.config.sources import SourceTopic
+from understudy.monitor.config.telemetry import Telemetry
 from understudy.monitor.config.validation import Validation
 
 if TYPE_CHECKING:
@@ -529,6 +530,8 @@ class Config(Section):
     """Detection of silent failure."""
     handoff: HandOff = HandOff()
     """The queue between workers and the evaluation plane."""
+    telemetry: Telemetry = Telemetry()
+    """OpenTelemetry."""
     kafka: Kafka | None = None
     """The Kafka cluster, for `evaluation: kafka`."""
     sources: list[SourceTopic] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class ExperimentRunner:
         self.state_dir = Path(config.state_dir)
         self.live: dict[str, LiveExperiment] = {}
         self.audit = AuditLog(self.state_dir / "audit.jsonl")
+        self.listeners: list[Callable[[Sequence[Mapping[str, Any]]], None]] = []
+        """Called with new events of the audit log, once they are in it."""
         self.ended = EndedReports(self.state_dir)
         """The reports of experiments that were removed."""
         self.error: str | None = None
@@ -259,6 +261,8 @@ class ExperimentRunner:
                 self._report_unsaved = False
             routes.save(self.state_dir)
             self.audit.catch_up(events)
+            for listener in self.listeners:
+                listener(events)
         except OSError as error:
             if self.error is None:
                 log.error("cannot save the assignment to %s: %s", self.state_dir, error)

@@ -47,6 +47,8 @@ class FindingsService:
         self.history = History(folder, retention) if folder is not None else None
         self.restored = False
         """Whether :meth:`load_state` has been called."""
+        self.listeners: list[Callable[[list[Change]], None]] = []
+        """Called with all changes, once they are in the history."""
         self._clock = clock
 
     def configure(
@@ -70,6 +72,8 @@ class FindingsService:
         if self.history is not None:
             self.history.append(changes, None, changes[-1].at)
         self.notifier.wake()
+        for listener in self.listeners:
+            listener(changes)
 
     # Actions of people --------------------------------------------------------------------------
 

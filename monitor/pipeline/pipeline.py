@@ -79,6 +79,8 @@ class Pipeline(Stateful):
     """None if the configuration has no champion; likewise ``findings_loop``."""
     findings_loop: Saved[Annotated[FindingsLoop | None, _PART, Key("judge")]]
     recorder: Config[Recorder | None]
+    traces: Config[Callable[[Names, Sequence[Record]], None] | None]
+    """Takes the records of each batch, for OpenTelemetry; None if it gets none."""
     labels: Saved[Count]
     """Number of the last joined label that was evaluated."""
     _builder: Transient[Builder]
@@ -97,6 +99,7 @@ class Pipeline(Stateful):
         self.experiments = None
         self.findings_loop = None
         self.recorder = None
+        self.traces = None
         self._builder = Builder("", "", 1, MOST_RECORDS)
         self.labels = 0
         self._error_logged = False
@@ -132,6 +135,8 @@ class Pipeline(Stateful):
             if self.recorder is not None:
                 for index, record in enumerate(records):
                     self.recorder.add(names, record, batch, index)
+            if self.traces is not None:
+                self.traces(names, records)
             self._take_records(names, records)
         except Exception:
             # The batch must be acknowledged all the same; the worker would resend it forever.

@@ -13,6 +13,7 @@ from typing import Any
 
 from understudy.monitor.archive.recorder import recorder_of
 from understudy.monitor.config.compile import compile_plan
+from understudy.monitor.config.model import Config
 from understudy.monitor.errors import StateError
 from understudy.monitor.evidence.redaction import redaction_of_settings
 from understudy.monitor.evidence.settings import Settings
@@ -54,6 +55,10 @@ class EvaluationPlane:
     feedback: LabelIntake | None = None
     families: list[Callable[[], Iterable[Any]]] = field(default_factory=list)
     """Metric families that only one mode has."""
+    listeners: list[Callable[[Config], None]] = field(default_factory=list)
+    """Called with another configuration, once it is active."""
+    more_faults: list[Callable[[], str | None]] = field(default_factory=list)
+    """What else cannot be done at present, and clients do not notice."""
     supervisor: Supervisor = field(default_factory=Supervisor)
     windows: Windows = field(default_factory=Windows)
     energy: Rapl = field(default_factory=Rapl)
@@ -164,6 +169,8 @@ class EvaluationPlane:
                     bounds.horizon, bounds.max_size, bounds.max_rows, bounds.settle
                 )
         self._plan = None
+        for listener in self.listeners:
+            listener(settings.config())
         return self.supervisor.generation
 
     def plan(self) -> Plan:
@@ -265,6 +272,7 @@ class EvaluationPlane:
             found.append(self.experiments.error)
         if self.pipeline.recorder is not None:
             found.append(self.pipeline.recorder.error)
+        found += [fault() for fault in self.more_faults]
         recent = time.time() - _SHOW_SECONDS
         found += [str(kill["text"]) for kill in self.supervisor.kills if kill["at"] > recent]
         found += _set_aside(self.settings.state_dir)

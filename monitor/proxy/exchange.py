@@ -557,6 +557,12 @@ class Exchange(Incoming):
         # The response is sent: nothing below adds to the client's latency.
         self.client.exchange_over(self)
         if route.model >= 0 and not self.tunnel:
+            trace, head = self.trace, self.head
+            if trace is None:
+                trace_id, sampled, traced = head.trace_id, head.sampled, False
+            else:
+                trace_id = trace.text(head.method, head.minor, self._repeated)
+                sampled, traced = trace.sampled, trace.traced
             body: bytes | None = None
             if self._captured is not None and self.request_complete:
                 body = b"".join(self._captured)
@@ -575,16 +581,17 @@ class Exchange(Incoming):
                     self.request_size,
                     response_size,
                     self.request_id,
-                    self.head.trace_id,
+                    trace_id,
                     choice.unit if choice is not None else b"",
-                    self.head.target,
-                    b"\r\n".join(self.head.kept),
+                    head.target,
+                    b"\r\n".join(head.kept),
                     b"\r\n".join(self._answered.kept) if self._answered is not None else b"",
                     body,
                     b"".join(captured) if captured is not None else None,
                     choice.assigned if choice is not None else 0,
                     self.proxy_id,
-                    self.head.sampled,
+                    sampled,
+                    traced,
                 )
             )
             if self._mirrored is not None:

@@ -41,11 +41,11 @@ _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
 # Version ff is none, and only versions after 00 may have more than these 55 characters.
 _TRACEPARENT = re.compile(
-    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}"
-    rb"-[0-9a-f]([0-9a-f])(?:-.*)?"
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})"
+    rb"-([0-9a-f]([0-9a-f]))(?:-.*)?"
 )
 _SAMPLED = frozenset(b"%x" % digit for digit in range(1, 16, 2))
-"""The last digit of the flags of a trace that is kept."""
+"""The last digit of the flags of a trace that is sampled."""
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 # Bound once: method lookups on an imported name are slow.
@@ -65,7 +65,8 @@ class RequestHead:
     ``lines`` are the fields to forward in order of arrival, framing included;
     ``length`` is the body's length in bytes, NO_BODY or CHUNKED. ``trace_id`` is empty when the
     request has no valid ``traceparent``, ``request_id`` when it has no usable one. ``sampled`` is
-    whether the client's side keeps that trace.
+    whether that trace is sampled; ``parent_id`` and ``trace_flags``, in hexadecimal, are set only
+    if there is one.
     """
 
     __slots__ = (
@@ -78,9 +79,11 @@ class RequestHead:
         "lines",
         "method",
         "minor",
+        "parent_id",
         "request_id",
         "sampled",
         "target",
+        "trace_flags",
         "trace_id",
         "upgrade",
     )
@@ -99,6 +102,8 @@ class RequestHead:
         self.request_id = b""
         self.trace_id = b""
         self.sampled = False
+        self.parent_id: bytes
+        self.trace_flags: bytes
         self.kept: list[bytes] = []
 
 
@@ -228,7 +233,9 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
         match = _TRACEPARENT.fullmatch(trace)
         if match is not None:
             head.trace_id = match[1]
-            head.sampled = match[2] in _SAMPLED
+            head.parent_id = match[2]
+            head.trace_flags = match[3]
+            head.sampled = match[4] in _SAMPLED
     _connection(head, connection)
     if head.target[:1] != b"/":
         head.target, authority = origin_form(head.method, head.target)

@@ -22,6 +22,7 @@ from understudy.monitor.proxy.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from understudy.monitor.proxy.mirror import MirroredRequest
     from understudy.monitor.proxy.runtime import Runtime
+    from understudy.monitor.proxy.tracing import RequestTrace
 
 _FRAMED = 8
 """Limit of a gathered body with its chunked framing, as a multiple of the capture limit. Six allow
@@ -70,6 +71,7 @@ class Incoming:
         "route",
         "runtime",
         "started_ns",
+        "trace",
         "tunnel",
     )
 
@@ -124,6 +126,12 @@ class Incoming:
             request_id = b"%032x" % (number >> 64)
             extra.append(b"x-request-id: " + request_id)
         self.request_id = request_id
+        self.trace: RequestTrace | None = None
+        tracer = runtime.tracer
+        # A tunnel has no record, so its spans would be missing from the trace.
+        if tracer is not None and self.route.model >= 0 and head.upgrade is None:
+            self.trace = tracer.begin(head)
+            extra += self.trace.lines
 
     def _waits_for_body(self) -> bool:
         """Whether the body has yet to arrive, and is small enough to wait for it."""

@@ -206,12 +206,14 @@ class MirroredRequest:
         "_queue_ns",
         "_repeatable",
         "_request_id",
+        "_resent",
         "_route",
         "_runtime",
         "_sampled",
         "_since_ns",
         "_started_ns",
         "_target",
+        "_trace",
         "_trace_id",
         "_unsent",
         "complete",
@@ -232,6 +234,12 @@ class MirroredRequest:
         self._epoch = epoch
         self._runtime: MirrorRuntime = exchange.runtime
         extra = [*exchange.extra, mirror.mark]
+        trace = exchange.trace
+        if trace is not None:
+            original, trace = trace, trace.copy()
+            extra = [line for line in extra if line not in original.lines] + trace.lines
+        self._trace = trace
+        self._resent = False
         self._unsent = [mirror.arm.request(exchange.head, extra, framing), body]
         self.request_size = self._held = len(body)
         """``_held`` is what counts for the limit of the queue: the whole body, or what of a
@@ -394,6 +402,7 @@ class MirroredRequest:
         connection, self._connection = self._connection, None
         if connection is not None and self._unsent and self._route.may_repeat(reason, self._method):
             self._repeatable = False
+            self._resent = True
             self._mirror.arm.pool.repeat(self, connection)
             return
         self._finish(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
@@ -446,6 +455,10 @@ class MirroredRequest:
         mirror.done(outcome, self._epoch)
         duration = now - self._started_ns
         first_byte = self._first_byte_ns - self._started_ns if self._first_byte_ns else 0
+        trace, traced = self._trace, False
+        if trace is not None:
+            self._trace_id = trace.text(self._method, 1, self._resent)
+            self._sampled, traced = trace.sampled, trace.traced
         rows = self._route.rows[mirror.arm.index][record.ROLE_MIRROR]
         rows.of(outcome).add(
             words, duration, first_byte, self._queue_ns, self.request_size, response_size
@@ -474,5 +487,6 @@ class MirroredRequest:
                 0,
                 self._proxy_id,
                 self._sampled,
+                traced,
             )
         )

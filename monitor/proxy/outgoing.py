@@ -13,7 +13,7 @@ from understudy.monitor.routing.plan import Upstream
 
 T = TypeVar("T")
 
-_OURS = frozenset((b"x-request-id", b"x-understudy-mirror"))
+_OURS = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-understudy-mirror"))
 _KEPT, _REMOVED, _CREDENTIAL = range(3)
 
 

@@ -54,6 +54,10 @@ class ProbeExchange(Exchange):
                 name = line.partition(b":")[2].strip()
         head.lines = [line for line in head.lines if line[: len(ARM)].lower() != ARM]
         self.route = runtime.routes.other
+        if self.trace is not None:
+            # A case is not recorded, so it has no spans.
+            self.extra = [line for line in self.extra if line not in self.trace.lines]
+            self.trace = None
         self._captured = None
         self.arm = _arm(runtime, name.decode("latin-1"))
         rest = self._take(data) if data or head.length in (NO_BODY, 0) else b""

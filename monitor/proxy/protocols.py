@@ -10,6 +10,7 @@ from typing import Protocol
 from understudy.monitor.proxy.handoff import HandOff
 from understudy.monitor.proxy.head import RequestHead
 from understudy.monitor.proxy.routes import Route
+from understudy.monitor.proxy.tracing import RequestTrace
 
 
 class Timed(Protocol):
@@ -102,6 +103,7 @@ class MirrorSource(Protocol):
     request_size: int
     request_complete: bool
     started_ns: int
+    trace: RequestTrace | None
 
     @property
     def runtime(self) -> MirrorRuntime:

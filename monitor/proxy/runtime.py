@@ -14,6 +14,7 @@ from understudy.monitor.proxy.protocols import Timed
 from understudy.monitor.proxy.resolver import Resolver
 from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving, Traffic
+from understudy.monitor.proxy.tracing import Tracer
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Plan, live_labels
 from understudy.monitor.stats.shared import SharedStats
@@ -50,6 +51,7 @@ class Runtime:
         self.handoff = handoff
         self.active = active
         self.random_bits = random.getrandbits
+        self.tracer = Tracer(plan.tracing, random.getrandbits) if plan.tracing is not None else None
         self.capture_limit = plan.capture.max_body_bytes
         self.head_limit = plan.limits.head_bytes
         self.target_limit = plan.limits.target_bytes

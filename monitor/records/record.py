@@ -111,7 +111,9 @@ REQUEST_CAPTURED = 1
 RESPONSE_CAPTURED = 2
 """The response's payload is in the record, whole."""
 TRACE_SAMPLED = 4
-"""The client's side keeps the trace that the request belongs to."""
+"""The trace that the request belongs to is sampled."""
+TRACED = 8
+"""Behind the trace id are the ids of spans, see :mod:`understudy.monitor.records.trace`."""
 
 FIXED = Struct("<IHHHBBBBdQQQQQQHHHHHHII")
 """size · model · arm · status · role · outcome · flags · assigned · started (unix seconds) ·
@@ -137,8 +139,9 @@ class Record:
     client, which may choose ``request_id``: sampling and the join with mirrored requests use it. It
     is 0 in records from elsewhere, where ``request_id`` takes its place. ``started`` is unix time
     in seconds, ``*_ns`` are durations in nanoseconds, ``*_size`` are bytes of payload on the wire.
-    ``sampled`` is whether the client's side keeps the trace ``trace_id``; False where that is not
-    known.
+    ``sampled`` is whether the trace ``trace_id`` is sampled; False where that is not known.
+    ``span`` is empty, or has the ids of the request's spans: see
+    :mod:`understudy.monitor.records.trace`. Only records that were unpacked have it.
     ``request_headers`` and ``response_headers`` hold the kept lines, joined by CRLF, without the
     empty line. Payloads are None when they were not captured. ``fixed`` is the packed fixed part:
     only records that were unpacked by :func:`decode_batch` have it, and their numbers must not be
@@ -164,6 +167,7 @@ class Record:
         "response_size",
         "role",
         "sampled",
+        "span",
         "started",
         "status",
         "target",
@@ -185,6 +189,7 @@ class Record:
     response_size: int
     proxy_id: int
     sampled: bool
+    span: bytes
     request_id: bytes
     trace_id: bytes
     unit: bytes
@@ -228,10 +233,12 @@ def encode(
     assigned: int = 0,
     proxy_id: int = 0,
     sampled: bool = False,
+    traced: bool = False,
 ) -> Encoded:
     """Pack one record. Raises struct.error for texts longer than 65,535 bytes.
 
-    The parts are not joined, so that a payload is copied once, into its batch.
+    If it is ``traced``, ``trace_id`` is what :mod:`understudy.monitor.records.trace` describes. The
+    parts are not joined, so that a payload is copied once, into its batch.
     """
     flags = 0
     if request_body is None:
@@ -244,6 +251,8 @@ def encode(
         flags |= RESPONSE_CAPTURED
     if sampled:
         flags |= TRACE_SAMPLED
+    if traced:
+        flags |= TRACED
     size = (
         _FIXED_SIZE
         + len(request_id)
@@ -340,6 +349,7 @@ def decode_batch(data: bytes) -> list[Record]:
         record.request_id = data[a:b]
         a = b + trace_length
         record.trace_id = data[b:a]
+        record.span = b""
         b = a + unit_length
         record.unit = data[a:b]
         a = b + target_length
@@ -353,6 +363,8 @@ def decode_batch(data: bytes) -> list[Record]:
         a = b + response_length
         record.response_body = data[b:a] if flags & RESPONSE_CAPTURED else None
         record.sampled = flags & TRACE_SAMPLED != 0
+        if flags & TRACED:
+            record.trace_id, _, record.span = record.trace_id.partition(b" ")
         position += size
         if a != position or a > end or record.outcome >= len(OUTCOMES):
             raise RecordError(f"record that ends at byte {a} has inconsistent lengths")

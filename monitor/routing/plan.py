@@ -197,6 +197,21 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracing:
+    """How inference requests are traced. ``by_parent``: a request with a trace context is sampled
+    as that says; the others, or all of them, if the low 56 bits of the trace id are not below
+    ``threshold``, which is (1 − ratio)·2⁵⁶. ``copies`` is what mirrored requests belong to: "link",
+    traces of their own that are linked to the request's, "child", the same trace, or "none", traces
+    that are not sampled. ``keep``: records of requests that are not sampled have ids of spans, too.
+    """
+
+    by_parent: bool = True
+    threshold: int = 0
+    copies: str = "link"
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ListenTls:
     """PEM files of the listener. With ``client_ca``, clients have to show a certificate that one of
     these authorities has signed."""
@@ -209,7 +224,8 @@ class ListenTls:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a worker needs. ``generation`` grows by one with each accepted configuration;
-    ``client_request_ids`` is whether ids that clients send are used."""
+    ``client_request_ids`` is whether ids that clients send are used; without ``tracing``, trace
+    contexts are forwarded unchanged."""
 
     generation: int
     champion: Upstream
@@ -223,6 +239,7 @@ class Plan:
     faults: tuple[Fault, ...] = ()
     sample_salt: str = "understudy"
     client_request_ids: bool = True
+    tracing: Tracing | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -259,6 +276,7 @@ _NESTED: dict[str, type] = {
     "Capture": Capture,
     "HandOff": HandOff,
     "ListenTls": ListenTls,
+    "Tracing": Tracing,
 }
 _LISTS: dict[str, type] = {
     "models": Model,

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from pathlib import Path
 
 import uvloop
@@ -34,7 +35,9 @@ from understudy.monitor.records.slots import Slots
 from understudy.monitor.stats.heartbeat import Heartbeat
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.supervisor.faults import MOST_FAULTS, Faults
+from understudy.monitor.telemetry.collector import PlaneCollector
 from understudy.monitor.telemetry.labels import feedback_families
+from understudy.monitor.telemetry.otlp.emitter import Emitter
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,10 @@ def make_plane(settings: Settings, run_dir: Path, run: str) -> EvaluationPlane:
     mode = settings.document.get("evaluation")
     if isinstance(mode, dict) and mode.get("mode") == "kafka":
         return _make_publisher(settings, run_dir, run)
+    return _make_embedded(settings, run_dir, run)
+
+
+def _make_embedded(settings: Settings, run_dir: Path, run: str) -> EvaluationPlane:
     path = settings.state_dir / state.FILE_NAME
     pipeline = _pipeline(settings)
     try:
@@ -275,6 +282,9 @@ async def run(plane: EvaluationPlane, control: socket.socket, heartbeat: Heartbe
         if plane.pipeline.findings_loop.validation is not None:
             plane.pipeline.findings_loop.validation.run_dir = plane.run_dir
             parts.append(plane.pipeline.findings_loop.validation.run)
+    emitter = attach_emitter(plane)
+    if emitter is not None:
+        parts.append(lambda: _push_metrics(plane, emitter))
     tasks = [loop.create_task(_repeat(part)) for part in parts]
     freeze_gc()
     release_memory()
@@ -291,12 +301,46 @@ async def run(plane: EvaluationPlane, control: socket.socket, heartbeat: Heartbe
             plane.save_statistics(last=drained)
         if plane.pipeline.recorder is not None:
             plane.pipeline.recorder.close()
+        if emitter is not None:
+            await asyncio.to_thread(emitter.close)
         if plane.feedback is not None:
             await plane.feedback.close()
         await plane.mode.stop()
         api.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, 3)
+
+
+def attach_emitter(plane: EvaluationPlane) -> Emitter | None:
+    """Have a plane send what OpenTelemetry is to get of it; None for tools without a champion."""
+    if not plane.settings.document.get("champion"):
+        return None
+    emitter = Emitter(plane.settings.config())
+    plane.pipeline.traces = emitter.records
+    plane.families.append(emitter.families)
+    plane.listeners.append(emitter.configure)
+    plane.more_faults.append(lambda: emitter.error)
+    if plane.pipeline.findings_loop is not None:
+        plane.pipeline.findings_loop.service.listeners.append(emitter.findings)
+    if plane.experiments is not None:
+        plane.experiments.listeners.append(emitter.experiments)
+    return emitter
+
+
+async def _push_metrics(plane: EvaluationPlane, emitter: Emitter) -> None:
+    """Give the emitter what a scraper would get, as often as it says, and once at the end."""
+    collector = PlaneCollector(plane)
+    last = -inf
+    try:
+        while True:
+            interval = emitter.metric_interval
+            if interval is not None and time.monotonic() - last >= interval:
+                last = time.monotonic()
+                emitter.metrics(await collector.gather())
+            await asyncio.sleep(min(interval or 1.0, 1.0))
+    finally:
+        if emitter.metric_interval is not None:
+            emitter.metrics(list(collector.collect()))
 
 
 async def _repeat(part: Callable[[], Awaitable[None]]) -> None:

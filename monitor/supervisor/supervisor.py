@@ -26,6 +26,7 @@ from understudy.monitor.config.declared import unfit, with_declared
 from understudy.monitor.config.header_values import Values, values_of, with_values
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
+from understudy.monitor.config.otel import open_telemetry
 from understudy.monitor.errors import ConfigError, StateError
 from understudy.monitor.routing.routes import load_or_set_aside
 from understudy.monitor.supervisor import evaluation_plane, listeners
@@ -47,7 +48,7 @@ FIXED = ("listen", "control", "workers", "state_dir", "kafka")
 
 
 def _log_warnings(config: Config) -> None:
-    for path, message in warnings_of(config):
+    for path, message in (*warnings_of(config), *open_telemetry(config, os.environ).warnings):
         log.warning("%s: %s", path, message)
 
 
@@ -81,7 +82,8 @@ class Supervisor:
         self._file.was_read(content, self.config)
         _log_warnings(self.config)
         self._header_values, missing = values_of(self.config, os.environ)
-        problems = [*problems_at_start(self.config, os.environ), *missing]
+        telemetry = open_telemetry(self.config, os.environ)
+        problems = [*problems_at_start(self.config, os.environ), *missing, *telemetry.problems]
         if problems:
             raise ConfigError(str(config_path), problems)
         self.config_error: str | None = None
@@ -160,8 +162,9 @@ class Supervisor:
             config = self._running(load(self._config_path))
             problems = unfit(config, load_or_set_aside(Path(config.state_dir)))
             values, missing = values_of(config, os.environ)
-            if problems or missing:
-                raise ConfigError(str(self._config_path), [*problems, *missing])
+            problems += [*missing, *open_telemetry(config, os.environ).problems]
+            if problems:
+                raise ConfigError(str(self._config_path), problems)
             try:
                 self._write_files(config, self.generation + 1, values)
             except StateError as error:
@@ -269,7 +272,8 @@ class Supervisor:
         """The plan with the current assignments of the experiments, and values of headers."""
         routes = load_or_set_aside(Path(config.state_dir))
         whole = with_values(with_declared(config, routes), values)
-        return plan_json(compile_plan(whole, generation, routes))
+        tracing = open_telemetry(config, os.environ).tracing()
+        return plan_json(compile_plan(whole, generation, routes, tracing))
 
     def _reroute(self) -> None:
         """Send the assignments in the state folder to every worker."""

@@ -169,4 +169,7 @@ def sketches(
 
 
 def _sample(exemplar: Exemplar) -> SampleExemplar:
-    return SampleExemplar({"trace_id": exemplar.trace_id}, exemplar.seconds, exemplar.at)
+    labels = {"trace_id": exemplar.trace_id}
+    if exemplar.span_id:
+        labels["span_id"] = exemplar.span_id
+    return SampleExemplar(labels, exemplar.seconds, exemplar.at)

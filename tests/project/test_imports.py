@@ -23,6 +23,8 @@ BROUGHT = {
     "pydantic_core": "pydantic",
     "gevent": "locust",
     "markupsafe": "jinja2",
+    "opentelemetry": "opentelemetry-sdk",
+    "grpc": "opentelemetry-exporter-otlp-proto-grpc",
 }
 """Modules that come with a distribution that we depend on, and belong to its interface."""
 
@@ -64,7 +66,7 @@ def test_the_data_plane_imports_uvloop_and_nothing_else() -> None:
     allowed = {
         *("monitor.errors", "monitor.gc_tuning", "monitor.routing.plan"),
         *("monitor.records", "monitor.records.record", "monitor.records.frames"),
-        "monitor.records.credentials",
+        *("monitor.records.credentials", "monitor.records.trace"),
         *("monitor.stats.shared", "monitor.stats.buckets", "monitor.stats.heartbeat"),
         "shadow.assignment",
     }
@@ -81,7 +83,7 @@ def test_a_worker_loads_nothing_heavy() -> None:
     assert "uvloop" in tops
     assert not tops & {
         *("numpy", "scipy", "pydantic", "fastapi", "starlette", "orjson", "yaml", "click", "rich"),
-        *("uvicorn", "httpx", "kafka", "prometheus_client"),
+        *("uvicorn", "httpx", "kafka", "prometheus_client", "opentelemetry"),
     }
 
 
@@ -97,6 +99,8 @@ def test_the_evaluation_plane_loads_only_what_it_uses() -> None:
     assert {"numpy", "fastapi", "scipy.special"} <= modules
     heavy = ("stats", "optimize", "linalg", "sparse", "spatial", "integrate", "interpolate")
     assert not modules & {f"scipy.{name}" for name in heavy}
+    # FastAPI loads the API of OpenTelemetry; the SDK is loaded where something is sent.
+    assert not {one for one in modules if one.startswith(("opentelemetry.sdk", "google.protobuf"))}
     assert not modules & {f"numpy.{name}" for name in ("f2py", "testing", "ma", "polynomial")}
     assert not tops & {
         *("rich", "pyarrow", "httpx", "kafka", "river", "crc32c", "aiohttp", "locust", "httptools"),
@@ -162,7 +166,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
         for requirement in requirements
     }
     # Imported by its name when a detector of it is declared; found by kafka-python by itself.
-    by_name = {"river", "crc32c"}
+    by_name = {"river", "crc32c", "opentelemetry-exporter-otlp-proto-http"}
     assert set(used) | by_name == declared | optional
 
 

@@ -1,7 +1,8 @@
 """Fetch the external programs of tests: ``python -m tools.parts``; with ``all``, also build some.
 
 Without ``all``, it downloads Debian packages, Kafka's jars and schemas, in about a minute. With
-``all`` it also builds Go programs (Helm, the API server, Sloth, Prometheus 3) and environments of model servers.
+``all`` it also builds Go programs (Helm, the API server, Sloth, Prometheus 3, an OpenTelemetry
+Collector) and environments of model servers.
 Parts are fetched in parallel, since most of the time is spent on the network. A part that cannot be
 fetched is a notice; the tests that need it are skipped.
 """
@@ -14,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 DOWNLOADED = (("debian",), ("jars",), ("npm",), ("kubernetes",))
-BUILT = (("kubernetes", "all"), ("sloth",), ("prometheus",), ("servers",))
+BUILT = (*(("kubernetes", "all"), ("sloth",), ("prometheus",), ("otel_collector",), ("servers",)),)
 
 
 def fetch(command: tuple[str, ...]) -> int:

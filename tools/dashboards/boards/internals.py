@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tools.dashboards.board import Board, Row
 from tools.dashboards.boards.kafka import EVALUATORS, KAFKA
-from tools.dashboards.panels import GREEN, ORANGE, RED, Query, figure, states, third
+from tools.dashboards.panels import GREEN, ORANGE, RED, Query, figure, lines, states, third
 from tools.dashboards.queries import WHERE, increase, named, rate
 from tools.dashboards.words import CLOSED, RELOADED
 
@@ -184,6 +184,18 @@ _RECORDS = Row(
             "ops",
             Query(rate("feedback_purged_total", by="reason"), "{{reason}}"),
             empty="feedback is off",
+        ),
+        lines(
+            "OpenTelemetry",
+            "Spans, metrics and log records per second by outcome: failed is a collector that was away "
+            "or refused them, dropped a full queue; and those that wait.",
+            "ops",
+            Query(rate("otlp_offered_total", by="signal"), "{{signal}}: offered"),
+            Query(rate("otlp_exported_total", by="signal, outcome"), "{{signal}}: {{outcome}}"),
+            Query(f"sum by (signal) ({named('otlp_waiting')})", "{{signal}}: waiting"),
+            empty="OpenTelemetry is off",
+            width=24,
+            low=0,
         ),
     ),
 )

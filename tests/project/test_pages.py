@@ -49,12 +49,15 @@ SERVING = (
 )
 TRAFFIC = "python traffic.py 2500 1\n"
 GIVEN: dict[str, Given] = {
+    "README.md": Given(page_data.checkout),
     "docs/baseline.md": Given(page_data.for_baselines, SERVING + TRAFFIC + page_data.BASELINES),
     "docs/silent-failure.md": Given(
         page_data.for_silent_failure, SERVING + TRAFFIC + page_data.BASELINES
     ),
     "docs/records.md": Given(page_data.for_records, SERVING + page_data.RECORDED),
-    "docs/experiments.md": Given(page_data.for_plans),
+    "docs/experiments.md": Given(
+        page_data.for_plans, "python model.py 8082 &\n" + SERVING + "python traffic.py 300 1\n"
+    ),
     "docs/first-steps.md": Given(page_data.for_first_steps, page_data.FIRST_STEPS),
     "docs/slo.md": Given(page_data.for_slos, programs=("promtool",)),
     "docs/runbooks": Given(
@@ -165,8 +168,8 @@ def script(blocks: list[Block], folder: Path) -> str:
 
 
 def only_pip(block: Block) -> bool:
-    lines = [line for line in block.text.splitlines() if line.strip()]
-    return all(line.startswith("pip ") for line in lines)
+    lines = [line for text, _ in commands_of(block) for line in text.splitlines() if line.strip()]
+    return bool(lines) and all(line.startswith("pip ") for line in lines)
 
 
 ISOLATED = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.support.documented import DOCS, blocks_of
+from tests.support.documented import DOCS, ROOT, blocks_of
 from understudy.demo.flights import LateModel, read
+
+
+def checkout(folder: Path) -> None:
+    """The files of the repository, as a clone has them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        source, target = ROOT / name, folder / name
+        if source.is_symlink() or source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
 
 
 def tutorial(folder: Path, *names: str) -> None:

@@ -15,7 +15,7 @@ from understudy.demo.world import DemoFailed, World
 RATE = 150.0
 _QUIET = 1_200
 """Answers of the quiet stretch, in which there should be no finding."""
-_MORE = 450
+_MORE = 700
 """Answers after a finding, in which its figures settle and others may follow."""
 _LATE_HOUR = 17.0
 

@@ -89,6 +89,7 @@ def run(world: World) -> None:
     if problem:
         story.says(f"not ready: {problem}.", cause, "bad")
         world.expect("the dead champion is reported", "champion" in problem)
+    story.note("An objective is judged by blocks of 10 seconds: one pause is one event.")
     found = world.wait(lambda: _missed(world), "a finding: error_rate is missed")
     if found:
         story.says(f"{found['severity']}: {found['title']}", cause, "bad")

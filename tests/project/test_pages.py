@@ -25,7 +25,7 @@ from tests.support.installed import build, install
 from tests.support.patience import patient
 from tools.parts.debian import alertmanager, find
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.integration]
 
 RUNBOOKS = tuple(page for page in PAGES if page.parent.name == "runbooks")
 PYTHON_OF_OTHER_TESTS = ("CONTRIBUTING.md",)

@@ -39,7 +39,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: ## Real flights, real model servers, the sidecar in between (KEEP=1 stays up, VERBOSE=1 tells more)
-	@$(MAKE) --no-print-directory -j 2 $(READY) $(FLIGHTS)
+	@$(MAKE) -s -j 2 $(READY) $(FLIGHTS)
 	@$(BIN)/python -m examples.flights $(if $(KEEP),--keep) $(if $(VERBOSE),--verbose) $(ARGS)
 
 # The model servers' environment and the models, beside our own environment.

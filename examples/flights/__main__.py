@@ -309,10 +309,14 @@ class Demo:
         self.teller.does("a gate: load on the sidecar, and the champion stops for a second")
         champion = self.servers[0]
         flights = read_flights(self.models / "mixed.jsonl")
-        plan = gate.prepare(HOME, flights, champion.port, self.pace.rate)
-        others = Others()
-        self.gated = gate.run(f"http://127.0.0.1:{self.port}", plan, self.teller)
-        self.others = others.share()
+        plan = gate.prepare(HOME, flights, champion.port, self.pace.wanted)
+        for _ in range(2):
+            others = Others()
+            self.gated = gate.run(f"http://127.0.0.1:{self.port}", plan, self.teller)
+            self.others = others.share()
+            # What could not be measured by chance is measured once more.
+            if self.gated != gate.NOT_MEASURED or self.others >= BUSY:
+                break
 
     def faults(self, tally: Tally) -> list[str]:
         """What is wrong. A machine that is busy with other things is not."""

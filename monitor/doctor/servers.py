@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
+from urllib.parse import unquote
 
 from understudy.common.codecs import Undecodable, decode_exchange
 from understudy.common.units import spoken
+from understudy.monitor.config.compile import rewrites_of
 from understudy.monitor.config.header_values import Values
 from understudy.monitor.config.model import Config, Model, Server
 from understudy.monitor.config.payloads import path_of, spec_of
@@ -24,9 +27,11 @@ from understudy.monitor.discovery.server import (
     discover,
 )
 from understudy.monitor.doctor.check import Check, fault, ok, skipped, warning
+from understudy.monitor.proxy.target import rewritten
 
 _SKEW_SECONDS = 5.0
 """Clocks that differ by more put records and labels into the wrong order."""
+_NAME = re.compile(r"/v[12]/models/([^/:]+)")
 _READABLE = (V2, V1, MLFLOW, SELDON, TORCHSERVE)
 
 
@@ -42,6 +47,8 @@ def _server(
 ) -> Iterator[Check]:
     role = "champion" if server is config.champion else f"challenger {server.name}"
     headers = {name: values[server.name, name] for arm, name in values if arm == server.name}
+    if server.host:
+        headers["Host"] = server.host
     try:
         tls = _context(server)
         name = server.tls.server_name if server.tls is not None else None
@@ -75,7 +82,7 @@ def _asked(
     started = time.monotonic()
     first = asker.get("/")
     seconds = time.monotonic() - started
-    found = discover(asker, server.url, [model.name for model in config.models])
+    found = discover(asker, server.url, [_name(server, model) for model in config.models])
     if found.ready is False:
         yield fault(
             role,
@@ -86,7 +93,7 @@ def _asked(
         yield ok(role, f"{server.url} answers in {spoken(seconds)}: {found.description}")
     yield from _clock(role, first)
     for model in config.models:
-        yield from _model(role, model, found, asker, request)
+        yield from _model(role, model, server, found, asker, request)
 
 
 def _clock(role: str, reply: Reply) -> Iterator[Check]:
@@ -108,26 +115,32 @@ def _clock(role: str, reply: Reply) -> Iterator[Check]:
 
 
 def _model(
-    role: str, model: Model, found: FoundServer, asker: Asker, request: bytes | None
+    role: str,
+    model: Model,
+    server: Server,
+    found: FoundServer,
+    asker: Asker,
+    request: bytes | None,
 ) -> Iterator[Check]:
     subject = f"model {model.name} of {role}"
     if not model.read:
         yield ok(subject, "its payloads are not read (`read: false`)")
         return
     known = {one.name: one for one in found.models}
+    own, name = _sent(server, model), _name(server, model)
     listed = V2 in found.protocols or V1 in found.protocols
-    if listed and model.paths is None and model.name not in known:
+    if listed and model.paths is None and name not in known:
         names = ", ".join(known) or "none"
         yield fault(
             subject,
-            f"the server has no model of this name (it has: {names})",
+            f"the server has no model {name!r} (it has: {names})",
             "correct `models[].name`, name its paths in `models[].paths`, or load the model",
         )
         return
-    one = known.get(model.name) or next(iter(known.values()), None)
+    one = known.get(name) or next(iter(known.values()), None)
     sample = sample_of(one) if one is not None and one.protocol in _READABLE else None
     named = model.paths is not None or model.protocol != "auto"
-    path = path_of(model) if named or sample is None else sample.path
+    path = own if named or server.rewrite_path or sample is None else sample.path
     if request is None and (sample is None or not sample.fits):
         yield skipped(
             subject,
@@ -137,6 +150,17 @@ def _model(
         return
     body = request if request is not None else sample.body if sample is not None else b""
     yield _read(subject, model, path, body, asker.post(path, body))
+
+
+def _sent(server: Server, model: Model) -> str:
+    """The path of the model's requests, as the server gets it."""
+    return rewritten(path_of(model).encode(), rewrites_of(server)).decode()
+
+
+def _name(server: Server, model: Model) -> str:
+    """The name of the model on that server."""
+    found = _NAME.search(_sent(server, model)) if server.rewrite_path else None
+    return unquote(found[1]) if found is not None else model.name
 
 
 def _read(subject: str, model: Model, path: str, body: bytes, reply: Reply) -> Check:

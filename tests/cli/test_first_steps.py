@@ -338,7 +338,7 @@ def test_doctor_names_faults_with_their_fix(flights: str, tmp_path: Path) -> Non
     assert code == 1
     assert f"process {os.getpid()} " in checks["port of listen"]["text"]
     assert "Connection refused" in checks["challenger gone"]["text"]
-    assert "has no model" in checks["model prices of champion"]["text"]
+    assert "has no model 'prices'" in checks["model prices of champion"]["text"]
     assert "delays" in checks["model prices of champion"]["text"]
     assert "chmod o-w" in checks["disk of state_dir"]["fix"]
 
@@ -365,6 +365,16 @@ def test_doctor_reads_a_given_sample(tmp_path: Path) -> None:
             config_for(tmp_path, url, models=[{**models[0], "read": False}]), "--request", body
         )
         assert code == 0
+
+
+def test_doctor_asks_for_the_path_that_the_server_gets(flights: str, tmp_path: Path) -> None:
+    rewrites = {"/v2/models/prices/": "/v2/models/delays/"}
+    champion = {"url": flights, "rewrite_path": rewrites}
+    code, checks = doctor(
+        config_for(tmp_path, flights, champion=champion, models=[{"name": "prices"}])
+    )
+    assert code == 0, checks
+    assert "8 features" in checks["model prices of champion"]["text"]
 
 
 def test_doctor_compares_clocks(tmp_path: Path) -> None:

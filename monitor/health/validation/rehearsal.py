@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.common.codecs import Table, decode_exchange
+from understudy.monitor.config.compile import rewrites_of
 from understudy.monitor.config.fields import server_address
 from understudy.monitor.config.header_values import MissingValueError, read
 from understudy.monitor.config.model import Config, Upstream
@@ -32,6 +33,7 @@ from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.findings.finding import Contribution, Signal
 from understudy.monitor.health.validation.cases import Answer, Case, check, load_cases
 from understudy.monitor.proxy.probe import ARM, sockets
+from understudy.monitor.proxy.target import rewritten
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +188,8 @@ class Validation:
             return Answer(0, None, 0.0, f"not sent: {error}")
         if upstream.host:
             headers["Host"] = upstream.host
-        path = server_address(upstream.url).path + path_of(model)
+        own = rewritten(path_of(model).encode(), rewrites_of(upstream)).decode()
+        path = server_address(upstream.url).path + own
         return _request(_direct_connection(upstream, timeout), path, headers, model, body)
 
     def signals(self) -> list[Signal]:

@@ -140,6 +140,13 @@ def check_chart(data: dict[str, Any], file: Path) -> None:
         assert (chart["name"], chart["version"]) == (one["name"], one["version"])
 
 
+def check_collector(data: dict[str, Any], file: Path) -> None:
+    """Pipelines of the OpenTelemetry Collector use what the file declares, and all of it."""
+    for part in ("receivers", "exporters"):
+        used = {name for one in data["service"]["pipelines"].values() for name in one[part]}
+        assert used == data[part].keys()
+
+
 def check_values(data: dict[str, Any], file: Path) -> None:
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     jsonschema.validate(data, schema)
@@ -154,6 +161,7 @@ def kind_of(block: Block, data: Any) -> str:
         return "kubernetes"
     for kind, known in (
         ("chart", {"dependencies"}),
+        ("collector", {"receivers", "processors", "exporters", "extensions", "service"}),
         ("prometheus", {"global", "rule_files", "alerting", "scrape_configs"}),
         ("alertmanager", {"route", "receivers"}),
         ("sidecar", Config.model_fields.keys()),
@@ -163,9 +171,8 @@ def kind_of(block: Block, data: Any) -> str:
     ):
         if keys <= set(known):
             return kind
-    if block.title.startswith("values") or "image" in keys:
-        return "values"
-    return "unknown"
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    return "values" if keys <= schema["properties"].keys() else "unknown"
 
 
 @pytest.mark.parametrize("block", of("yaml"), ids=ids)
@@ -187,7 +194,7 @@ def test_yaml_is_valid_as_what_it_is(block: Block, tmp_path: Path) -> None:
         else:
             check = {
                 "prometheus": check_prometheus, "alertmanager": check_alertmanager,
-                "chart": check_chart, "values": check_values,
+                "chart": check_chart, "values": check_values, "collector": check_collector,
             }.get(kind)  # fmt: skip
             assert check is not None, "of what is this a part? See kind_of"
             check(data, tmp_path / "file.yaml")

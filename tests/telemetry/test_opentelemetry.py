@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.documented import blocks
 from tests.support.otlp import (
     CLIENT,
     ERROR,
@@ -33,7 +34,6 @@ from tests.support.otlp import (
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
 from tests.support.service import REAL, Service
-from tools.docs import DOCS
 from tools.parts import otel_collector
 
 PATH = "/v2/models/m/infer"
@@ -348,8 +348,7 @@ def test_a_reload_changes_where_spans_go(here: Receiver, tmp_path: Path) -> None
 def test_the_collector_of_the_documentation(tmp_path: Path) -> None:
     """The configuration of the page, but for its ports."""
     program = otel_collector.need()
-    page = (DOCS / "opentelemetry.md").read_text()
-    (text,) = re.findall(r"```yaml\n(# collector\.yaml\n.*?)```", page, re.DOTALL)
+    (text,) = blocks("opentelemetry.md", "A collector", "yaml")
     port, other = free_port(), free_port()
     text = text.replace("127.0.0.1:4318", f"127.0.0.1:{port}").replace(
         "127.0.0.1:4317", f"127.0.0.1:{other}"

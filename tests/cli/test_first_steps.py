@@ -377,6 +377,34 @@ def test_doctor_asks_for_the_path_that_the_server_gets(flights: str, tmp_path: P
     assert "8 features" in checks["model prices of champion"]["text"]
 
 
+def test_validation_straight_to_the_servers_asks_for_it_as_well(
+    flights: str, tmp_path: Path
+) -> None:
+    row = {name: value for name, value in read().sent[0].items() if name != "late"}
+    inputs = [
+        {
+            "name": name,
+            "shape": [1],
+            "datatype": "BYTES" if isinstance(value, str) else "FP64",
+            "data": [value],
+        }
+        for name, value in row.items()
+    ]
+    case = {"name": "a flight", "kind": "golden", "request": {"inputs": inputs}}
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text(json.dumps({**case, "expect": {"p_late": 0.5}, "tolerance": 0.5}))
+    rewrites = {"/v2/models/prices/": "/v2/models/delays/"}
+    for champion, code in (({"url": flights, "rewrite_path": rewrites}, 0), ({"url": flights}, 1)):
+        file = config_for(
+            tmp_path,
+            flights,
+            champion=champion,
+            models=[{"name": "prices"}],
+            validation={"cases": str(cases), "direct": True},
+        )
+        assert run("validate", "--config", file).exit_code == code
+
+
 def test_doctor_compares_clocks(tmp_path: Path) -> None:
     models = [{"name": "x", "read": False}]
     with documented({}, date=formatdate(time.time() - 3600, usegmt=True)) as url:

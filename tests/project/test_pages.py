@@ -113,7 +113,7 @@ def environments(
 def extras_of(pages: tuple[Path, ...]) -> frozenset[str]:
     """The extras that the pages say to install."""
     named = (
-        re.findall(r"understudy-serving\[([\w,]+)\]", page.read_text("utf-8")) for page in pages
+        re.findall(r"understudy-serving\[([\w,-]+)\]", page.read_text("utf-8")) for page in pages
     )
     return frozenset(extra for names in named for name in names for extra in name.split(","))
 

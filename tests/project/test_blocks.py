@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import tomllib
@@ -63,6 +64,10 @@ def test_every_reason_for_not_being_run_is_in_use() -> None:
     assert {block.title for block in BLOCKS if block.title in NEEDS} == set(NEEDS)
 
 
+BETWEEN = ("|", ">", "&", "&&", "||", ";", "2>&1")
+"""What ends a command within a line."""
+
+
 def understudy_lines(block: Block) -> list[list[str]]:
     """The command lines of ``understudy`` in a block, as words."""
     text = "\n".join(text for text, _ in commands_of(block)).replace("\\\n", " ")
@@ -70,15 +75,10 @@ def understudy_lines(block: Block) -> list[list[str]]:
     for line in text.splitlines():
         words = shlex.split(line, comments=True)
         while words:
-            ends = [
-                n
-                for n, word in enumerate(words)
-                if word in ("|", ">", "&", "&&", "||", ";", "2>&1")
-            ]
-            one, words = (
-                words[: min(ends, default=len(words))],
-                words[min(ends, default=len(words)) + 1 :],
-            )
+            end = next((n for n, word in enumerate(words) if word in BETWEEN), len(words))
+            one, words = words[:end], words[end + 1 :]
+            while one and re.match(r"[A-Z_]+=", one[0]):
+                one = one[1:]  # a variable for the command
             if one[:1] == ["understudy"]:
                 found.append(one)
     return found

@@ -518,8 +518,9 @@ def test_try_says_what_to_send_and_what_it_sees_and_leaves_nothing(
         process.send_signal(signal.SIGINT)
         assert process.wait(patient(60)) == 0
     finally:
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            process.terminate()  # so that it ends its sidecar as well
+        process.wait(patient(60))
     reader.join(patient(10))
     assert "Everything is removed" in lines[-1]
     assert list(work.iterdir()) == []

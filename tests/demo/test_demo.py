@@ -208,7 +208,9 @@ def test_a_terminal_gets_one_screen(programs: Path, tmp_path: Path) -> None:
             shown()
         assert process.returncode == 130
     finally:
-        process.kill()
+        if process.poll() is None:
+            process.terminate()  # so that it ends what it started
+        process.wait(patient(60))
         os.close(master)
     assert b"Understudy demo: canary" in seen
     assert b"http://127.0.0.1:" in seen

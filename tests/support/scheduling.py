@@ -21,13 +21,17 @@ class OneKafka(LoadFileScheduling):
 
 
 def waits(markers: Iterable[str], file: str) -> bool:
-    """Whether a test of ``file`` mostly waits, for brokers or other real programs. These tests run
-    first, so that none of their long files is left at the end, when the other processes are idle.
-    """
-    return "integration" in markers or _needs_brokers(file)
+    """Whether a test of ``file`` mostly waits, for brokers, other real programs or an environment
+    into which the wheel is installed. These tests run first, so that none of their long files is
+    left at the end, when the other processes are idle."""
+    return "integration" in markers or _needs_brokers(file) or "support.installed" in _text(file)
+
+
+def _needs_brokers(file: str) -> bool:
+    return "kafka_cluster" in _text(file)
 
 
 @cache
-def _needs_brokers(file: str) -> bool:
+def _text(file: str) -> str:
     path = ROOT / file
-    return path.is_file() and "kafka_cluster" in path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

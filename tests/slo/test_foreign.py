@@ -16,7 +16,9 @@ from click.testing import CliRunner
 from tests.support.promtool import check, is_true, passes, write
 from tests.support.slo_files import loaded, problems
 from understudy.monitor.cli.main import main
+from understudy.monitor.config.runbooks import PUBLIC
 from understudy.monitor.errors import ConfigError
+from understudy.monitor.slo.burn import LEAST_BAD
 from understudy.monitor.slo.model import WINDOW, Events, Slices
 
 DAY = 86400
@@ -204,7 +206,10 @@ def test_pyrra(tmp_path: Path) -> None:
     assert "histogram_fraction(0, 0.2, sum(rate(http_seconds[" in natively.sli.bad
     assert isinstance(up.sli, Slices)
     assert up.sli.bad == '1 - avg(up{job="p"})'
-    assert up.burns == ()
+    assert up.burns == (), "Pyrra's alerts are disabled"
+    for slo in (ratio, slow, natively):
+        assert {burn.window.severity for burn in slo.burns} == {"page", "ticket"}, slo.id
+    assert (ratio.least_bad, up.least_bad) == (LEAST_BAD, 0.0), "time is not counted by events"
     said = "\n".join(found.notices)
     for text in ("grouping by handler", "alerting.name", "alerting.burnrates", "namespace m;"):
         assert text in said, text
@@ -215,6 +220,14 @@ def test_pyrra(tmp_path: Path) -> None:
     ("change", "path", "message"),
     [
         ({"target": "100"}, "target", "between 0 and 100"),
+        ({"target": "0"}, "target", "between 0 and 100"),
+        ({"target": "most"}, "target", "between 0 and 100"),
+        ({"target": None}, "target", "between 0 and 100"),
+        ({"window": "59m"}, "window", "an hour or more"),
+        ({"indicator": {"ratio": {"errors": {"metric": 5}, "total": {"metric": "a"}}}},
+         "indicator.ratio.errors.metric", "must be a selector"),
+        ({"indicator": {"ratio": {"errors": {"metric": " "}, "total": {"metric": "a"}}}},
+         "indicator.ratio.errors.metric", "must be a selector"),
         ({"window": "soon"}, "window", "duration"),
         ({"window": "5m"}, "window", "an hour or more"),
         ({"indicator": {"magic": {}}}, "indicator", "not magic"),
@@ -376,3 +389,29 @@ def test_a_whole_edge_is_found_however_it_is_written(
     write(tmp_path, {"it.rules.yml": rules, "it.tests.yml": {
         "rule_files": ["it.rules.yml"], "evaluation_interval": "1m", "tests": [test]}})  # fmt: skip
     passes(tmp_path, "it.tests.yml")
+
+
+def test_a_file_without_objectives_says_so(tmp_path: Path) -> None:
+    service = {"apiVersion": "openslo/v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {}}
+    assert problems(tmp_path, service) == {"": "contains no SLO"}
+    broken = {**PYRRA, "metadata": {"name": "a b", "namespace": "m"}}
+    assert list(problems(tmp_path, broken)) == ["[0].metadata.name"], "that is all that is wrong"
+
+
+def test_several_services_and_their_runbooks(tmp_path: Path) -> None:
+    """The first service names the files; runbooks are the public ones unless they are given."""
+    found = loaded(tmp_path, yaml.safe_dump_all([SLOTH, {**SLOTH, "service": "api"}]))
+    assert found.service == "shop"
+    assert found.runbooks == PUBLIC
+    own = "https://r.example/{alert}"
+    assert loaded(tmp_path, SLOTH, runbooks=own).runbooks == own
+
+
+def test_the_shortest_window_and_the_description_of_pyrra(tmp_path: Path) -> None:
+    for window in ("1h", "61m"):
+        wrong = problems(tmp_path, spec_of(PYRRA, window=window))
+        assert "is too short" in wrong["[0].spec.window"], "for alerts, not for Pyrra"
+    found = loaded(tmp_path, spec_of(PYRRA, description="Answers\n  well."))
+    assert found.slos[0].description == "Answers well."
+    wrong = problems(tmp_path, {**PYRRA, "kind": "Other"})
+    assert "use pyrra.dev/v1alpha1 with ServiceLevelObjective" in wrong["[0].apiVersion"]

@@ -138,6 +138,8 @@ def test_sloth(tmp_path: Path, form: Any) -> None:
     assert available.labels == {"owner": "web", "category": "availability"}
     assert available.description == "Answers without errors."
     assert {burn.window.severity for burn in available.burns} == {"page"}
+    assert {burn.window.severity for burn in satisfied.burns} == {"page", "ticket"}
+    assert {slo.least_bad for slo in found.slos} == {0.0}, "as Sloth's own alerts"
     assert satisfied.objective == 0.95
     assert isinstance(satisfied.sli, Slices)
     assert satisfied.sli.bad == "avg(1 - (\n  avg_over_time(good_ratio[5m])\n))"
@@ -163,6 +165,8 @@ def test_several_documents_of_sloth(tmp_path: Path) -> None:
         ({"sli": {"plugin": {"id": "sloth-common/x"}}}, "sli.plugin", "write their queries"),
         ({"sli": {}}, "sli", "neither events nor raw"),
         ({"objective": 100}, "objective", "between 0 and 100"),
+        ({"objective": 0}, "objective", "between 0 and 100"),
+        ({"objective": -0.5}, "objective", "between 0 and 100"),
         ({"sli": {"events": {"error_query": "a", "total_query": "b"}}}, "sli.events.error_query", WINDOW),
         ({"sli": {"events": {"error_query": f"a[{WINDOW}]", "total_query": f"a [{WINDOW}]"}}}, "sli.events.error_query",
          "is the same query as total"),
@@ -177,7 +181,13 @@ def test_faults_in_sloth(tmp_path: Path, change: Any, path: str, message: str | 
         return
     assert message in problems(tmp_path, one)[f"[0].slos[0].{path}"]
     wrong = problems(tmp_path, {**SLOTH, "version": "prometheus/v2"})
-    assert "use prometheus/v1" in wrong["[0].version"]
+    assert wrong["[0].version"].startswith("'prometheus/v2' is not supported; use prometheus/v1")
+    for slos in ([], {}, "availability", None):
+        wrong = problems(tmp_path, {**SLOTH, "slos": slos})
+        assert "a list with at least one" in wrong["[0].slos"]
+    other = {**resource(SLOTH), "kind": "Other"}
+    wrong = problems(tmp_path, other)
+    assert "with kind 'Other' is not supported" in wrong["[0].apiVersion"]
 
 
 def test_pyrra(tmp_path: Path) -> None:

@@ -398,10 +398,12 @@ class _Quantiles(Evidence):
         below0 = np.interp(x, self._champion, self._level) - shift0[:, None]
         y = self._null.ratio * x + self._null.shift
         below1 = np.interp(y, self._challenger, self._level) - shift1[:, None]
+        # The least favourable value lies beside a record of each arm, which then counts against.
+        step = 1.0 if self._null.alternative == "greater" else -1.0
         return one_sided_evidence(
-            np.clip(below0, 0.0, 1.0) * n0[:, None],
+            np.clip(below0 * n0[:, None] - step, 0.0, n0[:, None]),
             n0[:, None],
-            np.clip(below1, 0.0, 1.0) * n1[:, None],
+            np.clip(below1 * n1[:, None] + step, 0.0, n1[:, None]),
             n1[:, None],
             self._p,
             self._null.alternative,

@@ -14,8 +14,8 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.project.test_commands import parse
 from tests.support import kubernetes_schemas
+from tests.support.commands import parse
 from tests.support.documented import NEEDS, PAGES, ROOT, Block, blocks_of, commands_of
 from tools.chart_reference import CHART
 from tools.parts.debian import environment, need

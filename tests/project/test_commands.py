@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.support.commands import PATHS, examples, find
-from understudy.monitor.cli.main import COMMANDS, main
+from tests.support.commands import PATHS, examples, find, parse
+from understudy.monitor.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
@@ -38,21 +38,6 @@ WITHOUT_JSON = {
     "inject serve": "logs JSON",
     "fault-proxy": "is a server",
 }
-
-
-def parse(words: list[str]) -> click.Context:
-    """Parse a command line down to the command that would run, and run nothing."""
-    command: click.Command = main
-    context: click.Context | None = None
-    while True:
-        context = command.make_context(words[0], words[1:], parent=context)
-        rest = [*context._protected_args, *context.args]
-        if not isinstance(command, click.Group) or not rest:
-            return context
-        name, inner, rest = command.resolve_command(context, rest)
-        assert inner is not None
-        assert name is not None
-        command, words = inner, [name, *rest]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

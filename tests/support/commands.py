@@ -46,3 +46,18 @@ def examples(command: click.Command) -> list[list[str]]:
             ends = [words.index(mark) for mark in ("|", ">") if mark in words]
             found.append(words[: min(ends, default=len(words))])
     return found
+
+
+def parse(words: list[str]) -> click.Context:
+    """Parse a command line down to the command that would run, and run nothing."""
+    command: click.Command = main
+    context: click.Context | None = None
+    while True:
+        context = command.make_context(words[0], words[1:], parent=context)
+        rest = [*context._protected_args, *context.args]
+        if not isinstance(command, click.Group) or not rest:
+            return context
+        name, inner, rest = command.resolve_command(context, rest)
+        assert inner is not None
+        assert name is not None
+        command, words = inner, [name, *rest]

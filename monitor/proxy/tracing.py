@@ -18,6 +18,7 @@ from understudy.monitor.routing.plan import Tracing
 _RANDOM_BITS = (1 << 56) - 1
 """Of a trace id, those that are compared with the threshold."""
 _NAMES = frozenset((b"traceparent", b"tracestate"))
+_INITIALS = frozenset(b"tT")
 _FLAGS = {b"%02x" % number: b"%02x" % (number & 3) for number in range(256)}
 """Of an incoming context, what is passed on: sampled and random, the flags of level 2."""
 _RANDOMNESS = re.compile(rb"rv:([0-9a-f]{14})")
@@ -109,14 +110,14 @@ class Tracer:
     def begin(self, head: RequestHead) -> RequestTrace:
         """The trace of a request, whose own header lines of it are removed from ``head``."""
         states = self._take_lines(head)
-        number = self.random_bits(256)
-        server = b"%016x" % (number & 0xFFFFFFFFFFFFFFFF or 1)
-        client = b"%016x" % (number >> 64 & 0xFFFFFFFFFFFFFFFF or 1)
+        # One of 2^64 ids is zero, which is not valid: that trace is lost.
+        digits = b"%064x" % self.random_bits(256)
+        server, client = digits[32:48], digits[48:]
         trace = head.trace_id
         if not trace:
             # Without a valid traceparent, what tracestate says belongs to no trace.
-            trace = b"%032x" % (number >> 128 or 1)
-            if number >> 128 & _RANDOM_BITS >= self._threshold:
+            trace = digits[:32]
+            if not self._threshold or int(trace[18:], 16) >= self._threshold:
                 return RequestTrace(
                     self, trace, NO_SPAN, server, client, b"03", [self.state] if self.state else []
                 )
@@ -130,8 +131,10 @@ class Tracer:
         """Remove the lines of a trace context from the head; those with its state."""
         lines: list[bytes] = []
         states: list[bytes] = []
+        if not any([line[0] in _INITIALS for line in head.lines]):  # noqa: C419  # faster
+            return states
         for line in head.lines:
-            if line[:1] in b"tT" and (name := line.partition(b":")[0].lower()) in _NAMES:
+            if line[0] in _INITIALS and (name := line.partition(b":")[0].lower()) in _NAMES:
                 if name == b"tracestate":
                     states.append(line)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 # imports again: two of its three seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# A shell that starts a run in the background ignores Ctrl-C for it, and so would every process that
+# a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # jsonschema imports it where it is, and it takes a second to build its grammars, in each process of
 # the run. It comes with the tool that writes the SBOM; users of jsonschema alone do not have it.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]

@@ -150,6 +150,7 @@ class RecordBlock:
             record.request_id = request_id
             record.trace_id = trace_id
             record.sampled = False
+            record.span = b""
             record.unit = unit
             record.target = target
             record.request_headers = record.response_headers = b""

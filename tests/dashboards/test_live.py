@@ -62,6 +62,8 @@ EMPTY: dict[tuple[str, str, str], str] = {
 EMPTY["understudy-experiments", "No answer yet", "A"] = "every assigned request was answered"
 for query, why in (("D", "model servers are at IP addresses"), ("E", "there is no TLS")):
     EMPTY["understudy-internals", "Connecting to model servers", query] = why
+for query in "ABC":
+    EMPTY["understudy-internals", "OpenTelemetry", query] = "no collector is named"
 EMPTY["understudy-predictions", "Labels", "B"] = "no request id comes twice"
 EMPTY["understudy-internals", "Refused requests and responses", "B"] = "every response is valid"
 EMPTY["understudy-latency", "Length of the last cold start", "A"] = "no model server comes back"

@@ -401,8 +401,9 @@ WATCHDOG = (
 )  # fmt: skip
 
 ADMISSION = (
-    Mutation("monitor/proxy/acceptor.py", "                owner.loop.remove_reader(self._listener)\n",
-             "", (f"{_ADMISSION}::test_accepting_waits_for_descriptors_and_makes_room",)),
+    Mutation("monitor/proxy/acceptor.py",
+             "owner.exhausted()\n                owner.loop.remove_reader(self._listener)\n",
+             "owner.exhausted()\n", (f"{_ADMISSION}::test_accepting_waits_for_descriptors_and_makes_room",)),
     Mutation("monitor/proxy/descriptors.py", " - min(upstreams, free // 2)", "",
              (f"{_ADMISSION}::test_descriptors_are_reserved_for_model_servers",)),
     Mutation("monitor/proxy/pool.py", "if none_left(error):",

@@ -109,6 +109,8 @@ def _unanswered(error: str, target: Target) -> str:
     if error == "timeout":
         return f"did not answer within {target.timeout:g} s (engine.timeout)"
     hint = next((hint for part, hint in _TLS_HINTS.items() if part in error), "")
+    if error == "TLS":  # the end of the connection came before the reason, or without one
+        hint = "the target ended it; it may want a certificate of the client"
     if error in _CLOSED and not target.tls:
         hint = "the target may speak TLS: write https://"
     return f"did not answer: {error}" + (f" ({hint})" if hint else "")

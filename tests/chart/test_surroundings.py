@@ -206,7 +206,9 @@ def test_alertmanager_takes_the_values_for_its_stack(tmp_path: Path) -> None:
 def test_the_documented_commands_render() -> None:
     """What a newcomer types, as it stands in the page."""
     page = (ROOT / "docs" / "kubernetes.md").read_text()
-    (block,) = [one for one in re.findall(r"```sh[^\n]*\n(.*?)```", page, re.DOTALL) if "--repo" in one]
+    (block,) = [
+        one for one in re.findall(r"```sh[^\n]*\n(.*?)```", page, re.DOTALL) if "--repo" in one
+    ]
     commands = block.replace("\\\n", " ").splitlines()
     assert [command.split()[0] for command in commands] == ["helm", "helm", "kubectl"]
     words = shlex.split(commands[1])

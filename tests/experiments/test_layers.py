@@ -326,7 +326,12 @@ def test_experiments_share_a_model_and_leave_their_reports(tmp_path: Path) -> No
             """Users whom the challenger serves."""
             return {str(n) for n in range(60) if score_of(world, str(n)) == 0.7}
 
-        served = eventually(challengers)
+        def settled() -> set[str] | None:
+            """The same twice: each worker takes the assignment over by itself."""
+            found = challengers()
+            return found if found == challengers() else None
+
+        served = eventually(settled)
         assert 5 < len(served) < 55, "half of the units, whatever the shadow experiment does"
         file = tmp_path / "second.json"
         file.write_text(json.dumps(one("second", **BY_USER)))

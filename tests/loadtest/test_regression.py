@@ -47,7 +47,7 @@ def compared(folder: Path, old: Report, new: Report, *more: str) -> Result:
     files = [folder / "old.json", folder / "new.json"]
     for file, content in zip(files, (old, new), strict=True):
         file.write_text(json.dumps(content))
-    return gate("compare", *files, *more)
+    return gate("compare", *files, *more, env={"COLUMNS": "160"})
 
 
 def said(folder: Path, old: Report, new: Report) -> tuple[int, dict[str, str]]:

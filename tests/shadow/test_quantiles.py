@@ -29,7 +29,7 @@ from understudy.shadow.sequential.histogram import (
     unpack_counts,
     unpack_edges,
 )
-from understudy.shadow.sequential.two_quantiles import _log_e_between
+from understudy.shadow.sequential.two_quantiles import _joined, _log_e_between
 
 SKETCH = 2.0 ** (np.arange(-20 * 64, 12 * 64 + 1) / 64)
 
@@ -216,7 +216,7 @@ def test_the_shortcuts_find_the_minimum_over_all_buckets(
     sign = {"two-sided": 0, "greater": 1, "less": -1}[side]
     e0 = _log_e_between(counts[0], counts[1], n0, p, q._shapes, sign)
     e1 = _log_e_between(counts[2], counts[3], n1, p, q._shapes, -sign)
-    everywhere = q._joined(e0, e1)
+    everywhere = _joined(e0, e1, q.independent)
     assert q.log_e == pytest.approx(float(everywhere.min()), abs=1e-9)
 
 
@@ -230,7 +230,7 @@ def test_interval_by_inversion_equals_that_of_all_pairs() -> None:
         ends = np.concatenate(([-math.inf], edges, [math.inf]))
         below = [np.concatenate(([0.0], np.cumsum(q.arms.counts[a]))) for a in (0, 1)]
         e = [_log_e_between(b[:-1], b[1:], b[-1], 0.5, q._shapes, 0) for b in below]
-        kept = q._joined(e[0][:, None], e[1][None, :]) < math.log(20)
+        kept = _joined(e[0][:, None], e[1][None, :], independent) < math.log(20)
         i, j = np.nonzero(kept)
         interval = q.difference(0.05)
         assert interval.lower == pytest.approx((ends[j] - ends[i + 1]).min())

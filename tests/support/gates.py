@@ -11,8 +11,8 @@ from tests.support.load_server import written
 from understudy.monitor.cli.main import main
 
 
-def gate(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["gate", *map(str, arguments)])
+def gate(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, ["gate", *map(str, arguments)], env=env)
 
 
 def plan(folder: Path, text: str) -> Path:

@@ -1,4 +1,4 @@
-"""The README's own way to watch accuracy: its configuration, a sidecar, rows, labels, a finding."""
+"""The documented way to watch accuracy: the README's configuration, rows, labels, a finding."""
 
 from __future__ import annotations
 
@@ -57,12 +57,15 @@ def model() -> Iterator[str]:
 
 
 def readme() -> dict[str, Any]:
-    """The configuration of the README's section about silent failure."""
-    text = (ROOT / "README.md").read_text()
-    section = text.partition("## Silent failure")[2].partition("\n## ")[0]
-    block = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    config: dict[str, Any] = yaml.safe_load(block[1])
+    """The README's configuration, without its experiment, and how predictions are judged as the
+    page on silent failure says."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "docs/silent-failure.md")]
+    first, page = (yaml.safe_load(re.findall(r"```yaml.*\n([^`]*)```", one)[0]) for one in texts)
+    config: dict[str, Any] = {
+        key: value for key, value in first.items() if key not in ("challengers", "experiments")
+    }
+    judged = page["models"][0]["performance"]
+    config["models"][0]["performance"] = {key: judged[key] for key in ("prediction", "threshold")}
     return config
 
 

@@ -60,7 +60,9 @@ def readme() -> dict[str, Any]:
     """The README's configuration, without its experiment, and how predictions are judged as the
     page on silent failure says."""
     texts = [(ROOT / name).read_text() for name in ("README.md", "docs/silent-failure.md")]
-    first, page = (yaml.safe_load(re.findall(r"```yaml.*\n([^`]*)```", one)[0]) for one in texts)
+    first, page = (
+        yaml.safe_load(re.findall(r"```yaml[^\n]*\n(.*?)\n```", one, re.DOTALL)[0]) for one in texts
+    )
     config: dict[str, Any] = {
         key: value for key, value in first.items() if key not in ("challengers", "experiments")
     }

@@ -276,6 +276,7 @@ class Demo:
     async def _story(self, started: float) -> None:
         """First trouble, then a good challenger, then a faulty one."""
         await self._trouble(started)
+        await self._mirrored_again(started + 0.4 * self.seconds)
         good, faulty = self.acts
         self.teller.does("the challenger is tried: in the shadow, then on a share of the flights")
         end = started + self.seconds
@@ -285,6 +286,15 @@ class Demo:
             await asyncio.to_thread(good.end)
             self.teller.does("a second challenger is tried, which is slow now and then")
             await faulty.run(end)
+
+    async def _mirrored_again(self, until: float) -> None:
+        """Wait until the circuit breaker of the challenger that was dead is closed: what is not
+        mirrored at the beginning of an experiment counts as unknown."""
+        while time.monotonic() < until:
+            challenger = (await asyncio.to_thread(self.status))["arms"][1]
+            if list(challenger["mirror"]["breaker"]) == ["closed"]:
+                return
+            await asyncio.sleep(0.5)
 
     async def _trouble(self, started: float) -> None:
         champion, challenger = (server.process for server in self.servers[:2])

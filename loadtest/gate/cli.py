@@ -198,7 +198,7 @@ def compare(old: Path, new: Path, margin: float, as_json: bool) -> None:
 def fault(name: str | None, seconds: float, changes: tuple[str, ...], answers: str | None) -> None:
     """Print a ready experiment with the fault NAME; without a name, list the faults.
 
-    Exit code 2: there is no such fault, or it has no such argument.
+    Exit code 2: the fault is unknown, or does not take this argument.
 
     \b
     Examples:

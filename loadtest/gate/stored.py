@@ -38,7 +38,7 @@ class _Histogram(_Stored):
     def _within(self) -> _Histogram:
         for index, _ in self.buckets:
             if index >= BUCKETS:
-                raise ValueError(f"buckets: there is no bucket {index:,} of {BUCKETS:,}")
+                raise ValueError(f"buckets: {index:,} is not one of the {BUCKETS:,} buckets")
         return self
 
 

@@ -54,7 +54,7 @@ SPECIAL: dict[str, dict[int, str]] = {
         1: "something got worse",
         2: "it cannot be told, or a file is damaged",
     },
-    "gate fault": {2: "there is no such fault, or it has no such argument"},
+    "gate fault": {2: "the fault is unknown, or does not take this argument"},
     "gate mesh": {2: "a fault has no counterpart in Chaos Mesh, or the file is not an experiment"},
     "init": {
         0: "the file was written",

@@ -99,7 +99,7 @@ name_option = click.option(
 def _progress(title: str, total: float | None, quiet: bool) -> Iterator[Any]:
     """A progress bar on standard error, updated by calls with the amount that is done.
 
-    Where standard error is not a terminal there is no bar.
+    Where standard error is not a terminal, no bar is shown.
     """
     if quiet:
         yield lambda done, what=None: None

@@ -108,7 +108,7 @@ class Tracer:
         """The line of a sampled request without a parent; empty if all of them are sampled."""
 
     def begin(self, head: RequestHead) -> RequestTrace:
-        """The trace of a request, whose own header lines of it are removed from ``head``."""
+        """Begin the trace of a request, and remove the client's trace context from ``head``."""
         states = self._take_lines(head)
         # One of 2^64 ids is zero, which is not valid: that trace is lost.
         digits = b"%064x" % self.random_bits(256)

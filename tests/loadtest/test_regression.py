@@ -250,7 +250,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         (changed(report(stage()), -1.0, "stages", 0, "load", "rate"),
          "stages[0].load.rate: must be greater than or equal to 0 (found -1.0)"),
         (changed(report(stage()), [[99_999, 1]], "stages", 0, "histogram", "buckets"),
-         "stages[0].histogram: buckets: there is no bucket 99,999 of 1,920"),
+         "stages[0].histogram: buckets: 99,999 is not one of the 1,920 buckets"),
         (without(report(stage()), "environment"), "environment: is required"),
     ],
 )  # fmt: skip

@@ -7,11 +7,12 @@ import logging
 from time import monotonic
 
 from understudy.monitor.proxy.head import RequestHead
+from understudy.monitor.proxy.http2.pool import Http2Pool
 from understudy.monitor.proxy.memory import Memory
 from understudy.monitor.proxy.outgoing import RequestFilter
 from understudy.monitor.proxy.pool import FAILURES, RETRIES, Pool
 from understudy.monitor.proxy.resolver import Resolver
-from understudy.monitor.proxy.target import rewritten
+from understudy.monitor.proxy.rewriting import Rewriter
 from understudy.monitor.proxy.turns import Turns
 from understudy.monitor.routing.plan import Upstream
 from understudy.monitor.stats.shared import SharedStats
@@ -37,7 +38,8 @@ class Arm:
     ) -> None:
         self.index = index
         self.upstream = upstream
-        self.pool = Pool(upstream, loop, turns, memory, resolver, self)
+        kind: type[Pool] = Http2Pool if upstream.http2 else Pool
+        self.pool = kind(upstream, loop, turns, memory, resolver, self)
         self.words = stats.words
         self._stats = stats
         self._label = label = {"arm": upstream.name}
@@ -52,10 +54,13 @@ class Arm:
             stats.counter("retries", {**label, "reason": reason})
         pool = {**label, "role": role}
         self._gauges = [stats.gauge(name, pool) for name in _GAUGES]
-        stats.hold(self)
         self._away_since: float | None = None
         self._prefix = upstream.path_prefix.encode()
-        self._rewrites = [(old.encode(), new.encode()) for old, new in upstream.rewrites]
+        self.rewriter: Rewriter | None = None
+        """What names another model in requests to this server."""
+        if upstream.rewrites or upstream.rewrite is not None:
+            prefixes = [(old.encode(), new.encode()) for old, new in upstream.rewrites]
+            self.rewriter = Rewriter(prefixes, upstream.rewrite)
         self._host = b"Host: " + upstream.host_header.encode() if upstream.host_header else None
         self._own_host = b"Host: " + _authority(upstream)
         self._added = [f"{name}: {value}".encode() for name, value in upstream.headers]
@@ -93,8 +98,9 @@ class Arm:
             if removed.credentials:
                 removed.credentials = False
                 self.words[self._removed] += 1
-        if self._rewrites:
-            target = rewritten(target, self._rewrites)
+        if (rewriter := self.rewriter) is not None:
+            target = rewriter.target(target)[0]
+            lines = rewriter.lines(lines)
         prefix = self._prefix
         if prefix and target == b"*":
             prefix = b""

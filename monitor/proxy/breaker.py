@@ -6,12 +6,14 @@ half-open, where at most ``probes`` requests are in flight and as many successes
 
 from __future__ import annotations
 
+from typing import Final
+
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Breaker as Settings
 
-CLOSED = 0
-OPEN = 1
-HALF_OPEN = 2
+CLOSED: Final = 0
+OPEN: Final = 1
+HALF_OPEN: Final = 2
 
 
 def success_of(outcome: int) -> bool | None:

@@ -6,12 +6,15 @@ import asyncio
 import json
 import re
 from time import monotonic, monotonic_ns
-from typing import cast
+from typing import ClassVar, Final, cast
 
+from understudy.common.compiling import compiled_class
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.exchange import Exchange
-from understudy.monitor.proxy.head import CHUNKED, parse_request
+from understudy.monitor.proxy.head import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_request
 from understudy.monitor.proxy.host import Host
+from understudy.monitor.proxy.http2.client import Http2Client
+from understudy.monitor.proxy.http2.engine import AVAILABLE
 from understudy.monitor.proxy.memory import SMALL
 from understudy.monitor.proxy.protocols import Answered
 from understudy.monitor.proxy.runtime import Runtime
@@ -29,20 +32,22 @@ _REASONS = {
     501: b"501 Not Implemented",
     503: b"503 Service Unavailable",
 }
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n){1,64}")
 """Those that one read may have before a request."""
-QUIET_SECONDS = 0.5
+QUIET_SECONDS: Final = 0.5
 """How long a client must be idle before its connection is closed early (by a draining worker, or in
 favour of a client that finds no room): one that has just
 connected, or that sends requests back to back, is about to send; its next response will announce
 the close."""
-LINGER_SECONDS = 2.0
+LINGER_SECONDS: Final = 2.0
 """How long a client that still sends is read from after it has got its response."""
-HALF_CLOSED_SECONDS = 1.0
+HALF_CLOSED_SECONDS: Final = 1.0
 """How long the answer may take to a client that has closed its side after a whole request. Whether
 it waits for the answer or is gone shows only when something is sent to it."""
 
 
+@compiled_class(allow_interpreted_subclasses=True)
 class ClientConnection(PacedConnection):
     """A client's connection. ``since`` is the monotonic time in seconds since which it waits: for
     the next request, for the rest of a head, or for the end of lingering."""
@@ -61,7 +66,7 @@ class ClientConnection(PacedConnection):
         "since",
         "worker",
     )
-    kind: type[Exchange] = Exchange
+    kind: ClassVar[type[Exchange]] = Exchange
     """The class of its exchanges."""
 
     def __init__(self, worker: Host) -> None:
@@ -199,7 +204,32 @@ class ClientConnection(PacedConnection):
         to_head = exchange is not None and exchange.head.method == b"HEAD"
         self.write(head if to_head else head + body)
 
-    def abort(self) -> None:
+    def respond(self, exchange: Answered, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the head of a response and the first part of its body."""
+        extra: tuple[bytes, ...] = ()
+        if not head.has_request_id:
+            extra = (b"x-request-id: " + exchange.request_id,)
+        lines = head.lines
+        minor = exchange.head.minor
+        if head.length == UNTIL_CLOSE:
+            self.keep_alive = False
+        elif minor == 0 and head.length < 0:
+            # An HTTP/1.0 client cannot read chunks: it gets the payload, ended by the close.
+            if head.length == CHUNKED:
+                self.keep_alive = False
+            lines = [line for line in lines if line[:17].lower() != b"transfer-encoding"]
+        if self.worker.draining:
+            self.keep_alive = False
+        if not exchange.request_complete:
+            # The rest of the request cannot be told from the next one once this response is sent.
+            self.keep_alive = False
+        if not self.keep_alive:
+            extra += (b"Connection: close",)
+        elif minor == 0:
+            extra += (b"Connection: keep-alive",)
+        self.write(b"\r\n".join((head.status_line, *lines, *extra, b"", body)))
+
+    def abort(self, outcome: str = "") -> None:
         """Abort the connection, so that the client sees that the response is incomplete."""
         self.keep_alive = False
         if self.transport is not None:
@@ -395,7 +425,12 @@ class ClientConnection(PacedConnection):
                 self._account()
             return
         self._head_ns = 0
-        head = parse_request(data[:end], runtime.target_limit, runtime.lines_limit)
+        try:
+            head = parse_request(data[:end], runtime.target_limit, runtime.lines_limit)
+        except HttpError:
+            if data.startswith(_PREFACE) and self.fresh and self._switch(data):
+                return
+            raise
         if head.length > runtime.body_limit:
             raise HttpError(413, "body_too_large", "the request's body is too large")
         self.keep_alive = head.keep_alive
@@ -404,6 +439,18 @@ class ClientConnection(PacedConnection):
         rest = exchange.begin(data[end + 4 :])
         if rest:
             self._take_rest(exchange, rest)
+
+    def _switch(self, data: bytes) -> bool:
+        """Go on with HTTP/2, whose first bytes these are; whether that can be done."""
+        transport = self.transport
+        if not AVAILABLE or transport is None or self.kind is not Exchange:
+            return False
+        successor = Http2Client(self.worker)
+        self.worker.succeed(self, successor)
+        self.transport = None
+        transport.set_protocol(successor)
+        successor.take_over(transport, data)
+        return True
 
     def _take_rest(self, exchange: Exchange, rest: bytes) -> None:
         """Keep the bytes that the exchange did not take: a part of its body, for another turn, or

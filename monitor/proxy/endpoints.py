@@ -9,13 +9,13 @@ connection could be made is set aside for a short time, and tried again beside t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from understudy.monitor.proxy.resolver import Address
 
-ASIDE_SECONDS = 1.0
+ASIDE_SECONDS: Final = 1.0
 """How long an address is set aside after the first failure; doubled with each further one."""
-MOST_ASIDE_SECONDS = 10.0
+MOST_ASIDE_SECONDS: Final = 10.0
 
 
 class Endpoint:

@@ -7,16 +7,24 @@ ways, and the slower side applies backpressure to the faster one.
 from __future__ import annotations
 
 from math import inf
-from time import monotonic, monotonic_ns, time
+from time import monotonic, monotonic_ns
 
+from understudy.common.compiling import compiled_class
+from understudy.common.grpc_streams import StreamCall
 from understudy.monitor.errors import HttpError
-from understudy.monitor.proxy.head import CHUNKED, NO_BODY, UNTIL_CLOSE, ResponseHead
+from understudy.monitor.proxy.grpc import answered_outcome, call_status, is_unary
+from understudy.monitor.proxy.grpc_streams import PATH as STREAM
+from understudy.monitor.proxy.grpc_streams import StreamRecords
+from understudy.monitor.proxy.head import NO_BODY, ResponseHead
 from understudy.monitor.proxy.incoming import Incoming
 from understudy.monitor.proxy.memory import SMALL
-from understudy.monitor.proxy.split import BODY_TOO_LARGE
+from understudy.monitor.proxy.pool import REFUSALS
+from understudy.monitor.proxy.split import BODY_TOO_LARGE, NOT_REWRITTEN, Choice, Router
+from understudy.monitor.proxy.stream import DEFLATED
 from understudy.monitor.proxy.turns import merge
-from understudy.monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.proxy.upstream import Carrier
 from understudy.monitor.records import record
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.routing.plan import Fault
 
 FAILURES = {
@@ -38,6 +46,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ANSWERED = record.ANSWERED
 
 
+@compiled_class(allow_interpreted_subclasses=True)
 class Exchange(Incoming):
     """Forwards a request to an arm, and the response to the client."""
 
@@ -69,10 +78,22 @@ class Exchange(Incoming):
                 self._forget_expectation()
             else:
                 self._block()  # until the model server asks for the body
+        if self.route.by_body:
+            self._identify()
         if runtime.traffic:
             self._route()
+        if self.head.call and self.head.target == STREAM and self.route.model >= 0:
+            self._split()
         self._start(body)
         return rest
+
+    def _split(self) -> None:
+        """Each request of this stream is a request in metrics and records."""
+        runtime = self.runtime
+        self._open_ns = 0  # what is reported as open has a record of its own
+        self.calls = StreamRecords(
+            self.head.kept, runtime.capture_limit, runtime.memory, self._stream_call
+        )
 
     def _forget_expectation(self) -> None:
         """The model server gets the body with the head: it has nothing to ask for, and its 100
@@ -80,6 +101,11 @@ class Exchange(Incoming):
         head = self.head
         head.lines = [line for line in head.lines if line is not head.expect]
         head.expect = None
+
+    def _identify(self) -> None:
+        """Find the model's name in the body, if that is whole and kept, or in its first message."""
+        if self._captured is not None and (self.request_complete or self.head.call):
+            self.route = self.runtime.routes.named(self.route, b"".join(self._captured))
 
     def _route(self) -> None:
         """Choose the arm that serves this request."""
@@ -93,6 +119,10 @@ class Exchange(Incoming):
             else:
                 body = b"".join(self._captured)
         choice = self._choice = traffic.choose(self.head, self.proxy_id, body, unread)
+        sent: bytes | None = None
+        if choice.router is not None and choice.router.rewriting:
+            choice, sent = self._rewrite(choice.router, choice)
+            self._choice = choice
         if choice.assigned:
             self._open_ns = self.started_ns + record.OPEN_AFTER_NS
         if choice.arm:
@@ -105,16 +135,48 @@ class Exchange(Incoming):
             words[self.arm.in_flight] -= 1
             self.arm = serving.arm
             self._breaker_epoch = epoch
+            self._rewritten = sent
             words[self.arm.in_flight] += 1
+
+    def _rewrite(self, router: Router, choice: Choice) -> tuple[Choice, bytes | None]:
+        """The choice, and the body to send where it names the model.
+
+        A body that cannot be rewritten for an arm of the experiment goes to the champion, and does
+        not take part, whichever arm its unit is assigned to: the arms stay comparable.
+        """
+        head, sent = self.head, None
+        for arm in router.rewriting:
+            rewriter = arm.rewriter
+            if rewriter is None or not rewriter.wants_body(head.target, head.lines):
+                continue
+            # The messages of a call are sent on as they come.
+            whole = self._captured is not None and self.request_complete and not head.call
+            body = rewriter.body(b"".join(self._captured or ()), head.lines) if whole else None
+            if body is None:
+                router.unassigned(NOT_REWRITTEN)
+                return Choice(0, 0, choice.unit), None
+            if arm.index == choice.arm:
+                sent = body
+        return choice, sent
 
     def _start(self, body: bytes) -> None:
         arm = self.arm
-        if self._captured is None or self._body_chunked is not None:
+        head = self.head
+        if head.call:
+            if not arm.upstream.http2:
+                self._fail(record.UPSTREAM_CONNECT, "the model server's url is not of HTTP/2")
+                return
+        elif self._captured is None or self._body_chunked is not None:
             self._mirror(body)
         faults = self.runtime.faults
         if faults and self._injected(faults.get(arm.index)):
             return
-        message = arm.request(self.head, self.extra)
+        rewritten = self._rewritten
+        if rewritten is None:
+            message = arm.request(head, self.extra)
+        else:
+            body = rewritten
+            message = arm.request(head, self.extra, b"Content-Length: %d" % len(body))
         if len(body) <= SMALL:
             message += body
             body = b""
@@ -174,7 +236,9 @@ class Exchange(Incoming):
             if self.head.expect is not None:
                 self._unblock()
             self._connection.write(body)
-        if (self._captured is None or self._body_chunked is not None) and not self.finished:
+        if self.head.call:
+            self._keep_call()
+        elif (self._captured is None or self._body_chunked is not None) and not self.finished:
             self._mirror(body)
         return rest
 
@@ -201,9 +265,12 @@ class Exchange(Incoming):
         held = b"".join(unsent if twice else self._captured or ())
         self._unsent = None
         if not self.request_complete:
-            self._captured = None
+            if not self.head.call:
+                self._captured = None
         elif not twice:
             self._captured = [held]
+        if self.route.by_body:
+            self._identify()
         if self.runtime.traffic:
             self._route()
         self._start(held)
@@ -237,7 +304,7 @@ class Exchange(Incoming):
         """The client has disconnected; the only way in which a tunnel ends."""
         if self.tunnel:
             self._finish(record.OK, 101)
-        elif self.request_complete or self._blocked_ns < 0:
+        elif self.request_complete or self._blocked_ns < 0 or self.head.call:
             ended = self.client.ended_ns
             waited = ended - self.started_ns if ended and self._answered is None else 0
             self._finish(record.CANCELLED, 499, max(0, waited))
@@ -263,9 +330,15 @@ class Exchange(Incoming):
         """Called periodically with the monotonic time: enforce the time limits."""
         if self.tunnel:
             return
+        if self.calls is not None:
+            self.calls.check(now_ns)
         upstream = self.arm.upstream
         total = self.route.total(upstream)
         late = total is not None and now_ns - self.started_ns > total * 1e9
+        if self.deadline_ns and now_ns > self.deadline_ns:
+            # As its client wants it, whichever side lost the time.
+            self._fail(record.TIMEOUT)
+            return
         if not late:
             if self.request_complete and not self._first_byte_ns:
                 late = now_ns - self.ready_ns > self.route.first_byte(upstream) * 1e9
@@ -296,10 +369,10 @@ class Exchange(Incoming):
             return
         age = now_ns - self.started_ns
         # The record of the finished request has the same start, by which it is recognised.
-        self._started_at = self._started_at or time() - age * 1e-9
+        self._started_at = self._started_at or self.runtime.wall.at(self.started_ns)
         self._open_ns = now_ns + age
         self.runtime.handoff.add(
-            record.encode(
+            encode_record(
                 route.model,
                 self.arm.index,
                 0,
@@ -340,14 +413,19 @@ class Exchange(Incoming):
         """The client's write buffer is full, or has room again."""
         connection = self._connection
         if connection is not None:
+            stream = connection.stream
             if writable:
+                if stream is not None:
+                    stream.resume(monotonic_ns())
                 connection.resume()
             else:
+                if stream is not None:
+                    stream.pause(monotonic_ns())
                 connection.pause()
 
     # The upstream's side: see Sink --------------------------------------------------------------
 
-    def on_ready(self, connection: UpstreamConnection) -> None:
+    def on_ready(self, connection: Carrier) -> None:
         if self.queue_ns < 0:
             self.queue_ns = max(1, self.queue_ns + monotonic_ns())
         if self.head.expect is None:
@@ -369,35 +447,18 @@ class Exchange(Incoming):
     def on_head(self, head: ResponseHead, body: bytes, done: bool) -> None:
         self._first_byte_ns = monotonic_ns()
         self._answered = head
-        client = self.client
-        extra: tuple[bytes, ...] = ()
-        if not head.has_request_id:
-            extra = (b"x-request-id: " + self.request_id,)
-        lines = head.lines
-        if head.length == UNTIL_CLOSE:
-            client.keep_alive = False
-        elif self.head.minor == 0 and head.length < 0:
-            # An HTTP/1.0 client cannot read chunks: it gets the payload, ended by the close.
-            if head.length == CHUNKED:
-                client.keep_alive = False
-            lines = [line for line in lines if line[:17].lower() != b"transfer-encoding"]
-        if client.worker.draining:
-            client.keep_alive = False
-        if not self.request_complete:
-            # The rest of the request cannot be told from the next one once this response is sent.
-            client.keep_alive = False
-        if not client.keep_alive:
-            extra += (b"Connection: close",)
-        elif self.head.minor == 0:
-            extra += (b"Connection: keep-alive",)
-        raw = b"\r\n".join((head.status_line, *lines, *extra, b"", body))
-        client.write(raw)
+        if self.calls is not None:
+            self.calls.head(head.kept)
+            self.calls.answered(body, self._first_byte_ns)
+        self.client.respond(self, head, body, done)
         if done:
             self._complete()
 
     def on_body(self, body: bytes, done: bool) -> None:
         if body:
             self.client.write(body)
+            if self.calls is not None:
+                self.calls.answered(body, monotonic_ns())
         if done:
             self._complete()
 
@@ -421,7 +482,7 @@ class Exchange(Incoming):
     def on_lost(self, reason: str) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and self._is_repeatable(reason):
-            self._repeat(connection)
+            self._repeat(connection, reason)
         else:
             self._fail(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
 
@@ -437,15 +498,14 @@ class Exchange(Incoming):
         else:
             self._block()
             self.client.pause()
-            transport = connection.transport if connection is not None else None
-            if transport is not None:
-                self._stuck = transport.get_write_buffer_size()
+            if connection is not None:
+                self._stuck = connection.unsent()
                 self._charged += self._stuck
                 memory.force(self._stuck)
 
     # The end ------------------------------------------------------------------------------------
 
-    def _send(self, connection: UpstreamConnection, message: bytes, body: bytes = b"") -> None:
+    def _send(self, connection: Carrier, message: bytes, body: bytes = b"") -> None:
         """Send ``message``, and after it ``body``, which is large enough to be sent uncopied."""
         self._connection = connection
         if body:
@@ -455,7 +515,7 @@ class Exchange(Incoming):
             message,
             self.head.method == b"HEAD",
             self.runtime.capture_limit if self.route.model >= 0 else 0,
-            self.head.minor == 0,
+            self.head.minor != 1,
         )
         if body:
             connection.write(body)
@@ -465,33 +525,37 @@ class Exchange(Incoming):
         head = self.head
         return (
             self.route.may_repeat(reason, head.method)
-            and not self._repeated
+            and self._repeated < (REFUSALS if reason == "refused" else 1)
             and self.request_complete
             and (self._captured is not None or not self.request_size)
             and head.upgrade is None
         )
 
-    def _repeat(self, lost: UpstreamConnection) -> None:
+    def _repeat(self, lost: Carrier, reason: str) -> None:
         """Send the request on another connection: the server had closed the one before."""
-        self._repeated = True
+        self._repeated += 1
+        if self.trace is not None:
+            before, after = self.trace.repeat(monotonic_ns() - self.started_ns)
+            self.extra = [after if line is before else line for line in self.extra]
         head = self.head
-        body = b"".join(self._captured or ())
+        body = self._rewritten
+        if body is None:
+            body = b"".join(self._captured or ())
         framing = b"Content-Length: %d" % len(body) if head.framing_line is not None else b""
         self._unsent = [self.arm.request(head, self.extra, framing) + body]
-        self.arm.pool.repeat(self, lost)
+        self.arm.pool.repeat(self, lost, reason)
 
     def _complete(self) -> None:
-        assert self._answered is not None
-        status = self._answered.status
-        if status < 400:
-            outcome = record.OK
+        answered = self._answered
+        assert answered is not None
+        outcome = answered_outcome(answered, self.head.call, self.route.overload)
+        if outcome == record.OK:
             if self.route.model >= 0:
                 self.arm.answered()
-        elif status in self.route.overload:
-            outcome = record.MODEL_OVERLOAD
-        else:
-            outcome = record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR
-        self._finish(outcome, status)
+            connection = self._connection
+            if connection is not None and connection.stream is not None:
+                outcome = connection.stream.outcome(self.route.marks_end)
+        self._finish(outcome, answered.status)
 
     def _report(self, outcome: int) -> None:
         """Report to the arm's breaker, once, if it allowed this request."""
@@ -499,14 +563,71 @@ class Exchange(Incoming):
             self.runtime.serving[self.arm.index].report(outcome, self._breaker_epoch)
             self._breaker_epoch = 0
 
-    def _fail(self, outcome: int) -> None:
-        status, line, detail = FAILURES[outcome]
+    def _fail(self, outcome: int, detail: str = "") -> None:
+        status, line, reason = FAILURES[outcome]
+        name = record.OUTCOMES[outcome]
         if self._answered is None:
-            self.client.answer(status, line, detail, record.OUTCOMES[outcome], self.request_id)
+            self.client.answer(status, line, detail or reason, name, self.request_id)
         else:
             status = self._answered.status
-            self.client.abort()
+            self.client.abort(name)
         self._finish(outcome, status)
+
+    def _traced(self) -> tuple[bytes, bool, bool]:
+        """The trace's id for a record, and whether it is sampled and traced."""
+        trace, head = self.trace, self.head
+        if trace is None:
+            return head.trace_id, head.sampled, False
+        return trace.text(head.method, head.minor), trace.sampled, trace.traced
+
+    def _stream_call(self, call: StreamCall, outcome: int) -> None:
+        """A request of a stream has ended; ``outcome`` is the stream's, OK as long as it lasts."""
+        if call.error:
+            outcome = record.SERVER_ERROR
+        elif call.answers and call.final is not False:
+            outcome = record.OK
+        elif outcome == record.OK and not call.answers:
+            outcome = record.SERVER_ERROR  # the stream ended without an answer
+        runtime, route, arm = self.runtime, self.route, self.arm
+        duration = (call.ended or monotonic_ns()) - call.started
+        first_byte = call.first - call.started if call.first else 0
+        series = route.rows[arm.index][record.ROLE_PRIMARY].of(outcome)
+        series.add(runtime.words, duration, first_byte, 0, call.request_size, call.response_size)
+        if route.model < 0:
+            return
+        answered, choice = self._answered, self._choice
+        trace_id, sampled, traced = self._traced()
+        number = self.calls.recorded if self.calls is not None else 0
+        if number != 1:  # the stream has one span
+            trace_id, traced = trace_id.partition(b" ")[0], False
+        response = call.response
+        runtime.handoff.add(
+            encode_record(
+                route.model,
+                arm.index,
+                answered.status if answered is not None else 0,
+                record.ROLE_PRIMARY,
+                outcome,
+                runtime.wall.at(call.started),
+                duration,
+                first_byte,
+                0,
+                call.request_size,
+                call.response_size,
+                b"%b/%b" % (self.request_id, call.id.encode() or b"%d" % number),
+                trace_id,
+                choice.unit if choice is not None else b"",
+                self.head.target,
+                b"\r\n".join(self.head.kept),
+                b"\r\n".join(answered.kept) if answered is not None else b"",
+                call.request,
+                bytes(response) if response is not None else None,
+                choice.assigned if choice is not None else 0,
+                0,
+                sampled,
+                traced,
+            )
+        )
 
     def _finish(self, outcome: int, status: int, waited_ns: int = 0) -> None:
         """The exchange is over; its client waited ``waited_ns``, or until now."""
@@ -529,19 +650,22 @@ class Exchange(Incoming):
             self._report(outcome)
         response_size = 0
         captured: list[bytes] | None = None
+        stream = None
         whole = outcome in _ANSWERED
         if connection is not None:
             response_size = connection.response_size
+            stream, connection.stream = connection.stream, None
             captured = connection.take_capture()
             if not whole:
                 captured = None
             if whole and not self.tunnel:
-                answered = self._answered
-                assert answered is not None
+                assert self._answered is not None
                 # After a declined upgrade, some servers do not return to reading requests.
                 arm.pool.release(
                     connection,
-                    answered.keep_alive and self.request_complete and self.head.upgrade is None,
+                    self._answered.keep_alive
+                    and self.request_complete
+                    and self.head.upgrade is None,
                 )
             elif whole:
                 connection.finish()
@@ -551,30 +675,51 @@ class Exchange(Incoming):
             arm.pool.withdraw(self)
         duration = waited_ns or now - self.started_ns
         first_byte = self._first_byte_ns - self.started_ns if self._first_byte_ns else 0
+        if self.route.by_body and self.head.call:
+            self._identify()  # its messages were sent on as they came
         route = self.route
-        series = route.rows[arm.index][record.ROLE_PRIMARY].of(outcome)
-        series.add(words, duration, first_byte, self.queue_ns, self.request_size, response_size)
+        if route.new is not None and outcome == record.OK:
+            route = self.route = runtime.routes.learn(route)
+        divided = False
+        if self.calls is not None:
+            self.calls.end(outcome)
+            divided = self.calls.recorded > 0
+        if not divided:
+            series = route.rows[arm.index][record.ROLE_PRIMARY].of(outcome)
+            series.add(words, duration, first_byte, self.queue_ns, self.request_size, response_size)
+            if stream is not None:
+                series.add_stream(words, stream, self.started_ns)
+        answered = self._answered
+        kept: list[bytes] = answered.kept if answered is not None else []
+        if self.head.call:
+            code = call_status(answered, outcome, status)
+            route.rows[arm.index][record.ROLE_PRIMARY].count_call(words, code)
+            if answered is None or answered.grpc_status != code:
+                kept = [*kept, b"grpc-status: %d" % code]
         # The response is sent: nothing below adds to the client's latency.
         self.client.exchange_over(self)
-        if route.model >= 0 and not self.tunnel:
-            trace, head = self.trace, self.head
-            if trace is None:
-                trace_id, sampled, traced = head.trace_id, head.sampled, False
-            else:
-                trace_id = trace.text(head.method, head.minor, self._repeated)
-                sampled, traced = trace.sampled, trace.traced
+        if route.model >= 0 and not self.tunnel and not divided:
+            head = self.head
+            trace_id, sampled, traced = self._traced()
             body: bytes | None = None
             if self._captured is not None and self.request_complete:
                 body = b"".join(self._captured)
+            response = b"".join(captured) if captured is not None else None
+            events = b""
+            if stream is not None:
+                response, deflated = stream.take_copy(whole)
+                events = stream.times(self.started_ns)
+                if deflated:
+                    kept = [*kept, DEFLATED]
             choice = self._choice
             runtime.handoff.add(
-                record.encode(
+                encode_record(
                     route.model,
                     arm.index,
                     status,
                     record.ROLE_PRIMARY,
                     outcome,
-                    self._started_at or time() - duration * 1e-9,
+                    self._started_at or runtime.wall.at(self.started_ns),
                     duration,
                     first_byte,
                     self.queue_ns,
@@ -585,19 +730,20 @@ class Exchange(Incoming):
                     choice.unit if choice is not None else b"",
                     head.target,
                     b"\r\n".join(head.kept),
-                    b"\r\n".join(self._answered.kept) if self._answered is not None else b"",
+                    b"\r\n".join(kept),
                     body,
-                    b"".join(captured) if captured is not None else None,
+                    response,
                     choice.assigned if choice is not None else 0,
                     self.proxy_id,
                     sampled,
                     traced,
+                    events,
                 )
             )
             if self._mirrored is not None:
                 if not self.request_complete:
                     for one in self._mirrored:
                         one.stop()
-            elif arm.index == 0:
+            elif arm.index == 0 and (not head.call or is_unary(body)):
                 for mirror in runtime.mirrors:
                     mirror.offer(self, body)

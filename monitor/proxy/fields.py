@@ -7,22 +7,23 @@ parsed content: clients that keep a connection repeat most of theirs.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.target import HOST_VALUE
 
-FORWARD = 0
-DROP = 1
-HOST = 2
-CONTENT_LENGTH = 3
-TRANSFER_ENCODING = 4
-CONNECTION = 5
-EXPECT = 6
-UPGRADE = 7
-REQUEST_ID = 8
-TRACEPARENT = 9
-KEEP = 10
-KEEP_ALIVE = 11
+FORWARD: Final = 0
+DROP: Final = 1
+HOST: Final = 2
+CONTENT_LENGTH: Final = 3
+TRANSFER_ENCODING: Final = 4
+CONNECTION: Final = 5
+EXPECT: Final = 6
+UPGRADE: Final = 7
+REQUEST_ID: Final = 8
+TRACEPARENT: Final = 9
+KEEP: Final = 10
+KEEP_ALIVE: Final = 11
 
 _KINDS = {
     b"host": HOST,
@@ -40,6 +41,10 @@ _KINDS = {
     b"content-type": KEEP,
     b"content-encoding": KEEP,
     b"inference-header-content-length": KEEP,
+    b"x-model-version": KEEP,
+    b"x-amzn-invoked-production-variant": KEEP,
+    b"azureml-model-deployment": KEEP,
+    b"grpc-encoding": KEEP,
 }
 _kinds = dict(_KINDS)
 """With those that are configured."""
@@ -50,8 +55,8 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELD = re.compile(rb"(" + TOKEN + rb"):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
-CACHE_LINES = 4096
-CACHE_LINE_BYTES = 256
+CACHE_LINES: Final = 4096
+CACHE_LINE_BYTES: Final = 256
 Known = tuple[int, bytes, bytes, int]
 """Kind, lower-case name, value, and the number in it where the kind has one."""
 LINES: dict[bytes, Known] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from sys import maxsize
+from typing import Final
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.records.credentials import CREDENTIAL_HEADERS, matcher
@@ -25,21 +26,21 @@ _FORBIDDEN_TRAILER = re.compile(
     re.IGNORECASE,
 )
 _is_credential = matcher(CREDENTIAL_HEADERS)
-_LINE_LIMIT = 1024
-_TRAILERS_LIMIT = 16 * 1024
-OVERHEAD_LIMIT = 16 * 1024
+_LINE_LIMIT: Final = 1024
+_TRAILERS_LIMIT: Final = 16 * 1024
+OVERHEAD_LIMIT: Final = 16 * 1024
 """Bytes that the long size lines of a body (those with extensions) may take beyond its payload."""
-_SHORT_LINE = 18
+_SHORT_LINE: Final = 18
 """A size line up to this length is not overhead: 16 digits and CRLF."""
-_CACHED = 4096
+_CACHED: Final = 4096
 _sizes: dict[bytes, int] = {}
 """Short size lines that were parsed before."""
 
-_SIZE = 0
-_DATA = 1
-_DATA_END = 2
-_TRAILERS = 3
-_DONE = 4
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILERS: Final = 3
+_DONE: Final = 4
 
 
 class Chunked:

@@ -19,9 +19,10 @@ import struct
 from collections import deque
 from pathlib import Path
 from time import monotonic
-from typing import cast
+from typing import Final, cast
 
 from understudy.monitor.errors import ProtocolError
+from understudy.monitor.records.encode import Encoded
 from understudy.monitor.records.frames import (
     ACK,
     BATCH,
@@ -35,12 +36,11 @@ from understudy.monitor.records.frames import (
     FrameReader,
     frame,
 )
-from understudy.monitor.records.record import Encoded
 from understudy.monitor.routing.plan import HandOff as Limits
 from understudy.monitor.stats.shared import SharedStats
 
 _RETRY_SECONDS = (0.05, 1.0)
-_MAX_UNCOMMITTED = 10_000
+_MAX_UNCOMMITTED: Final = 10_000
 """Batches awaiting a saved state; when saving fails for long, the oldest counts are merged."""
 
 
@@ -104,13 +104,14 @@ class HandOff:
         """Start connecting."""
         self._task = self._loop.create_task(self._keep_connected())
 
-    def name(self, generation: int, names: dict[str, object]) -> None:
+    def name(self, names: dict[str, object]) -> None:
         """Set the names that the indices in the following records refer to."""
         self._cut()
-        self._names_current = generation
-        self._names[generation] = frame(
-            NAMES, json.dumps({"generation": generation, **names}).encode()
-        )
+        batches = (*self._unsent, *self._unacknowledged, *self._uncommitted)
+        needed = {batch.names for batch in batches}
+        self._names = {number: one for number, one in self._names.items() if number in needed}
+        self._names_current += 1
+        self._names[self._names_current] = frame(NAMES, json.dumps(names).encode())
 
     def add(self, encoded: Encoded) -> None:
         """Offer a record; it is queued or counted as dropped, without blocking."""

@@ -13,7 +13,10 @@ Pure functions over bytes, and no input or output.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Final
 
+from understudy.common.compiling import compiled_class
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.fields import (
     CACHE_LINE_BYTES,
@@ -36,6 +39,7 @@ from understudy.monitor.proxy.fields import (
     tokens_of,
 )
 from understudy.monitor.proxy.target import origin_form
+from understudy.monitor.records.grpc_status import NONE
 
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?")
@@ -46,19 +50,20 @@ _TRACEPARENT = re.compile(
 )
 _SAMPLED = frozenset(b"%x" % digit for digit in range(1, 16, 2))
 """The last digit of the flags of a trace that is sampled."""
-_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 # Bound once: method lookups on an imported name are slow.
 _parsed = LINES.get
 _request_lines: dict[bytes, tuple[bytes, bytes, int]] = {}
 _status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
 
-NO_BODY = -1
-CHUNKED = -2
-UNTIL_CLOSE = -3
+NO_BODY: Final = -1
+CHUNKED: Final = -2
+UNTIL_CLOSE: Final = -3
 """Special values of ``length``."""
 
 
+@compiled_class(allow_interpreted_subclasses=True)
 class RequestHead:
     """A request's head, ready to be sent on.
 
@@ -70,6 +75,7 @@ class RequestHead:
     """
 
     __slots__ = (
+        "call",
         "expect",
         "framing_line",
         "host_line",
@@ -83,6 +89,7 @@ class RequestHead:
         "request_id",
         "sampled",
         "target",
+        "timeout_ns",
         "trace_flags",
         "trace_id",
         "upgrade",
@@ -102,16 +109,21 @@ class RequestHead:
         self.request_id = b""
         self.trace_id = b""
         self.sampled = False
+        self.call = False
+        self.timeout_ns = 0
+        """Only calls of gRPC, over HTTP/2, have others of these two."""
         self.parent_id: bytes
         self.trace_flags: bytes
         self.kept: list[bytes] = []
 
 
+@compiled_class(allow_interpreted_subclasses=True)
 class ResponseHead:
     """A response's head. ``length`` is a number of bytes, NO_BODY, CHUNKED or UNTIL_CLOSE;
     ``keep_alive`` refers to the upstream connection, ``idle_seconds`` is its announced timeout."""
 
     __slots__ = (
+        "grpc_status",
         "has_request_id",
         "idle_seconds",
         "keep_alive",
@@ -120,6 +132,7 @@ class ResponseHead:
         "lines",
         "status",
         "status_line",
+        "trailers",
         "upgrade",
     )
 
@@ -133,6 +146,9 @@ class ResponseHead:
         self.has_request_id = False
         self.kept: list[bytes] = []
         self.idle_seconds: float | None = None
+        self.trailers: Sequence[tuple[bytes, bytes]] = ()
+        self.grpc_status = NONE
+        """Only responses over HTTP/2 have others of these two."""
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
@@ -162,7 +178,7 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
     parsed = _request_lines.get(first)
     if parsed is None:
         parsed = _request_line(first)
-    head = RequestHead(*parsed)
+    head = RequestHead(parsed[0], parsed[1], parsed[2])
     if len(head.target) > target_limit:
         raise HttpError(414, "target_too_long", "the request target is too long")
     out = head.lines
@@ -213,7 +229,7 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
         elif kind == UPGRADE:
             head.upgrade = line
         elif kind == REQUEST_ID:
-            if not head.request_id and _VISIBLE.fullmatch(known[2]) is not None:
+            if not head.request_id and VISIBLE.fullmatch(known[2]) is not None:
                 head.request_id = known[2]
                 out.append(line)
         elif kind == TRACEPARENT:
@@ -230,12 +246,7 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
     if head.host_line is None and head.minor == 1:
         raise HttpError(400, "bad_host", "Host is missing")
     if trace:
-        match = _TRACEPARENT.fullmatch(trace)
-        if match is not None:
-            head.trace_id = match[1]
-            head.parent_id = match[2]
-            head.trace_flags = match[3]
-            head.sampled = match[4] in _SAMPLED
+        read_trace(head, trace)
     _connection(head, connection)
     if head.target[:1] != b"/":
         head.target, authority = origin_form(head.method, head.target)
@@ -244,6 +255,16 @@ def parse_request(block: bytes, target_limit: int, lines_limit: int) -> RequestH
             head.lines = [host, *(line for line in head.lines if line is not head.host_line)]
             head.host_line = host
     return head
+
+
+def read_trace(head: RequestHead, trace: bytes) -> None:
+    """Set what a ``traceparent`` says, if it is valid."""
+    match = _TRACEPARENT.fullmatch(trace)
+    if match is not None:
+        head.trace_id = match[1]
+        head.parent_id = match[2]
+        head.trace_flags = match[3]
+        head.sampled = match[4] in _SAMPLED
 
 
 def _connection(head: RequestHead, options: set[bytes] | None) -> None:
@@ -292,8 +313,8 @@ def parse_response(block: bytes, to_head: bool, lines_limit: int) -> ResponseHea
     first = _status_lines.get(lines[0])
     if first is None:
         first = _status_line(lines[0])
-    status, _, modern = first
-    head = ResponseHead(*first)
+    status, status_line, modern = first
+    head = ResponseHead(status, status_line, modern)
     out = head.lines
     length: int | None = None
     chunked = False

@@ -50,6 +50,9 @@ class Host(Protocol):
     def dismiss(self, client: Connection) -> None:
         """A client has disconnected."""
 
+    def succeed(self, before: Connection, client: Connection) -> None:
+        """The connection of a client goes on as ``client``."""
+
     def linger(self) -> bool:
         """Whether one more client may linger to read its response."""
 

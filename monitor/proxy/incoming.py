@@ -7,28 +7,32 @@ or the router may need them.
 from __future__ import annotations
 
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from understudy.common.compiling import compiled_class
+from understudy.common.grpc_messages import HEAD
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.framing import Chunked
+from understudy.monitor.proxy.grpc_streams import StreamRecords
 from understudy.monitor.proxy.head import CHUNKED, RequestHead, ResponseHead
 from understudy.monitor.proxy.memory import SMALL
 from understudy.monitor.proxy.protocols import Client
 from understudy.monitor.proxy.routes import Route
 from understudy.monitor.proxy.split import Choice
 from understudy.monitor.proxy.turns import PIECES, merge
-from understudy.monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.proxy.upstream import Carrier
 
 if TYPE_CHECKING:
     from understudy.monitor.proxy.mirror import MirroredRequest
     from understudy.monitor.proxy.runtime import Runtime
     from understudy.monitor.proxy.tracing import RequestTrace
 
-_FRAMED = 8
+_FRAMED: Final = 8
 """Limit of a gathered body with its chunked framing, as a multiple of the capture limit. Six allow
 one chunk per byte."""
 
 
+@compiled_class(allow_interpreted_subclasses=True)
 class Incoming:
     """An incoming request. ``started_ns`` is the monotonic time of the first byte of its head,
     ``proxy_id`` a random number, which is not chosen by the client as ``request_id`` may be.
@@ -54,11 +58,14 @@ class Incoming:
         "_progress",
         "_progress_ns",
         "_repeated",
+        "_rewritten",
         "_started_at",
         "_stuck",
         "_unsent",
         "arm",
+        "calls",
         "client",
+        "deadline_ns",
         "extra",
         "finished",
         "head",
@@ -84,14 +91,19 @@ class Incoming:
         self.started_ns = started_ns
         self.ready_ns = 0
         self.queue_ns = 0
+        timeout = head.timeout_ns
+        self.deadline_ns = started_ns + timeout if timeout else 0
+        """When the client gives up, in monotonic time; 0: it did not say."""
         self.route: Route = runtime.routes.find(head.target)
         self.request_complete = False
         self.request_size = 0
         self.finished = False
         self.tunnel = False
         self._answered: ResponseHead | None = None
-        self._connection: UpstreamConnection | None = None
+        self._connection: Carrier | None = None
         self._first_byte_ns = 0
+        self.calls: StreamRecords | None = None
+        """The requests of a gRPC stream to a model."""
         self.arm = runtime.champion
         self._breaker_epoch = 0
         self._choice: Choice | None = None
@@ -99,7 +111,9 @@ class Incoming:
         self._progress_ns = 0
         self._open_ns = 0
         self._started_at = 0.0
-        self._repeated = False
+        self._repeated = 0
+        self._rewritten: bytes | None = None
+        """The body to send instead of the client's, which names another model."""
         self._gathers = False
         """Waits for the whole body before it takes a connection."""
         self._charged = 0
@@ -135,7 +149,25 @@ class Incoming:
 
     def _waits_for_body(self) -> bool:
         """Whether the body has yet to arrive, and is small enough to wait for it."""
-        return not self.request_complete and self._small()
+        if self.request_complete:
+            return False
+        return self._waits_for_message() if self.head.call else self._small()
+
+    def _waits_for_message(self) -> bool:
+        """Whether the first message of a call has yet to arrive, and names the model. Of what
+        follows, nothing tells whether the client waits for an answer before it sends it."""
+        traffic = self.runtime.traffic.get(self.route.model)
+        if not self.route.by_body and (traffic is None or not traffic.rewrites):
+            return False
+        pieces = self._captured
+        if pieces is None:
+            return False
+        size = self.request_size
+        if size < HEAD.size:
+            return True
+        merged = pieces[0] if len(pieces[0]) >= HEAD.size else b"".join(pieces)
+        whole: int = HEAD.size + HEAD.unpack_from(merged)[1]
+        return size < whole <= self.runtime.capture_limit
 
     def _small(self) -> bool:
         """Whether the body is not larger than one that is kept, however it is chunked."""
@@ -180,6 +212,21 @@ class Incoming:
                 self._captured = None
                 memory.dropped += 1
 
+    def _keep_call(self) -> None:
+        """Account for the copy of what has arrived of a call, which is sent on as it arrives."""
+        if self._captured is None:
+            return
+        size = self.request_size
+        more = size - (self._charged - self._stuck)
+        if size <= SMALL or more <= 0:
+            return
+        memory = self.runtime.memory
+        if memory.copy(more):
+            self._charged += more
+        else:
+            self._captured = None
+            memory.dropped += 1
+
     def _give_back(self) -> None:
         """Nothing is kept any longer."""
         self.runtime.memory.give(self._charged)
@@ -222,7 +269,7 @@ class Incoming:
 
     def _slow(self, now_ns: int) -> bool:
         """Whether the body arrives more slowly than is allowed."""
-        if self.request_complete or self._blocked_ns < 0:
+        if self.request_complete or self._blocked_ns < 0 or self.head.call:
             return False
         limits = self.runtime.plan.limits
         allowed = limits.body_timeout + self._received() / limits.body_rate

@@ -13,11 +13,11 @@ bookkeeping.
 from __future__ import annotations
 
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
-SMALL = 4096
+SMALL: Final = 4096
 """Bytes of a connection that do not count."""
-GRACE_SECONDS = 1.0
+GRACE_SECONDS: Final = 1.0
 """How long a client may hold memory before it is cut off in favour of a request that could be
 forwarded without being kept."""
 

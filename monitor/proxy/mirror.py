@@ -16,13 +16,17 @@ from time import monotonic, monotonic_ns, time
 
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker, success_of
+from understudy.monitor.proxy.grpc import answered_outcome, call_status
 from understudy.monitor.proxy.head import ResponseHead
 from understudy.monitor.proxy.memory import SMALL, Memory
+from understudy.monitor.proxy.pool import REFUSALS
 from understudy.monitor.proxy.protocols import MirrorRuntime, MirrorSource
 from understudy.monitor.proxy.resolver import Resolver
+from understudy.monitor.proxy.stream import DEFLATED
 from understudy.monitor.proxy.turns import Turns, merge
-from understudy.monitor.proxy.upstream import UpstreamConnection
+from understudy.monitor.proxy.upstream import Carrier
 from understudy.monitor.records import record
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.routing.plan import Challenger
 from understudy.monitor.stats.shared import SharedStats
 from understudy.shadow.assignment import point, threshold
@@ -64,7 +68,6 @@ class Mirror:
         self._queue_gauge = stats.gauge("mirror_queue", {"arm": name})
         self._breaker_gauge = stats.gauge("breaker", {"arm": name})
         self._stats = stats
-        stats.hold(self)
 
     def offer(self, exchange: MirrorSource, body: bytes | None) -> None:
         """Mirror a finished request if it is sampled; ``body`` is None if it was not kept.
@@ -77,6 +80,14 @@ class Mirror:
             whole = exchange.request_complete
             self._skip(exchange, record.QUEUE_FULL if whole else record.CANCELLED)
             return
+        rewriter = self.arm.rewriter
+        if rewriter is not None and rewriter.wants_body(exchange.head.target, exchange.head.lines):
+            lines = exchange.head.lines
+            rewritten = rewriter.grpc(body) if exchange.head.call else rewriter.body(body, lines)
+            if rewritten is None:
+                self._skip(exchange, record.NOT_REWRITTEN)
+                return
+            body = rewritten
         epoch = self._admit(exchange, len(body))
         if not epoch:
             return
@@ -88,6 +99,10 @@ class Mirror:
     def stream(self, exchange: MirrorSource) -> MirroredRequest | None:
         """Begin to mirror a request whose body is about to arrive, if it is sampled."""
         if not self._samples(exchange):
+            return None
+        rewriter = self.arm.rewriter
+        if rewriter is not None and rewriter.wants_body(exchange.head.target, exchange.head.lines):
+            self._skip(exchange, record.NOT_REWRITTEN)
             return None
         epoch = self._admit(exchange, 0)
         if not epoch:
@@ -126,7 +141,7 @@ class Mirror:
         """Record that a chosen request is not sent."""
         self._count(outcome)
         exchange.runtime.handoff.add(
-            record.encode(
+            encode_record(
                 exchange.route.model,
                 self.arm.index,
                 0,
@@ -193,6 +208,7 @@ class MirroredRequest:
 
     __slots__ = (
         "_answered",
+        "_call",
         "_connection",
         "_epoch",
         "_finished",
@@ -205,8 +221,8 @@ class MirroredRequest:
         "_proxy_id",
         "_queue_ns",
         "_repeatable",
+        "_repeated",
         "_request_id",
-        "_resent",
         "_route",
         "_runtime",
         "_sampled",
@@ -217,6 +233,7 @@ class MirroredRequest:
         "_trace_id",
         "_unsent",
         "complete",
+        "deadline_ns",
         "request_size",
         "streams",
     )
@@ -239,7 +256,6 @@ class MirroredRequest:
             original, trace = trace, trace.copy()
             extra = [line for line in extra if line not in original.lines] + trace.lines
         self._trace = trace
-        self._resent = False
         self._unsent = [mirror.arm.request(exchange.head, extra, framing), body]
         self.request_size = self._held = len(body)
         """``_held`` is what counts for the limit of the queue: the whole body, or what of a
@@ -254,17 +270,22 @@ class MirroredRequest:
         self._route = exchange.route
         self._started_ns = self._since_ns = started_ns
         self._method = exchange.head.method
+        self._call = exchange.head.call
         # Under the same rule as the client's request, lest the two arms be judged differently.
-        self._repeatable = exchange.route.may_repeat("stale", self._method)
+        self._repeatable = mirror.arm.upstream.http2 or exchange.route.may_repeat(
+            "stale", self._method
+        )
+        self._repeated = 0
         self._queue_ns = 0
         self._first_byte_ns = 0
         self._progress = -1
         self._progress_ns = 0
         self._answered: ResponseHead | None = None
-        self._connection: UpstreamConnection | None = None
+        self._connection: Carrier | None = None
         self._finished = False
         self.streams = False
         self.complete = True
+        self.deadline_ns = 0
 
     def begin(self) -> None:
         """Send it now, or when a connection is free."""
@@ -312,8 +333,8 @@ class MirroredRequest:
     def _look(self) -> None:
         """Find out how much of a streamed body waits for the challenger."""
         connection = self._connection
-        if self.streams and connection is not None and connection.transport is not None:
-            self._hold(connection.transport.get_write_buffer_size())
+        if self.streams and connection is not None:
+            self._hold(connection.unsent())
 
     def check(self, now_ns: int) -> None:
         """Called periodically with the monotonic time: enforce the time limits.
@@ -356,7 +377,7 @@ class MirroredRequest:
 
     # See Sink -----------------------------------------------------------------------------------
 
-    def on_ready(self, connection: UpstreamConnection) -> None:
+    def on_ready(self, connection: Carrier) -> None:
         if self._queue_ns < 0:
             now = monotonic_ns()
             self._queue_ns = self._queued(now)
@@ -386,14 +407,13 @@ class MirroredRequest:
             self._finish(record.TOO_LARGE)
         elif done:
             assert self._answered is not None
-            status = self._answered.status
-            if status < 400:
+            outcome = answered_outcome(self._answered, self._call, self._route.overload)
+            if outcome == record.OK:
                 self._mirror.arm.answered()
-                self._finish(record.OK)
-            elif status in self._route.overload:
-                self._finish(record.MODEL_OVERLOAD)
-            else:
-                self._finish(record.CLIENT_ERROR if status < 500 else record.SERVER_ERROR)
+                stream = connection.stream if connection is not None else None
+                if stream is not None:
+                    outcome = stream.outcome(self._route.marks_end)
+            self._finish(outcome)
 
     def on_tunnel(self, head: ResponseHead, data: bytes) -> None:
         self._finish(record.GARBAGE)
@@ -401,9 +421,12 @@ class MirroredRequest:
     def on_lost(self, reason: str) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and self._unsent and self._route.may_repeat(reason, self._method):
-            self._repeatable = False
-            self._resent = True
-            self._mirror.arm.pool.repeat(self, connection)
+            self._repeated += 1
+            self._repeatable = reason == "refused" and self._repeated < REFUSALS
+            if self._trace is not None:
+                lines = self._trace.repeat(monotonic_ns() - self._started_ns)
+                self._unsent = [b"".join(self._unsent).replace(*lines, 1)]
+            self._mirror.arm.pool.repeat(self, connection, reason)
             return
         self._finish(record.GARBAGE if reason == "garbage" else record.UPSTREAM_RESET)
 
@@ -412,7 +435,7 @@ class MirroredRequest:
 
     # The end ------------------------------------------------------------------------------------
 
-    def _send(self, connection: UpstreamConnection) -> None:
+    def _send(self, connection: Carrier) -> None:
         self._connection = connection
         message = b"".join(self._unsent)
         self._unsent = [message] if self._repeatable and not self.streams else []
@@ -438,8 +461,10 @@ class MirroredRequest:
         connection, self._connection = self._connection, None
         response_size = 0
         captured: list[bytes] | None = None
+        stream = None
         if connection is not None:
             response_size = connection.response_size
+            stream, connection.stream = connection.stream, None
             captured = connection.take_capture()
             if outcome in record.ANSWERED:
                 assert self._answered is not None
@@ -457,20 +482,34 @@ class MirroredRequest:
         first_byte = self._first_byte_ns - self._started_ns if self._first_byte_ns else 0
         trace, traced = self._trace, False
         if trace is not None:
-            self._trace_id = trace.text(self._method, 1, self._resent)
+            self._trace_id = trace.text(self._method, 1)
             self._sampled, traced = trace.sampled, trace.traced
         rows = self._route.rows[mirror.arm.index][record.ROLE_MIRROR]
-        rows.of(outcome).add(
-            words, duration, first_byte, self._queue_ns, self.request_size, response_size
-        )
+        series = rows.of(outcome)
+        series.add(words, duration, first_byte, self._queue_ns, self.request_size, response_size)
+        answered = self._answered
+        kept: list[bytes] = answered.kept if answered is not None else []
+        if self._call:
+            code = call_status(answered, outcome, 0)
+            self._route.rows[mirror.arm.index][record.ROLE_MIRROR].count_call(words, code)
+            if answered is None or answered.grpc_status != code:
+                kept = [*kept, b"grpc-status: %d" % code]
+        response = b"".join(captured) if captured is not None else None
+        events = b""
+        if stream is not None:
+            series.add_stream(words, stream, self._started_ns)
+            response, deflated = stream.take_copy(outcome in record.ANSWERED)
+            events = stream.times(self._started_ns)
+            if deflated:
+                kept = [*kept, DEFLATED]
         runtime.handoff.add(
-            record.encode(
+            encode_record(
                 self._route.model,
                 mirror.arm.index,
                 self._answered.status if self._answered is not None else 0,
                 record.ROLE_MIRROR,
                 outcome,
-                time() - duration * 1e-9,
+                runtime.wall.at(self._started_ns),
                 duration,
                 first_byte,
                 self._queue_ns,
@@ -481,12 +520,13 @@ class MirroredRequest:
                 b"",
                 self._target,
                 b"",
-                b"\r\n".join(self._answered.kept) if self._answered is not None else b"",
+                b"\r\n".join(kept),
                 None,
-                b"".join(captured) if captured is not None else None,
+                response,
                 0,
                 self._proxy_id,
                 self._sampled,
                 traced,
+                events,
             )
         )

@@ -5,7 +5,7 @@ Only model servers that have such settings use this; the head of other requests 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from understudy.monitor.proxy.fields import CACHE_LINE_BYTES, CACHE_LINES
 from understudy.monitor.records.credentials import matcher, names_in, normal
@@ -14,7 +14,9 @@ from understudy.monitor.routing.plan import Upstream
 T = TypeVar("T")
 
 _OURS = frozenset((b"traceparent", b"tracestate", b"x-request-id", b"x-understudy-mirror"))
-_KEPT, _REMOVED, _CREDENTIAL = range(3)
+_KEPT: Final = 0
+_REMOVED: Final = 1
+_CREDENTIAL: Final = 2
 
 
 class RequestFilter:

@@ -11,33 +11,37 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from ipaddress import ip_address
 from random import Random
 from time import monotonic
-from typing import Protocol
+from typing import Any, ClassVar, Final, Protocol
 
+from understudy.common.compiling import compiled_class
 from understudy.monitor.proxy.descriptors import none_left
 from understudy.monitor.proxy.endpoints import Endpoint, Endpoints
 from understudy.monitor.proxy.memory import Memory
 from understudy.monitor.proxy.resolver import Address, Addresses, Resolver
 from understudy.monitor.proxy.tls import LOOK_SECONDS, client_tls
 from understudy.monitor.proxy.turns import Turns
-from understudy.monitor.proxy.upstream import Sink, UpstreamConnection
+from understudy.monitor.proxy.upstream import Carrier, Sink, UpstreamConnection, discard
 from understudy.monitor.routing.plan import Upstream
 
 FAILURES = ("refused", "timeout", "reset", "unreachable", "tls", "resolve")
 """Why no connection could be made; ``resolve``: the name has no address."""
-RETRIES = ("connect", "stale", "unanswered")
+RETRIES = ("connect", "stale", "unanswered", "refused")
 """Why a request gets another attempt: no connection yet, or one that was lost before a byte of the
-response, after other exchanges or as its first one."""
-STAGGER_SECONDS = 0.25
+response, after other exchanges or as its first one, or a model server that says that it has not
+processed it (HTTP/2)."""
+REFUSALS: Final = 5
+"""Most attempts for a request that model servers refuse without having processed it."""
+STAGGER_SECONDS: Final = 0.25
 """When an address has not answered by then, the next one is tried beside it (RFC 8305, 5)."""
-MOST_TRIED = 8
+MOST_TRIED: Final = 8
 """Addresses that are tried for one connection."""
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS: Final = 1.0
 """Shortest time between two look-ups of a name, after a failed one or a failed connection."""
-_YOUNGEST = 0.8
+_YOUNGEST: Final = 0.8
 """The maximum age of a connection is shortened at random, at most to this share of it, so that
 connections made together do not end together."""
 _REASONS: tuple[tuple[type[OSError], str], ...] = (
@@ -78,12 +82,27 @@ class Events(Protocol):
         """The TLS files have changed: "" or why the new ones cannot be used."""
 
 
+class Opened(Protocol):
+    """A connection, as all pools use it."""
+
+    transport: asyncio.Transport | None
+    endpoint: Endpoint
+    retire_at: float
+
+    def discard(self) -> None:
+        """Close it without waiting for a peer that does not read."""
+
+
+@compiled_class(allow_interpreted_subclasses=True)
 class Pool:
     """A pool of connections to one model server.
 
     ``turns`` is the budget of work that its connections share, ``memory`` that of bytes. Raises
     OSError or ssl.SSLError when the server's TLS files cannot be used.
     """
+
+    at_first: ClassVar[int] = 1
+    """Requests that a connection carries at a time, as far as is known before there is one."""
 
     def __init__(
         self,
@@ -95,10 +114,12 @@ class Pool:
         events: Events,
     ) -> None:
         self.upstream = upstream
+        self._per_connection = self.at_first
         self.turns = turns
         self.memory = memory
         self.refused: Callable[[str], None] = events.refused
-        self.open: set[UpstreamConnection] = set()
+        self.open: set[Any] = set()
+        """The connections, see :class:`Opened`."""
         self.waiting: deque[Sink] = deque()
         self._repeats: deque[tuple[Sink, Endpoint]] = deque()
         """Requests whose connection was lost, and its address: they wait for a new one."""
@@ -112,10 +133,10 @@ class Pool:
         self._probing = 0
         """Attempts for which no request waits."""
         self._closed = False
-        self._tls = client_tls(upstream.tls) if upstream.tls is not None else None
+        self._tls = client_tls(upstream.tls, upstream.http2) if upstream.tls is not None else None
         self._looked_at = monotonic()
         self.endpoints = Endpoints(self._random.random)
-        self._only: list[UpstreamConnection] | None = []
+        self._only: list[Any] | None = []
         """The idle connections if there is just one address to use, else None."""
         self._numeric = _numeric(upstream)
         self._lookup: asyncio.Future[Addresses] | None = None
@@ -126,23 +147,23 @@ class Pool:
         elif self._numeric is None:
             self._look_up(self._looked_at)
 
-    def take(self) -> UpstreamConnection | None:
+    def take(self) -> Carrier | None:
         """A usable idle connection, or None."""
         idle = self._only
-        return self._take_spread() if idle is None else _usable(idle)
+        return self._take_spread() if idle is None else self._usable(idle)
 
-    def _take_spread(self) -> UpstreamConnection | None:
+    def _take_spread(self) -> Carrier | None:
         """The same if there are several addresses.
 
         If the one whose turn it is has no idle connection, the request does not wait for one as
         long as another has one: the next request will find it.
         """
         endpoint = self.endpoints.next()
-        connection = _usable(endpoint.idle)
+        connection = self._usable(endpoint.idle)
         if connection is not None:
             return connection
         for other in self.endpoints.others(endpoint):
-            connection = _usable(other.idle)
+            connection = self._usable(other.idle)
             if connection is not None:
                 # One that is set aside is tried in time, and not once per request.
                 if not endpoint.opening and not endpoint.failures:
@@ -163,18 +184,23 @@ class Pool:
             # No more connections may be opened, and those to an address that is used no more would
             # only be closed in some seconds.
             for endpoint in self.endpoints.all.values():
-                connection = _usable(endpoint.idle)
+                connection = self._usable(endpoint.idle)
                 if connection is not None:
                     sink.on_ready(connection)
                     return False
         self.waiting.append(sink)
         self._grow()
-        return len(self.waiting) > self._connecting
+        return len(self.waiting) > self._connecting * self._per_connection
 
-    def repeat(self, sink: Sink, lost: UpstreamConnection) -> None:
-        """The same for a request whose connection was lost before a byte of its response: it gets
-        a new one, to another address if there is one. Others that are open may be stale as well."""
-        self._events.retried("stale" if lost.reused else "unanswered")
+    def repeat(self, sink: Sink, lost: Carrier, reason: str) -> None:
+        """The same for a request whose connection was lost before a byte of its response, for one
+        of :data:`RETRIES`: it gets a new one, to another address if there is one. Others that are
+        open may be stale as well."""
+        self._events.retried(reason)
+        self._repeat_later(sink, lost)
+
+    def _repeat_later(self, sink: Sink, lost: Carrier) -> None:
+        """Send it over the next new connection."""
         self._repeats.append((sink, lost.endpoint))
         self._grow()
 
@@ -188,21 +214,21 @@ class Pool:
                     self._repeats.remove(repeat)
                     break
 
-    def release(self, connection: UpstreamConnection, reusable: bool) -> None:
+    def release(self, connection: Any, reusable: bool) -> None:
         """The exchange on ``connection`` is over."""
         transport = connection.transport
         if transport is None:
             return
         # Choked: it answered without reading the request, and may not read the next one.
         if not reusable or connection.choked or transport.is_closing():
-            _discard(transport)
+            discard(transport)
             return
         now = monotonic()
         until = now + connection.idle_seconds
         if until > connection.retire_at:
             until = connection.retire_at
             if now >= until:
-                _discard(transport)
+                discard(transport)
                 return
         connection.resume()
         connection.reused = True
@@ -210,12 +236,12 @@ class Pool:
             self.waiting.popleft().on_ready(connection)
             return
         if self._closed:
-            _discard(transport)
+            discard(transport)
             return
         connection.usable_until = until
         connection.endpoint.idle.append(connection)
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: Opened) -> None:
         """``connection`` is closed."""
         if connection in self.open:
             self.open.discard(connection)
@@ -232,11 +258,7 @@ class Pool:
         """Close connections that were idle for too long, look up the name, try addresses again that
         were set aside; ``now`` is monotonic time in seconds."""
         for endpoint in self.endpoints.all.values():
-            for connection in tuple(endpoint.idle):
-                if now > connection.usable_until:
-                    endpoint.idle.remove(connection)
-                    if connection.transport is not None:
-                        _discard(connection.transport)
+            self._close_idle(endpoint, now)
         if self._closed:
             return
         if self._numeric is None and now >= self._resolve_at:
@@ -246,6 +268,13 @@ class Pool:
                 self._probe(endpoint)
         if self._tls is not None and now - self._looked_at >= LOOK_SECONDS:
             self.look_at_certificates(now)
+
+    def _close_idle(self, endpoint: Endpoint, now: float) -> None:
+        """Close connections to an address that were idle for too long."""
+        for connection in tuple(endpoint.idle):
+            if now > connection.usable_until:
+                endpoint.idle.remove(connection)
+                connection.discard()
 
     def look_at_certificates(self, now: float) -> None:
         """Use the TLS files if they have changed, and close connections that were made with others
@@ -277,7 +306,9 @@ class Pool:
         """Close idle connections; exchanges in flight or waiting continue."""
         self._closed = True
         for endpoint in self.endpoints.all.values():
-            _discard_all(endpoint.idle)
+            for connection in endpoint.idle:
+                connection.discard()
+            endpoint.idle.clear()
 
     # Addresses ----------------------------------------------------------------------------------
 
@@ -292,15 +323,14 @@ class Pool:
         used = self.endpoints.used
         self._only = used[0].idle if len(used) == 1 else None if used else []
 
-    def _retire(self, connections: set[UpstreamConnection]) -> None:
+    def _retire(self, connections: Iterable[Any]) -> None:
         """Close these as soon as they are idle."""
         for connection in connections:
             connection.retire_at = 0.0
             idle = connection.endpoint.idle
             if connection in idle:
                 idle.remove(connection)
-                if connection.transport is not None:
-                    _discard(connection.transport)
+                connection.discard()
 
     def _look_up(self, now: float) -> asyncio.Future[Addresses]:
         self._resolve_at = now + self.upstream.resolve_every
@@ -333,7 +363,8 @@ class Pool:
         return self.upstream.max_connections - len(self.open) - self._connecting - self._probing
 
     def _grow(self) -> None:
-        wanted = len(self.waiting) + len(self._repeats) - self._connecting
+        waiting = len(self.waiting) + len(self._repeats)
+        wanted = -(-waiting // self._per_connection) - self._connecting
         for _ in range(min(wanted, self._room())):
             self._connecting += 1
             self._start(self._connect())
@@ -350,7 +381,7 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> None:
-        connection: UpstreamConnection | None = None
+        connection: Opened | None = None
         reason = "connect"
         for attempt in (0, 1):
             try:
@@ -366,7 +397,7 @@ class Pool:
                 break
             self._events.retried("connect")
         self._connecting -= 1
-        if connection is not None and connection.transport is not None:
+        if connection is not None and self._has_come(connection):
             self._opened(connection)
             return
         if reason == "connect":
@@ -377,7 +408,7 @@ class Pool:
             self._grow()
 
     async def _open_one(self, endpoint: Endpoint) -> None:
-        connection: UpstreamConnection | None = None
+        connection: Opened | None = None
         try:
             async with asyncio.timeout(self.upstream.connect_timeout):
                 connection = await self._try(endpoint)
@@ -386,24 +417,32 @@ class Pool:
         except TimeoutError:
             self._failed(endpoint, "timeout")
         self._probing -= 1
-        if connection is not None and connection.transport is not None:
+        if connection is not None and self._has_come(connection):
             self._opened(connection)
         else:
             self._grow()
 
-    def _opened(self, connection: UpstreamConnection) -> None:
+    def _opened(self, connection: Any) -> None:
         """Use a new connection."""
+        self._take_in(connection)
+        sink = self._first()
+        if sink is not None:
+            sink.on_ready(connection)
+        else:
+            self.release(connection, True)
+
+    def _has_come(self, connection: Any) -> bool:
+        """Whether a connection that was made can be used, or says why not."""
+        return connection.transport is not None
+
+    def _take_in(self, connection: Opened) -> None:
+        """Count a new connection, and set its age."""
         self.open.add(connection)
         connection.endpoint.open += 1
         age = self.upstream.max_age
         if connection.endpoint.gone:
             age = 0.0
         connection.retire_at = monotonic() + age * self._random.uniform(_YOUNGEST, 1.0)
-        sink = self._first()
-        if sink is not None:
-            sink.on_ready(connection)
-        else:
-            self.release(connection, True)
 
     def _first(self) -> Sink | None:
         """The request that gets the next new connection."""
@@ -411,14 +450,14 @@ class Pool:
             return self._repeats.popleft()[0]
         return self.waiting.popleft() if self.waiting else None
 
-    async def _race(self) -> UpstreamConnection | None:
+    async def _race(self) -> Opened | None:
         """A connection to the first address that answers, or None.
 
         The next address is tried when one fails, or has not answered for a while; the earlier ones
         stay in the race. Raises _ExhaustedError when there is no descriptor.
         """
-        running: dict[asyncio.Task[UpstreamConnection | None], tuple[Endpoint, float]] = {}
-        winner: UpstreamConnection | None = None
+        running: dict[asyncio.Task[Opened | None], tuple[Endpoint, float]] = {}
+        winner: Opened | None = None
         try:
             async with asyncio.timeout(self.upstream.connect_timeout):
                 if not await self._resolved():
@@ -475,7 +514,7 @@ class Pool:
             return False
         return True
 
-    async def _try(self, endpoint: Endpoint) -> UpstreamConnection | None:
+    async def _try(self, endpoint: Endpoint) -> Opened | None:
         """One attempt to connect to one address. Raises _ExhaustedError."""
         endpoint.opening += 1
         try:
@@ -494,27 +533,49 @@ class Pool:
             self._choose()
         return connection
 
-    async def _attempt(self, endpoint: Endpoint) -> UpstreamConnection:
+    async def _attempt(self, endpoint: Endpoint) -> Opened:
         """Raises OSError."""
         upstream = self.upstream
         family, host = endpoint.address
 
-        def connection() -> UpstreamConnection:
-            return UpstreamConnection(self, endpoint)
+        def connection() -> Any:
+            return self._make(endpoint)
 
         if family == socket.AF_UNIX:
             _, protocol = await self._loop.create_unix_connection(connection, host)
         elif self._tls is None:
             _, protocol = await self._loop.create_connection(connection, host, upstream.port)
         else:
-            _, protocol = await self._loop.create_connection(
+            transport, protocol = await self._loop.create_connection(
                 connection,
                 host,
                 upstream.port,
                 ssl=self._tls.context,
                 server_hostname=(upstream.tls and upstream.tls.server_name) or upstream.host,
             )
-        return protocol
+            chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+            if upstream.http2 and chosen != "h2":
+                transport.abort()
+                raise ssl.SSLError(f"{upstream.name} does not offer HTTP/2 over TLS (ALPN h2)")
+        opened: Opened = protocol
+        return opened
+
+    def _make(self, endpoint: Endpoint) -> Opened:
+        """The protocol of a new connection."""
+        return UpstreamConnection(self, endpoint)
+
+    def _usable(self, idle: list[Any]) -> Carrier | None:
+        """The most recently used one of ``idle`` that can be used."""
+        while idle:
+            connection: UpstreamConnection = idle.pop()
+            transport = connection.transport
+            if transport is None or transport.is_closing():
+                continue
+            if monotonic() > connection.usable_until:
+                discard(transport)
+                continue
+            return connection
+        return None
 
 
 def _numeric(upstream: Upstream) -> Address | None:
@@ -536,21 +597,7 @@ def _reason(error: OSError) -> str:
     return "unreachable"
 
 
-def _usable(idle: list[UpstreamConnection]) -> UpstreamConnection | None:
-    """The most recently used one of ``idle`` that can be used."""
-    while idle:
-        connection = idle.pop()
-        transport = connection.transport
-        if transport is None or transport.is_closing():
-            continue
-        if monotonic() > connection.usable_until:
-            _discard(transport)
-            continue
-        return connection
-    return None
-
-
-def _drop(task: asyncio.Task[UpstreamConnection | None]) -> None:
+def _drop(task: asyncio.Task[Opened | None]) -> None:
     """Close what an attempt that lost the race has still opened."""
     if not task.cancelled() and task.exception() is None:
         connection = task.result()
@@ -558,21 +605,6 @@ def _drop(task: asyncio.Task[UpstreamConnection | None]) -> None:
             _abort(connection)
 
 
-def _abort(connection: UpstreamConnection) -> None:
+def _abort(connection: Opened) -> None:
     if connection.transport is not None:
         connection.transport.abort()
-
-
-def _discard_all(idle: list[UpstreamConnection]) -> None:
-    for connection in idle:
-        if connection.transport is not None:
-            _discard(connection.transport)
-    idle.clear()
-
-
-def _discard(transport: asyncio.Transport) -> None:
-    """Close without waiting for a peer that does not read."""
-    if transport.get_write_buffer_size():
-        transport.abort()
-    else:
-        transport.close()

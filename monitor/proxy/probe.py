@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.client import ClientConnection
@@ -88,7 +88,7 @@ class ProbeConnection(ClientConnection):
     """A connection that sends validation cases."""
 
     __slots__ = ()
-    kind = ProbeExchange
+    kind: ClassVar[type[Exchange]] = ProbeExchange
 
     def idle(self, now: float) -> float:
         """0: it makes no room for clients, since it takes none of theirs."""
@@ -140,6 +140,9 @@ class ProbeListener:
     def dismiss(self, client: Connection) -> None:
         """A connection was closed."""
         self.clients.discard(client)
+
+    def succeed(self, before: Connection, client: Connection) -> None:
+        """Cases are sent over HTTP/1.1."""
 
     def linger(self) -> bool:
         """False: senders of cases read their responses."""

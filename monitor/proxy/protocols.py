@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from understudy.monitor.proxy.handoff import HandOff
-from understudy.monitor.proxy.head import RequestHead
+from understudy.monitor.proxy.head import RequestHead, ResponseHead
 from understudy.monitor.proxy.routes import Route
 from understudy.monitor.proxy.tracing import RequestTrace
+from understudy.monitor.proxy.wall import WallClock
 
 
 class Timed(Protocol):
@@ -25,6 +26,9 @@ class Timed(Protocol):
 
 class Answered(Protocol):
     """The interface of a finished exchange that its client's connection uses."""
+
+    head: RequestHead
+    request_id: bytes
 
     @property
     def request_complete(self) -> bool:
@@ -52,6 +56,9 @@ class Client(Protocol):
     def worker(self) -> ClientOwner:
         """The owner of the connection."""
 
+    def respond(self, exchange: Answered, head: ResponseHead, body: bytes, done: bool) -> None:
+        """Send the head of a response and the first part of its body; ``done``: it is complete."""
+
     def write(self, data: bytes) -> None:
         """Send bytes of a response."""
 
@@ -71,8 +78,8 @@ class Client(Protocol):
     ) -> None:
         """Send a response of the proxy itself, as JSON."""
 
-    def abort(self) -> None:
-        """Abort the connection."""
+    def abort(self, outcome: str = "") -> None:
+        """Abort the response: the exchange ended with ``outcome``."""
 
     def undelivered(self) -> int:
         """Bytes of responses that the client has not acknowledged yet."""
@@ -89,6 +96,7 @@ class MirrorRuntime(Protocol):
 
     active: set[Timed]
     handoff: HandOff
+    wall: WallClock
     capture_limit: int
 
 

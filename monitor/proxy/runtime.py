@@ -16,6 +16,7 @@ from understudy.monitor.proxy.routes import Routes
 from understudy.monitor.proxy.split import Router, Serving, Traffic
 from understudy.monitor.proxy.tracing import Tracer
 from understudy.monitor.proxy.turns import Turns
+from understudy.monitor.proxy.wall import WallClock
 from understudy.monitor.routing.plan import Plan, live_labels
 from understudy.monitor.stats.shared import SharedStats
 
@@ -43,8 +44,11 @@ class Runtime:
         loop: asyncio.AbstractEventLoop,
         before: Runtime | None = None,
     ) -> None:
+        self.routes: Routes = Routes(
+            plan, stats, before.routes if before is not None else None, self._tell_names
+        )
         # First, so that the entries of what is gone can be used again.
-        stats.retire(live_labels(plan))
+        stats.retire(live_labels(plan, self.routes.known))
         self.plan = plan
         self._stats = stats
         self.words = stats.words
@@ -57,7 +61,6 @@ class Runtime:
         self.target_limit = plan.limits.target_bytes
         self.body_limit = plan.limits.body_bytes
         self.lines_limit = 1 + plan.limits.header_lines
-        self.routes = Routes(plan, stats)
         self.turns: Turns = before.turns if before is not None else Turns(loop, _UNITS)
         self.mirror_turns: Turns = (
             before.mirror_turns if before is not None else Turns(loop, _MIRROR_UNITS, _PAUSE)
@@ -65,6 +68,7 @@ class Runtime:
         self.refused_turns: Turns = (
             before.refused_turns if before is not None else Turns(loop, _REFUSED_UNITS, _PAUSE)
         )
+        self.wall: WallClock = before.wall if before is not None else WallClock()
         self.resolver: Resolver = before.resolver if before is not None else Resolver(loop)
         memory = before.memory if before is not None else Memory(plan.limits.memory_bytes)
         memory.limit = plan.limits.memory_bytes
@@ -117,28 +121,42 @@ class Runtime:
         for model in dict.fromkeys(split.model for split in plan.splits):
             name = plan.models[model].name if model < len(plan.models) else ""
             mine = [router for router in routers if router.split.model == model]
+            for router in mine:
+                arms = [self.serving[arm].arm for arm in router.reachable if arm in self.serving]
+                router.rewriting = [arm for arm in arms if arm.upstream.rewrite is not None]
             self.traffic[model] = Traffic(name, mine)
+        # By runtime, and not by arm: an exchange keeps its runtime until it is over.
+        others: list[Mirror | Serving] = [*self.mirrors, *self.serving.values()]
+        self._holds = [stats.hold(self.champion.forget)]
+        for one in others:
+            self._holds += [stats.hold(one.forget), stats.hold(one.arm.forget)]
         self.faults = {fault.arm: fault for fault in plan.faults}
         handoff.limits = plan.handoff
-        handoff.name(
-            plan.generation,
-            {
-                "models": [
-                    {"name": m.name, "version": m.version, "protocol": m.protocol}
-                    for m in plan.models
-                ],
-                "arms": list(plan.arms),
-                "splits": [router.names() for router in routers],
-            },
-        )
+        self._routers = routers
+        self._tell_names()
         if before is not None:
             before._retire(self)
+
+    def _tell_names(self) -> None:
+        """Tell the evaluation plane what the indices in records mean."""
+        self.handoff.name(
+            {
+                "generation": self.plan.generation,
+                "models": [
+                    {"name": m.name, "version": m.version, "protocol": m.protocol}
+                    for m in self.routes.models
+                ],
+                "arms": list(self.plan.arms),
+                "splits": [router.names() for router in self._routers],
+            }
+        )
 
     def tidy(self) -> None:
         """Free statistics of arms and models that were removed long ago."""
         self._stats.tidy()
 
     def _retire(self, successor: Runtime) -> None:
+        self.routes.close()
         if self.champion is not successor.champion:
             self.champion.retire()
         for mirror in self.mirrors:
@@ -149,7 +167,9 @@ class Runtime:
                 serving.retire()
 
     def sweep(self, now: float) -> None:
-        """Close idle connections and update the gauges; ``now`` is monotonic time in seconds."""
+        """Close idle connections, update the gauges, follow the wall clock; ``now`` is monotonic
+        time in seconds."""
+        self.wall.refresh()
         self.champion.pool.sweep(now)
         self.champion.publish()
         for mirror in self.mirrors:

@@ -10,9 +10,10 @@ import socket
 from array import array
 from fcntl import ioctl
 from termios import TIOCOUTQ
+from typing import Final
 
-_READ_SIZE = 64 * 1024
-_LEAST_RECEIVE_BUFFER = 16 * 1024
+_READ_SIZE: Final = 64 * 1024
+_LEAST_RECEIVE_BUFFER: Final = 16 * 1024
 
 
 def unacknowledged(transport: asyncio.Transport) -> int:

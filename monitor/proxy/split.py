@@ -8,15 +8,15 @@ by at most one challenger, and the assignment in one experiment is independent o
 from __future__ import annotations
 
 import json
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.breaker import Breaker, success_of
+from understudy.monitor.proxy.pointer import pointed, steps
 from understudy.monitor.routing.plan import Breaker as BreakerSettings
 from understudy.monitor.routing.plan import Split
 from understudy.monitor.stats.shared import SharedStats
@@ -25,14 +25,14 @@ from understudy.shadow.assignment import OUT, POINTS, Allocation, point, thresho
 if TYPE_CHECKING:
     from understudy.monitor.proxy.head import RequestHead
 
-_LONGEST_UNIT = 256
+_LONGEST_UNIT: Final = 256
 """Longest unit in bytes that is kept as it is; a longer one is replaced by its digest."""
 NO_UNIT = "no_unit"
 NOT_JSON = "not_json"
 BODY_TOO_LARGE = "body_too_large"
-UNASSIGNED = (NO_UNIT, NOT_JSON, BODY_TOO_LARGE)
+NOT_REWRITTEN = "not_rewritten"
+UNASSIGNED = (NO_UNIT, NOT_JSON, BODY_TOO_LARGE, NOT_REWRITTEN)
 """Why a request could not be assigned."""
-_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class Serving:
@@ -45,7 +45,6 @@ class Serving:
         self._words = stats.words
         self._gauge = stats.gauge("serving_breaker", {"arm": arm.upstream.name})
         self._sink = stats.sink
-        stats.hold(self)
 
     def report(self, outcome: int, epoch: int) -> None:
         """Report the outcome of a request that the breaker allowed."""
@@ -107,7 +106,7 @@ class Router:
         self.overrides = {unit.encode(): arm for unit, arm in split.overrides}
         """Arms of testers' units."""
         self._names = {name.encode(): index for index, name in enumerate(arms)}
-        self._reachable = {0, *split.arms, *self.overrides.values()} - {OUT}
+        self.reachable = {0, *split.arms, *self.overrides.values()} - {OUT}
         self._exclude = [(name.encode(), value.encode()) for name, value in split.exclude]
         self._path = steps(split.unit_name) if split.unit == "pointer" else ()
         self._header = split.unit_name.encode().lower()
@@ -116,6 +115,8 @@ class Router:
         self._stats = stats
         self._arm_names = arms
         self._experiment = split.experiment
+        self.rewriting: list[Arm] = []
+        """Arms that may serve and ask for the model by another name or version."""
 
     def names(self) -> dict[str, Any]:
         """Shares by arm, and since when, as JSON for the evaluation plane."""
@@ -138,7 +139,7 @@ class Router:
         if not self._override_header:
             return None
         arm = self._names.get(field(head.lines, self._override_header), -1)
-        return Choice(arm, router=self) if arm in self._reachable else None
+        return Choice(arm, router=self) if arm in self.reachable else None
 
     def assign(self, unit: bytes) -> Choice:
         """The arm of a unit of this experiment's slice."""
@@ -193,6 +194,11 @@ class Traffic:
         self._salt = blake2b(model.encode(), digest_size=32, person=b"slice").digest()
         self._starts, self._owners = _slices(routers)
         self._sliced = len(self._owners) > 1
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether requests to one of the arms name another model in their bodies."""
+        return any(router.rewriting for router in self.routers)
 
     def choose(self, head: RequestHead, proxy_id: int, body: bytes, unread: str = "") -> Choice:
         """Choose the arm of a request.
@@ -263,25 +269,3 @@ def field(lines: list[bytes], name: bytes) -> bytes:
         if line[length : length + 1] == b":" and line[:length].lower() == name:
             return line[length + 1 :].strip(b" \t")
     return b""
-
-
-def steps(pointer: str) -> tuple[str, ...]:
-    """The reference tokens of a JSON pointer (RFC 6901)."""
-    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
-
-
-def pointed(value: object, path: tuple[str, ...]) -> bytes:
-    """The text or number at ``path``, as bytes; empty without one."""
-    for step in path:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list):
-            # An index has no sign, no leading zero, and no digits but these.
-            if _INDEX.fullmatch(step) is None or int(step) >= len(value):
-                return b""
-            value = value[int(step)]
-        else:
-            return b""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return b""
-    return str(value).encode("utf-8", "replace")

@@ -41,6 +41,11 @@ _UNQUOTED = "/:@!$&'()*+,;=-._~"
 """Signs that a path may have as they are (RFC 3986, 3.3)."""
 
 
+def spellings(path: bytes) -> tuple[bytes, bytes]:
+    """The path as it is, and as servers take it, encoded so that it can be sent."""
+    return path, quote(normal_path(path), safe=_UNQUOTED).encode()
+
+
 def rewritten(target: bytes, rewrites: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The target with the first of these beginnings that fits replaced.
 
@@ -51,7 +56,7 @@ def rewritten(target: bytes, rewrites: Sequence[tuple[bytes, bytes]]) -> bytes:
     b'/v2/models/n/infer?x=1'
     """
     path, mark, query = target.partition(b"?")
-    for spelled in (path, quote(normal_path(path), safe=_UNQUOTED).encode()):
+    for spelled in spellings(path):
         for old, new in rewrites:
             if spelled.startswith(old):
                 return new + spelled[len(old) :] + mark + query

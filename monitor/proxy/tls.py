@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import Callable
 
+from understudy.monitor.proxy.http2.engine import AVAILABLE
 from understudy.monitor.routing.plan import ListenTls, Tls
 
 LOOK_SECONDS = 10.0
@@ -48,12 +49,12 @@ class TlsContext:
         return found
 
 
-def client_tls(settings: Tls) -> TlsContext:
+def client_tls(settings: Tls, http2: bool = False) -> TlsContext:
     """For connections to a model server. Raises as :class:`TlsContext` does."""
 
     def make() -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=settings.ca)
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(["h2" if http2 else "http/1.1"])
         if not settings.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -71,7 +72,7 @@ def server_tls(settings: ListenTls) -> TlsContext:
     def make() -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(["h2", "http/1.1"] if AVAILABLE else ["http/1.1"])
         context.load_cert_chain(settings.certificate, settings.key, password="")
         if settings.client_ca is not None:
             context.load_verify_locations(cafile=settings.client_ca)

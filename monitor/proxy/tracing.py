@@ -28,12 +28,12 @@ class RequestTrace:
     """The trace context of one request, and of its copies.
 
     ``lines`` are the header lines that its model server is sent. ``client`` is the id of the span
-    that stands for it, with a repetition if there is one: the parent of the model server's span.
+    that stands for this attempt to send it: the parent of the model server's span.
     """
 
     __slots__ = (
-        *("_link", "_of", "_spans", "client", "flags", "lines", "parent", "sampled", "server"),
-        "trace",
+        *("_earlier", "_link", "_of", "_spans", "client", "flags", "lines", "parent", "sampled"),
+        *("server", "trace"),
     )
 
     def __init__(
@@ -58,13 +58,25 @@ class RequestTrace:
         self.sampled = flags == b"03" or flags == b"01"
         self.lines = [b"traceparent: 00-%b-%b-%b" % (trace, client, flags), *states]
         self._link = link
+        self._earlier = b"0"
 
-    def text(self, method: bytes, minor: int, resent: bool) -> bytes:
+    def text(self, method: bytes, minor: int) -> bytes:
         """What a record has as its trace id."""
         if not self.traced:
             return self.trace
         parts = (self.trace, self.parent, self.server, self.client, self.flags, method)
-        return FORM % (*parts, minor, resent, self._link)
+        return FORM % (*parts, minor, self._earlier, self._link)
+
+    def repeat(self, lost_ns: int) -> tuple[bytes, bytes]:
+        """Begin another attempt, after the one before was lost, ``lost_ns`` after the start of the
+        request; the header line that changes, before and after."""
+        before = self.lines[0]
+        attempt = b"%b-%d" % (self.client, lost_ns)
+        self._earlier = attempt if self._earlier == b"0" else b"%b,%b" % (self._earlier, attempt)
+        self.client = b"%016x" % (self._of.random_bits(64) or 1)
+        after = b"traceparent: 00-%b-%b-%b" % (self.trace, self.client, self.flags)
+        self.lines = [after, *self.lines[1:]]
+        return before, after
 
     @property
     def traced(self) -> bool:

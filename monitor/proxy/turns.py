@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import cast
+from typing import Any, Final, cast
+
+from understudy.common.compiling import compiled_class
 
 PIECES = 64
 """Most chunks of a body that a connection parses in one turn."""
-READ_UNITS = 4
+READ_UNITS: Final = 4
 """Work of one read, in units. One unit is the work of one chunk, about a microsecond."""
-_BYTES_SHIFT = 11
+_BYTES_SHIFT: Final = 11
 """2 KiB that are forwarded are one unit of work."""
-_BLOCK = 16 * 1024
+_BLOCK: Final = 16 * 1024
 """Size of the blocks in which bytes wait: what is left of one is copied in each turn."""
-_MANY = 64
+_MANY: Final = 64
 """Most pieces of a body that are kept one by one: each takes 40 bytes more than its content."""
 
 
@@ -83,6 +85,7 @@ class Turns:
             self._schedule()
 
 
+@compiled_class(allow_interpreted_subclasses=True)
 class PacedConnection(asyncio.Protocol):
     """A connection that stops reading for either of two reasons: the receiver of its bytes is not
     writable (``read_paused``), or it has had its share of the turn."""
@@ -159,8 +162,9 @@ def merge(pieces: list[bytes]) -> None:
     """Merge the pieces of a body when they have become many, in linear time overall."""
     if len(pieces) <= _MANY:
         return
-    first: bytes | bytearray = pieces[0]
-    whole = first if isinstance(first, bytearray) else bytearray(first)
-    whole += b"".join(pieces[1:])
     # Nothing but a join reads the pieces, and it takes both kinds.
-    pieces[:] = [cast(bytes, whole)]
+    both: list[Any] = cast("list[Any]", pieces)
+    first = both[0]
+    whole = first if isinstance(first, bytearray) else bytearray(first)
+    whole += b"".join(both[1:])
+    both[:] = [whole]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from time import monotonic_ns
+from typing import Any, Final, Protocol, cast
 
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.endpoints import Endpoint
@@ -22,23 +23,92 @@ from understudy.monitor.proxy.head import (
 )
 from understudy.monitor.proxy.memory import SMALL, Memory
 from understudy.monitor.proxy.sockets import unread
+from understudy.monitor.proxy.stream import READ, StreamMeter, stream_kind
 from understudy.monitor.proxy.turns import PIECES, PacedConnection, Turns, merge
 from understudy.monitor.routing.plan import Upstream
 
-HEAD_LIMIT = 64 * 1024
+HEAD_LIMIT: Final = 64 * 1024
 """Largest response head in bytes; model servers stay far below."""
-SALVAGED = 256 * 1024
+SALVAGED: Final = 256 * 1024
 """Most bytes in the socket that are read from a connection that broke while we were sending."""
-WRITE_MARK = 16 * 1024
+WRITE_MARK: Final = 16 * 1024
 """Bytes that a model server has not read when no more is read for it from the client."""
-FINISH_SECONDS = 5.0
+FINISH_SECONDS: Final = 5.0
 """How long sending the last bytes of a tunnel may take."""
+
+
+class Carrier(Protocol):
+    """One exchange's part of a connection to a model server, as the exchange uses it: a whole
+    connection of HTTP/1.1, or one stream of HTTP/2."""
+
+    stream: StreamMeter | None
+    """Times the response and keeps its copy, if it is a stream of events."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether the connection has carried other exchanges before."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The address that it is connected to."""
+
+    @property
+    def read_paused(self) -> bool:
+        """Whether nothing more of the response is read for now."""
+
+    @property
+    def response_size(self) -> int:
+        """Bytes of the response's body so far."""
+
+    @property
+    def wire_size(self) -> int:
+        """Bytes of the response so far as they were sent, without those of its head."""
+
+    def begin(
+        self, sink: Sink, data: bytes, to_head: bool, capture_limit: int, decode: bool
+    ) -> None:
+        """Send the start of a request for ``sink``. ``decode``: pass bodies on unframed."""
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request."""
+
+    def unsent(self) -> int:
+        """Bytes of the request that the model server has not taken."""
+
+    def pause(self) -> None:
+        """Read no more of the response for now."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def take_capture(self) -> list[bytes] | None:
+        """The captured body, once; None if it was not captured."""
+
+    def abort(self) -> None:
+        """Abort the exchange in flight."""
+
+    def finish(self) -> None:
+        """The sink sends nothing more: flush and close."""
+
+    def closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+
+
+def discard(transport: asyncio.Transport) -> None:
+    """Close without waiting for a peer that does not read."""
+    if transport.get_write_buffer_size():
+        transport.abort()
+    else:
+        transport.close()
 
 
 class Sink(Protocol):
     """The receiver of a response: the callbacks of a connection."""
 
-    def on_ready(self, connection: UpstreamConnection) -> None:
+    deadline_ns: int
+    """When its client gives up, in monotonic time; 0 without a limit."""
+
+    def on_ready(self, connection: Carrier) -> None:
         """A connection is free for this exchange."""
 
     def on_unavailable(self, reason: str) -> None:
@@ -58,7 +128,8 @@ class Sink(Protocol):
 
     def on_lost(self, reason: str) -> None:
         """The connection failed before the response was complete: ``reset``, ``garbage``, or
-        without a byte of this response, ``stale`` if it had been used before, else ``unanswered``.
+        without a byte of this response, ``stale`` if it had been used before, else ``unanswered``;
+        ``refused`` if the model server says that it has not processed the request.
         """
 
     def on_writable(self, writable: bool) -> None:
@@ -84,12 +155,13 @@ class Owner(Protocol):
     def refused(self) -> Callable[[str], None]:
         """Called with the reason why a response was refused."""
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: Any) -> None:
         """The connection is gone."""
 
 
 class UpstreamConnection(PacedConnection):
-    """A connection to a model server. ``capture`` collects the body up to the capture limit."""
+    """A connection to a model server. ``capture`` collects the body up to the capture limit, of a
+    stream its ``stream`` does."""
 
     __slots__ = (
         "_buffer",
@@ -112,6 +184,7 @@ class UpstreamConnection(PacedConnection):
         "retire_at",
         "reused",
         "sink",
+        "stream",
         "tunnel",
         "usable_until",
     )
@@ -130,6 +203,7 @@ class UpstreamConnection(PacedConnection):
         """While it is idle: until when it can be used, as monotonic time in seconds."""
         self.capture: list[bytes] | None = None
         self.capture_limit = 0
+        self.stream: StreamMeter | None = None
         self.response_size = 0
         self.decode = False
         self.tunnel = False
@@ -161,6 +235,7 @@ class UpstreamConnection(PacedConnection):
         self.head = None
         self._to_head = to_head
         self.capture = []
+        self.stream = None
         self.capture_limit = capture_limit
         self.response_size = 0
         self.decode = decode
@@ -175,9 +250,16 @@ class UpstreamConnection(PacedConnection):
         assert self.transport is not None
         self.transport.write(data)
 
+    def unsent(self) -> int:
+        """Bytes of the request that the kernel has not taken."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
     def take_capture(self) -> list[bytes] | None:
-        """The captured body, once; None if it was not captured."""
+        """The captured body, once; None if it was not captured. A stream that was not taken before
+        is dropped."""
         capture, self.capture = self.capture, None
+        if self.stream is not None:
+            self.stream.drop()
         if self._charged:
             self.pool.memory.give(self._charged)
             self._charged = 0
@@ -201,6 +283,11 @@ class UpstreamConnection(PacedConnection):
             # A peer that no longer reads must not keep the connection.
             asyncio.get_running_loop().call_later(FINISH_SECONDS, transport.abort)
 
+    def discard(self) -> None:
+        """Close it, without waiting for a peer that does not read."""
+        if self.transport is not None:
+            discard(self.transport)
+
     def closing(self) -> bool:
         """The transport is no longer usable."""
         return self.transport is None or self.transport.is_closing()
@@ -217,10 +304,15 @@ class UpstreamConnection(PacedConnection):
         if sink is None or self.tunnel:
             return
         # Now, since the transport would first send what the model server may never read.
-        self.abort()
         if self.head is not None and self.head.length == UNTIL_CLOSE:
+            # The response is whole, and so is its copy.
+            self.sink = None
+            self._held.clear()
+            if self.transport is not None:
+                self.transport.abort()
             sink.on_body(b"", True)
         else:
+            self.abort()
             sink.on_lost(self._lost())
 
     def _lost(self) -> str:
@@ -351,6 +443,9 @@ class UpstreamConnection(PacedConnection):
             self._remaining = length
             if length > self.capture_limit:
                 self.capture = None
+        if self.capture_limit and length != NO_BODY and (kind := stream_kind(head.kept)):
+            self.stream = StreamMeter(kind, self.capture_limit, self.pool.memory)
+            self.capture = None
         body, done = self._body(data[end + 4 :])
         if done:
             self.sink = None
@@ -359,10 +454,14 @@ class UpstreamConnection(PacedConnection):
     def _body(self, data: bytes) -> tuple[bytes, bool]:
         """The part of ``data`` to forward, and whether the body is complete."""
         chunked = self._chunked
+        stream = self.stream
         if chunked is not None:
-            pieces: list[bytes] | None = [] if self.decode or self.capture is not None else None
-            consumed = chunked.feed(data, pieces, PIECES)
+            wanted = self.decode or self.capture is not None or stream is not None
+            pieces: list[bytes] | None = [] if wanted else None
+            consumed = chunked.feed(data if stream is None else data[:READ], pieces, PIECES)
             self.response_size = chunked.size
+            if stream is not None and pieces:
+                stream.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces), monotonic_ns())
             if pieces is not None and self.capture is not None and self._may_copy():
                 self.capture += pieces
                 merge(self.capture)
@@ -382,6 +481,11 @@ class UpstreamConnection(PacedConnection):
             if data:
                 self._spoil()
             return b"", True
+        if stream is not None and data:
+            if len(data) > READ:
+                self._hold(data[READ:])
+                data = data[:READ]
+            stream.feed(data if remaining < 0 else data[:remaining], monotonic_ns())
         size = len(data)
         if remaining > 0:
             if size > remaining:

@@ -26,6 +26,7 @@ from typing import Any
 
 import uvloop
 
+from understudy.common import compiled
 from understudy.monitor.errors import StateError
 from understudy.monitor.gc_tuning import freeze_gc
 from understudy.monitor.proxy import descriptors
@@ -259,6 +260,11 @@ class Worker:
             self._stats.words[self._open] -= 1
             self.lingering -= client.lingering
 
+    def succeed(self, before: Connection, client: Connection) -> None:
+        """The connection of a client goes on as ``client``: it speaks HTTP/2."""
+        self.clients.discard(before)
+        self.clients.add(client)
+
     def linger(self) -> bool:
         """Whether one more client may linger to read its response; their number is limited."""
         most = min(self._limit, _LINGERING)
@@ -384,7 +390,8 @@ class Control:
         """Execute commands until told to drain; end of file means that the supervisor is gone."""
         reader, writer = await asyncio.open_connection(sock=self._line)
         generation = self._worker.runtime.plan.generation
-        self._send(writer, {"event": "ready", "pid": os.getpid(), "generation": generation})
+        ready = {"event": "ready", "pid": os.getpid(), "generation": generation}
+        self._send(writer, {**ready, "data_plane": str(compiled.form())})
         while line := await reader.readline():
             order: dict[str, Any] = json.loads(line)
             if order.get("do") == "drain":

@@ -8,7 +8,7 @@ exchanges in flight keep the plan that they started with.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -28,18 +28,28 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """How requests name the model on another model server: pairs of a name and what replaces it,
+    where "*" is any name, and the version to ask for ("": the client's)."""
+
+    names: tuple[tuple[str, str], ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
     """One model server. Times in seconds, counts per worker; ``max_header_lines`` (with those of
     interim responses) and ``max_interim`` are per response.
 
-    ``rewrites`` are beginnings of targets and what replaces them, the longest first;
+    ``rewrites`` are beginnings of targets and what replaces them, the longest first; ``rewrite``
+    is what names another model in requests;
     ``path_prefix`` is put in front of the target; ``host_header`` replaces ``Host`` when
     it is set (None forwards the client's); ``headers`` are added, replacing the client's of the
     same name; those in ``removed_headers`` are not sent. ``credential_headers`` and
     ``credential_query`` are patterns for names of headers and query parameters with credentials of
     clients that are not sent to it. ``socket`` is the path of a Unix socket, instead of
     host and port. The host is resolved again every ``resolve_every`` seconds; a connection gets no
-    new request once it is ``max_age`` seconds old.
+    new request once it is ``max_age`` seconds old. ``http2``: it is spoken to over HTTP/2.
     """
 
     name: str
@@ -48,6 +58,7 @@ class Upstream:
     tls: Tls | None = None
     path_prefix: str = ""
     rewrites: tuple[tuple[str, str], ...] = ()
+    rewrite: Rewrite | None = None
     host_header: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     removed_headers: tuple[str, ...] = ()
@@ -65,6 +76,7 @@ class Upstream:
     socket: str | None = None
     max_header_lines: int = 128
     max_interim: int = 64
+    http2: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +140,25 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """Which names in requests become models of their own: those that fit one of ``names``, in which
+    ``*`` stands for any text, at most ``most``. ``pointer`` is a JSON pointer to the name in the
+    body, for paths that have none."""
+
+    names: tuple[str, ...] = ("*",)
+    pointer: str = "/model"
+    most: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """An inference route: target paths whose segments match are this model's.
 
     ``paths`` are exact paths in which ``*`` stands for one segment. Time limits in seconds replace
     those of the model servers. ``overload`` are the statuses that mean that the model server is
     overloaded. ``retry``: any request may be repeated once if the model server had closed its
-    connection, not only GET and HEAD.
+    connection, not only GET and HEAD. With ``match``, this is the route of all models that are not
+    listed, and the first two ``*`` of a path are a model's name and version.
     """
 
     name: str
@@ -146,11 +170,13 @@ class Model:
     total_timeout: float | None = None
     overload: tuple[int, ...] = (429,)
     retry: bool = False
+    match: Match | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds per worker: sizes in bytes, times in seconds, ``body_rate`` in bytes per second."""
+    """Bounds per worker: sizes in bytes, times in seconds, ``body_rate`` in bytes per second.
+    ``connection_age`` is of connections over HTTP/2."""
 
     head_bytes: int = 32 * 1024
     body_bytes: int = sys.maxsize
@@ -161,6 +187,7 @@ class Limits:
     body_timeout: float = 30.0
     body_rate: int = 1024
     keepalive_timeout: float = 75.0
+    connection_age: float | None = None
     drain_timeout: float = 20.0
     memory_bytes: int = 16 * 1024 * 1024
 
@@ -270,6 +297,8 @@ class Plan:
 
 _NESTED: dict[str, type] = {
     "Tls": Tls,
+    "Rewrite": Rewrite,
+    "Match": Match,
     "Upstream": Upstream,
     "Breaker": Breaker,
     "Limits": Limits,
@@ -309,8 +338,13 @@ def _build(cls: type, data: dict[str, Any]) -> Any:
     return cls(**values)
 
 
-def live_labels(plan: Plan) -> Callable[[Mapping[str, str]], bool]:
-    """Whether labels of a series name an arm, a model and an experiment of the plan, or none."""
+def live_labels(
+    plan: Plan, found: Collection[tuple[str, str]] = ()
+) -> Callable[[Mapping[str, str]], bool]:
+    """Whether labels of a series name an arm, a model and an experiment of the plan, or none.
+
+    ``found`` are name and version of models that are known from requests; it may grow.
+    """
     arms = frozenset((*plan.arms, "other"))
     models = frozenset((model.name, model.version) for model in plan.models)
     experiments = frozenset((*(split.experiment for split in plan.splits), "other"))
@@ -319,7 +353,7 @@ def live_labels(plan: Plan) -> Callable[[Mapping[str, str]], bool]:
         model, version = labels.get("model", "other"), labels.get("version", "")
         return (
             labels.get("arm", "other") in arms
-            and (model == "other" or (model, version) in models)
+            and (model == "other" or (model, version) in models or (model, version) in found)
             and labels.get("experiment", "other") in experiments
         )
 

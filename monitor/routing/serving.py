@@ -1,5 +1,5 @@
 """Who serves, and how well: computed from the workers' plan and their statistics, and from nothing
-else. The status page, ``top``, the metrics, readiness and the alerts show what is computed here.
+else. The console, ``top``, the metrics, readiness and the alerts show what is computed here.
 
 Roles come from the plan that the workers follow: a challenger that was promoted serves, and the
 champion then stands by. What an arm should serve is compared with what it does serve.

@@ -216,7 +216,7 @@ def own_services(url: str) -> dict[str, Any]:
         "fault proxy": _error(lambda: actions._api("GET", url)),
         "probe": probes.answers(url),
         "metric": _error(lambda: probes.metric(url, "up")),
-        "middleware": middleware._post([{}]),
+        "middleware": middleware._poster._post([b"{}"]),
     }
     middleware.close()
     return asked

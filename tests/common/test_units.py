@@ -1,3 +1,5 @@
+"""Durations, shares, rates, sizes and names of percentiles: read, written and refused."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,11 @@ from hypothesis import strategies as st
 
 from understudy.common.units import (
     byte_rate,
+    duration,
+    figure,
+    joules,
     metric_name,
+    number,
     percent,
     percentile,
     percentile_name,
@@ -17,6 +23,7 @@ from understudy.common.units import (
     seconds,
     share,
     size,
+    spoken,
     write_rate,
     write_seconds,
     write_share,
@@ -250,3 +257,114 @@ def test_a_share_keeps_the_digits_that_matter(share: float, digits: int, text: s
 @given(st.floats(0.0, 1.0 - 1e-11), st.integers(2, 6))
 def test_only_one_itself_is_a_hundred_percent(share: float, digits: int) -> None:
     assert percent(share, digits) != "100 %"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0004, "0.4 ms"), (0.9999, "999.9 ms"), (1.0, "1 s"), (119.0, "119 s"), (120.0, "2 min"),
+        (7199.0, "120 min"), (7200.0, "2 h"), (172_799.0, "48 h"), (172_800.0, "2 d"),
+        (864_000.0, "10 d"),
+    ],
+)  # fmt: skip
+def test_times_are_spoken_in_the_unit_that_is_read_best(value: float, text: str) -> None:
+    assert spoken(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "1s"), (60, "1m"), (90, "1m30s"), (3600, "1h"), (5400, "1h30m"), (86_400, "1d"),
+        (604_800, "1w"), (2_419_200, "4w"), (2_592_000, "30d"), (694_861, "8d1h1m1s"),
+        (300.0000004, "5m"),
+    ],
+)  # fmt: skip
+def test_durations_in_the_notation_of_prometheus(value: float, text: str) -> None:
+    assert duration(value) == text
+
+
+@pytest.mark.parametrize("value", [0, -60, 0.5, 1.00001, 300.1])
+def test_durations_of_prometheus_are_whole_seconds(value: float) -> None:
+    with pytest.raises(ValueError, match="positive whole number"):
+        duration(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (0.001, "1ms"), (0.25, "250ms"), (0.999, "999ms"), (1.0, "1s"), (60.0, "60s"),
+        (120.0, "2m"), (90.0, "90s"), (3600.0, "60m"), (7200.0, "2h"), (86_400.0, "24h"),
+        (2_592_000.0, "30d"), (0.0005, "0.0005s"), (1.5, "1.5s"),
+    ],
+)  # fmt: skip
+def test_durations_are_written_as_people_write_them(value: float, text: str) -> None:
+    assert write_seconds(value) == text
+    assert seconds(text) == value
+
+
+def test_shares_and_rates_are_written_as_people_write_them() -> None:
+    assert [write_share(value) for value in (0.0, 0.005, 0.999, 1.0)] == [
+        "0 %", "0.5 %", "99.9 %", "100 %"
+    ]  # fmt: skip
+    assert [write_rate(value) for value in (100.0, 0.5)] == ["100/s", "0.5/s"]
+    assert (number(1 - 0.999), number(2.0), number(1 / 3)) == ("0.001", "2", "0.333333333333")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1/s", 1.0), ("60/min", 1.0), ("60/m", 1.0), ("3600/h", 1.0), ("86400/d", 1.0),
+        ("0", 0.0), ("1e3/s", 1000.0),
+    ],
+)  # fmt: skip
+def test_rates(text: str, expected: float) -> None:
+    assert rate(text) == pytest.approx(expected, rel=1e-12)
+
+
+def test_energies_and_figures() -> None:
+    assert (joules("5 mJ"), joules("2 J"), joules(0)) == (0.005, 2.0, 0.0)
+    assert (figure(0.9), figure("0.9"), figure("90 %"), figure(-3), figure("-2e3")) == (
+        0.9, 0.9, 0.9, -3.0, -2000.0
+    )  # fmt: skip
+    for value in (True, None, "5 ms", "x", float("nan"), 10**301):
+        with pytest.raises(ValueError, match=r"number"):
+            figure(value)
+    for value in ("5", 5, "5 kJ", -1, True):
+        with pytest.raises(ValueError, match=r"energy|unit"):
+            joules(value)
+
+
+@pytest.mark.parametrize("value", [1.0001, 50, 100, True, None, "0.5", "101", float("inf")])
+def test_a_ratio_is_between_0_and_1_or_has_its_sign(value: object) -> None:
+    with pytest.raises(ValueError, match=r"must be|not a valid"):
+        ratio(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (2.0, "2 has no unit: write 2ms or 2s"),
+        (1.0, "1.0 has no unit: write 1ms or 1s"),
+        (0.25, "0.25 has no unit: write 250ms or 0.25s"),
+    ],
+)
+def test_what_a_bare_number_may_mean(value: float, message: str) -> None:
+    with pytest.raises(ValueError, match="has no unit") as caught:
+        seconds(value)
+    assert message.partition(": ")[2] in str(caught.value)
+
+
+def test_long_durations_are_explained_in_hours_and_days() -> None:
+    with pytest.raises(ValueError, match="write 30h or 30d"):
+        seconds(30, long=True)
+    with pytest.raises(ValueError, match=r"examples: 12h, 30d"):
+        seconds("x", long=True)
+
+
+def test_a_long_text_is_cut_in_a_message() -> None:
+    with pytest.raises(ValueError, match="has no unit") as caught:
+        seconds("1" * 41)
+    assert f"{'1' * 40} …" in str(caught.value)
+    with pytest.raises(ValueError, match="has no unit") as caught:
+        seconds("1" * 40)
+    assert "…" not in str(caught.value)

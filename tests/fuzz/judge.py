@@ -11,10 +11,8 @@ import httptools
 
 from tests.fuzz.oracles import Answer, AnswerOracle, Failure, RequestOracle, Wire
 from understudy.monitor.proxy.client import ClientConnection
-from understudy.monitor.proxy.endpoints import Endpoint
 from understudy.monitor.proxy.exchange import CONTINUE, Exchange
 from understudy.monitor.proxy.head import NO_BODY, UNTIL_CLOSE
-from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.proxy.worker import Worker
 from understudy.monitor.records import record
@@ -32,8 +30,10 @@ _H11_LACKS = "Only Transfer-Encoding: chunked is supported"
 class Client:
     """One client, what it still has to send, and what became of its requests."""
 
-    def __init__(self, worker: Worker, parts: list[bytes]) -> None:
-        self.connection = ClientConnection(worker)
+    def __init__(
+        self, worker: Worker, parts: list[bytes], kind: type[ClientConnection] = ClientConnection
+    ) -> None:
+        self.connection = kind(worker)
         assert worker.arrived(self.connection, False)
         self.wire = Wire(worker.loop, self.connection)
         self.parts = deque(parts)
@@ -48,8 +48,8 @@ class Client:
 class Server:
     """An upstream's end of one connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool, endpoint: Endpoint) -> None:
-        self.connection = UpstreamConnection(pool, endpoint)
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: UpstreamConnection) -> None:
+        self.connection = connection
         self.wire = Wire(loop, self.connection)
         self.oracle = RequestOracle()
         self.parts: deque[bytes] = deque()

@@ -31,10 +31,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvloop
@@ -46,11 +47,9 @@ from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy import incoming, upstream
 from understudy.monitor.proxy.arm import Arm
 from understudy.monitor.proxy.client import ClientConnection
-from understudy.monitor.proxy.endpoints import Endpoint
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import CHUNKED, NO_BODY
 from understudy.monitor.proxy.mirror import MirroredRequest
-from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.turns import PIECES
 from understudy.monitor.proxy.upstream import UpstreamConnection
 from understudy.monitor.proxy.worker import Worker
@@ -70,6 +69,59 @@ from understudy.shadow.assignment import Allocation, point
 _ROUNDS = 400
 _WILD_ROUNDS = 30
 _BREAKER = Breaker(failures=3, open_seconds=0.01, max_open_seconds=0.05)
+
+
+class _Loop:
+    """The event loop, but connections to model servers end in memory."""
+
+    def __init__(self, bench: Bench, loop: asyncio.AbstractEventLoop) -> None:
+        self._bench = bench
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def time(self) -> float:
+        """A tick for each turn of an input, however busy the machine is."""
+        return self._bench.turns * 0.001
+
+    async def create_connection(
+        self, make: Callable[[], UpstreamConnection], *_: Any
+    ) -> tuple[None, UpstreamConnection]:
+        bench = self._bench
+        if bench.wild and bench.random.random() < 0.1:
+            raise ConnectionRefusedError
+        server = Server(self._loop, make())
+        bench.servers.append(server)
+        return None, server.connection
+
+
+def _watched(bench: Bench) -> type[ClientConnection]:
+    """The class of connections that tell ``bench`` what becomes of their requests."""
+
+    class Watched(Exchange):
+        __slots__ = ()
+
+        def begin(self, data: bytes) -> bytes:
+            if self.head.expect is not None:
+                bench.client_of(self.client).expecting.add(self)
+            return super().begin(data)
+
+        def _finish(self, outcome: int, status: int, waited_ns: int = 0) -> None:
+            if not self.finished:
+                bench.client_of(self.client).finished.append((self, outcome, self._answered))
+            super()._finish(outcome, status, waited_ns)
+
+    class WatchedConnection(ClientConnection):
+        __slots__ = ()
+        kind = Watched
+
+        def _reject(self, error: HttpError) -> None:
+            if self.transport is not None and not self.transport.is_closing():
+                bench.client_of(self).rejected += 1
+            super()._reject(error)
+
+    return WatchedConnection
 
 
 class Bench:
@@ -100,7 +152,11 @@ class Bench:
             replace(dividing, splits=(replace(split, unit="header", unit_name="x-b"),)),
             replace(dividing, splits=(replace(split, unit="pointer", unit_name="/a"),)),
         )
-        self.worker = Worker(plan, folder, "fuzz", 0, loop)
+        self.turns = 0
+        self.connection = _watched(self)
+        self.worker = Worker(
+            plan, folder, "fuzz", 0, cast(asyncio.AbstractEventLoop, _Loop(self, loop))
+        )
         # An input is played in turns of the loop, not in time.
         self.worker.runtime.mirror_turns._pause = 0.0
         self.random = random.Random()
@@ -119,47 +175,15 @@ class Bench:
         """Reads of divided requests, by the arm that got them."""
         self.served = 0
         self.seed = ""
+        self.forwarded = blake2b(digest_size=8)
+        """Everything that model servers got."""
         loop.set_exception_handler(self._note)
-        self._listen_in()
-
-    def _listen_in(self) -> None:
-        bench = self
-
-        async def attempt(pool: Pool, endpoint: Endpoint) -> UpstreamConnection:
-            if bench.wild and bench.random.random() < 0.1:
-                raise ConnectionRefusedError
-            server = Server(bench.loop, pool, endpoint)
-            bench.servers.append(server)
-            return server.connection
-
-        begin, finish, reject = Exchange.begin, Exchange._finish, ClientConnection._reject
-
-        def begun(exchange: Exchange, data: bytes) -> bytes:
-            if exchange.head.expect is not None:
-                bench._client(exchange.client).expecting.add(exchange)
-            return begin(exchange, data)
-
-        def finished(exchange: Exchange, outcome: int, status: int, waited_ns: int = 0) -> None:
-            if not exchange.finished:
-                bench._client(exchange.client).finished.append(
-                    (exchange, outcome, exchange._answered)
-                )
-            finish(exchange, outcome, status, waited_ns)
-
-        def rejected(connection: ClientConnection, error: HttpError) -> None:
-            if connection.transport is not None and not connection.transport.is_closing():
-                bench._client(connection).rejected += 1
-            reject(connection, error)
-
-        Pool._attempt = attempt  # type: ignore[method-assign]
-        Exchange.begin = begun  # type: ignore[method-assign]
-        Exchange._finish = finished  # type: ignore[method-assign]
-        ClientConnection._reject = rejected  # type: ignore[method-assign]
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.problems.append(f"{context.get('message')}: {context.get('exception')!r}")
 
-    def _client(self, connection: ClientConnection) -> Client:
+    def client_of(self, connection: Any) -> Client:
+        """The client at the other end of a connection."""
         return next(c for c in self.clients if c.connection is connection)
 
     # One input ----------------------------------------------------------------------------------
@@ -168,6 +192,7 @@ class Bench:
         """Run one input. Raises Failure."""
         pick = self.random
         pick.seed(seed)
+        self.worker._random.seed(seed)
         if self.target == "answers":
             await self._one_answer(seed)
             return
@@ -214,9 +239,10 @@ class Bench:
         self.answers.clear()
         self.doubted.clear()
         for parts in clients:
-            self.clients.append(Client(self.worker, parts))
+            self.clients.append(Client(self.worker, parts, self.connection))
         idle = 0
         for turn in range(_ROUNDS):
+            self.turns += 1
             calm = turn >= _WILD_ROUNDS
             moved = False
             for client in self.clients:
@@ -227,13 +253,18 @@ class Bench:
                 self._disturb(calm)
             # Some may have more to parse than one turn allows.
             moved = moved or any(end.connection._waits for end in (*self.clients, *self.servers))
-            moved = moved or any(arm.pool._connecting for arm in self._arms())
-            await asyncio.sleep(0)
+            connecting = not moved and any(arm.pool._connecting for arm in self._arms())
+            # A connection needs time, not turns: only the kernel and timers move.
+            await asyncio.sleep(0.001 if connecting else 0)
+            moved = moved or connecting
             idle = 0 if moved or turn == _WILD_ROUNDS else idle + 1
             if idle > 6 and (calm or not self.wild):
                 break
         else:
-            raise Failure("it does not come to rest")
+            waits = [end.connection._waits for end in (*self.clients, *self.servers)]
+            raise Failure(
+                f"it does not come to rest: connecting {connecting}, to be parsed {waits}"
+            )
         self._look_for_hangs()
         for client in self.clients:
             client.wire.close()
@@ -290,6 +321,7 @@ class Bench:
         wire, connection = server.wire, server.connection
         data = bytes(wire.out)
         wire.out.clear()
+        self.forwarded.update(data)
         if data and connection.sink is not None:
             self._read(server, connection.sink, data)
         if server.ends and wire.reading and not connection._waits:

@@ -4,6 +4,7 @@ fuzz-requests fuzz-answers`` makes long ones."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -12,8 +13,13 @@ import pytest
 FUZZ = "tests.fuzz.proxy_fuzz"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+    )
 
 
 @pytest.mark.parametrize("target", ["requests", "answers"])
@@ -61,7 +67,8 @@ def test_a_wrong_parser_is_found_with_a_way_to_repeat_it(wrong: str) -> None:
         "sys.argv = ['fuzz', '--target', 'answers', '--inputs', '2000', '--quiet']\n"
         "sys.exit(main())"
     )
-    done = run("-c", code)
+    # Only the sources can be made wrong from outside.
+    done = run("-c", code, UNDERSTUDY_PURE="1")
     assert done.returncode == 1
     assert "FAILED" in done.stderr
     assert "again: --target answers --seed 1 --first " in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forms import in_python
 from tests.support.proxy import (
     INFER,
     Server,
@@ -86,6 +87,7 @@ def small_kernel_buffers(side: Sidecar, size: int = 4096) -> None:
     pool._attempt = shrunk  # type: ignore[method-assign]
 
 
+@in_python
 @pytest.mark.anyio
 async def test_an_upload_that_the_server_does_not_read_is_held_back_from_the_first_byte() -> None:
     """Also when the first bytes came before there was a connection."""

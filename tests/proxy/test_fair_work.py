@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.forms import in_python
 from tests.support.proxy import OK, Server, get, plan_for, post, read_message, sidecar
 from tests.support.proxy_mirror import challenger, outcomes
 from understudy.monitor.errors import HttpError
@@ -119,6 +120,7 @@ class Waiting:
         self.turns.wait(self)  # type: ignore[arg-type]
 
 
+@in_python
 @pytest.mark.anyio
 async def test_waiting_connections_are_served_in_turn() -> None:
     loop = asyncio.get_running_loop()
@@ -169,6 +171,7 @@ async def test_few_connections_with_large_reads_go_on_in_one_turn() -> None:
     assert resumed >= 5
 
 
+@in_python
 @pytest.mark.anyio
 async def test_a_queue_with_a_pause_leaves_the_turns_between_to_others() -> None:
     turns = Turns(asyncio.get_running_loop(), 100, pause=3600.0)

@@ -14,7 +14,8 @@ from tests.support.proxy import INFER, OK, Server, plan_for, post, sidecar
 from tests.support.proxy_mirror import challenger
 from tests.support.proxy_peer import Peer
 from understudy.monitor.proxy.handoff import HandOff
-from understudy.monitor.records.record import OUTCOMES, ROLES, Encoded, encode
+from understudy.monitor.records.encode import Encoded, encode
+from understudy.monitor.records.record import OUTCOMES, ROLES
 from understudy.monitor.routing.plan import HandOff as Limits
 from understudy.monitor.stats.shared import SharedStats, walk
 
@@ -43,7 +44,7 @@ class Sender:
             Limits(**limits),  # type: ignore[arg-type]
             asyncio.get_running_loop(),
         )
-        self.handoff.name(1, {"models": [], "arms": ["champion"]})
+        self.handoff.name({"generation": 1, "models": [], "arms": ["champion"]})
         self.handoff.start()
 
     def numbers(self) -> dict[str, int]:

@@ -12,8 +12,8 @@ from tests.support.proxy import INFER, Server, get, post, read_message, reopen
 from tests.support.proxy_split import BY_REQUEST, NAMES, arm_of, divided, says, unit_of
 from understudy.common.codecs.pointer import follow, steps
 from understudy.monitor.proxy.breaker import CLOSED
-from understudy.monitor.proxy.split import pointed
-from understudy.monitor.proxy.split import steps as split_steps
+from understudy.monitor.proxy.pointer import pointed
+from understudy.monitor.proxy.pointer import steps as split_steps
 from understudy.monitor.records.record import OUTCOMES
 from understudy.monitor.routing.plan import Breaker, Plan
 from understudy.shadow.assignment import OUT

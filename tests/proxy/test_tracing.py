@@ -10,13 +10,23 @@ from random import Random
 
 import pytest
 
-from tests.support.proxy import INFER, OK, Server, Sidecar, get, plan_for, post, sidecar
+from tests.support.proxy import (
+    INFER,
+    OK,
+    Server,
+    Sidecar,
+    get,
+    plan_for,
+    post,
+    read_message,
+    sidecar,
+)
 from tests.support.proxy_mirror import challenger
 from tests.support.proxy_peer import Peer
 from understudy.monitor.proxy.head import parse_request
 from understudy.monitor.proxy.tracing import Tracer
 from understudy.monitor.records.record import ROLE_MIRROR, ROLE_PRIMARY, Record
-from understudy.monitor.records.trace import SpanIds, span_ids
+from understudy.monitor.records.trace import SpanIds, attempts, span_ids
 from understudy.monitor.routing.plan import Challenger, Plan, Tracing, Upstream
 
 TRACE, PARENT = b"0af7651916cd43dd8448eb211c80319c", b"00f067aa0ba902b7"
@@ -123,6 +133,22 @@ async def test_without_a_valid_context_a_trace_begins_here(lines: list[bytes]) -
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("others", [b"x-%d: %d", b"x-%d: " + b"v" * 60 + b"%d", b"t%d: %d"])
+@pytest.mark.parametrize("at", [0, 20, 40])
+async def test_a_context_among_many_headers_is_replaced_once(others: bytes, at: int) -> None:
+    """Modules for nginx sent several, or a wrong one, beyond twenty headers or a large block."""
+    lines = [others % (number, number) for number in range(40)]
+    lines[at:at] = [traceparent(), b"tracestate: a=1"]
+    async with bench(EVERY) as one:
+        await one.side.ask(post(b"{}", *lines))
+        (_, trace, client, flags), states = await one.sent()
+        assert (trace, flags, states) == (TRACE, b"01", [b"tracestate: a=1"])
+        assert client != PARENT
+        ids = await one.spans()
+        assert (ids.parent, ids.client) == (int(PARENT, 16), int(client, 16))
+
+
+@pytest.mark.anyio
 async def test_what_is_no_inference_request_is_not_traced() -> None:
     async with bench(EVERY) as one:
         await one.side.ask(get("/other", traceparent(), b"tracestate: a=1"))
@@ -182,32 +208,72 @@ async def test_with_keep_unsampled_requests_have_ids_as_well() -> None:
         assert copy.link == (ids.trace, ids.server)
 
 
-@pytest.mark.anyio
-async def test_a_request_that_is_sent_again_keeps_its_span() -> None:
-    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"{}")
-        if not seen:
-            writer.write(OK)
-            seen.append(b"")
-            await reader.readuntil(b"{}")
-        elif len(seen) == 1:
-            seen.append(b"")
-            writer.write(OK)
-            await reader.read()
-        writer.close()
+class Losing(Server):
+    """Answers the first request of a connection and closes it at the second one, once."""
 
-    seen: list[bytes] = []
-    upstream = await Server(handler=once).start()
-    plan: Plan = replace(plan_for(upstream.port), tracing=EVERY)
+    def __init__(self) -> None:
+        super().__init__(handler=self._play)
+
+    async def _play(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            self.seen.append(await read_message(reader, request=True))
+            if len(self.seen) == 2:
+                return
+            writer.write(OK)
+
+    def clients(self) -> list[int]:
+        """The spans that the requests say they are children of."""
+        lines = [(message.header("traceparent") or b"").split(b"-") for message in self.seen]
+        return [int(parts[2], 16) for parts in lines]
+
+
+@pytest.mark.anyio
+async def test_each_attempt_to_send_a_request_has_its_span() -> None:
+    upstream, other = await Losing().start(), await Losing().start()
+    plan: Plan = replace(plan_for(upstream.port, challenger(other.port)), tracing=EVERY)
     plan = replace(plan, models=tuple(replace(m, retry=True) for m in plan.models))
     async with sidecar(plan) as side:
         peer = Peer(side.folder / "records.sock")
         await peer.start()
-        await side.ask(post(b"{}"))
-        assert (await side.ask(post(b"{}"))).status == 200
-        await side.until(lambda: len(peer.records) == 2)
-        assert [span_ids(r.trace_id, r.span).resent for r in peer.records] == [False, True]
+        for count in (2, 4):
+            assert (await side.ask(post(b"{}", b"x-order: 1"))).status == 200
+            await side.until(lambda count=count: len(peer.records) == count)  # type: ignore[misc]
+        for role, server in ((ROLE_PRIMARY, upstream), (ROLE_MIRROR, other)):
+            first, second = (
+                (span_ids(r.trace_id, r.span), r) for r in peer.records if r.role == role
+            )
+            one, lost, again = server.clients()
+            assert (first[0].resent, first[0].earlier, first[0].client) == (False, (), one)
+            ids, record = second
+            assert (ids.resent, ids.client) == (True, again)
+            ((before, lost_ns),) = ids.earlier
+            assert before == lost
+            assert 0 < lost_ns <= record.duration_ns
+            assert len({one, lost, again}) == 3
+            # Nothing else of the request has changed.
+            heads = [
+                message.head.replace(b"%016x" % lost, b"%016x" % again) for message in server.seen
+            ]
+            assert heads[1] == heads[2]
+            assert server.seen[1].body == server.seen[2].body == b"{}"
         await peer.stop()
+
+
+def test_every_attempt_is_named() -> None:
+    """A model server may refuse a call several times."""
+    tracer = Tracer(EVERY, Random(1).getrandbits)
+    trace = tracer.begin(parse_request(b"POST /x HTTP/1.1\r\nHost: h", 8192, 128))
+    clients = [trace.client]
+    for lost_ns in (10, 20):
+        before, after = trace.repeat(lost_ns)
+        assert (before.split(b"-")[2], after.split(b"-")[2]) == (clients[-1], trace.client)
+        assert trace.lines[0] == after
+        clients.append(trace.client)
+    of, _, span = trace.text(b"POST", 1).partition(b" ")
+    ids = span_ids(of, span)
+    first, second, last = (int(client, 16) for client in clients)
+    assert (ids.client, ids.earlier) == (last, ((first, 10), (second, 20)))
+    assert attempts(span) == 3
 
 
 @pytest.mark.anyio

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import os
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,7 +88,10 @@ def reason(error: BaseException) -> str:
         if isinstance(one, ssl.SSLCertVerificationError):
             return f"certificate: {one.verify_message}"
         if isinstance(one, OSError) and one.strerror:
-            return str(one.strerror)
+            # asyncio puts its own words there; those of TLS and name resolution say more.
+            if isinstance(one, (ssl.SSLError, socket.gaierror)) or one.errno is None:
+                return str(one.strerror)
+            return os.strerror(one.errno)
     if isinstance(error, httpx.TimeoutException):
         return "timed out"
     if isinstance(error, httpx.ProxyError):

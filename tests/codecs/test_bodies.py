@@ -13,7 +13,8 @@ import zstandard
 
 from tests.support.codecs import MLFLOW, SPEC, V1, V2, reason
 from understudy.common.codecs import Decoded, Reason, Table, Undecodable, decode_exchange
-from understudy.common.codecs.body import MAX_DECOMPRESSED, parsed
+from understudy.common.codecs.body import parsed
+from understudy.common.codecs.compressed import MAX_DECOMPRESSED
 
 DEEP = 100_000
 BODY = b'{"instances": [1, 2]}'

@@ -15,6 +15,7 @@ LINES = b"content-type: application/jsonlines"
 CLASSIFY, REGRESS = b"/v1/models/m:classify", b"/v1/models/m/versions/2:regress"
 SELDON = b"/seldon/team/m/api/v1.0/predictions"
 TORCH = b"/predictions/m/1.0"
+BENTO = ModelSpec("m", protocol="bentoml")
 
 
 def exchange(
@@ -122,6 +123,28 @@ def test_torchserve() -> None:
     assert (rows.features, rows.predictions) == (Table(("a",), 1, [1]), Table(("y",), 1, [1]))
     error = {"code": 500, "type": "InternalServerException", "message": "boom"}
     assert reason(exchange(TORCH, b"", [1], error).predictions) == Reason.ERROR_RESPONSE
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"series": [[1, 2], [3, 4]]}, Table(("x[0]", "x[1]"), 2, [1, 2, 3, 4])),
+        ([[1, 2]], Table(("x[0]", "x[1]"), 1, [1, 2])),
+        ({"x": [1, 2]}, Table(("x[0]", "x[1]"), 1, [1, 2])),
+        ({"texts": ["a", "b"]}, Table(("x",), 2, ["a", "b"])),
+        ({"df": [{"age": 3, "n": "x"}]}, Table(("age", "n"), 1, [3, "x"])),
+        ({"df": {"age": [3, 4], "n": ["x", "y"]}}, Table(("age", "n"), 2, [3, "x", 4, "y"])),
+        ({"row": {"age": 3}}, Table(("age",), 1, [3])),
+        ({"age": 3, "n": "x"}, Table(("age", "n"), 1, [3, "x"])),
+        ({"text": "hello"}, Table(("text",), 1, ["hello"])),
+    ],
+)
+def test_arguments_of_bentoml(payload: Any, expected: Table) -> None:
+    found = exchange(b"/predict", b"", payload, [0.25], BENTO)
+    assert found.features == expected
+    assert found.predictions == Table(("y",), 1, [0.25])
+    error = exchange(b"/predict", b"", payload, {"error": "boom"}, BENTO).predictions
+    assert reason(error) == Reason.ERROR_RESPONSE
 
 
 def test_numbers_that_are_infinite_to_others() -> None:

@@ -33,6 +33,7 @@ from understudy.common.codecs import (
 )
 from understudy.common.codecs.spec import Classes
 from understudy.common.extensions import WIRE_FORMATS
+from understudy.common.grpc_messages import INFER, STREAM_INFER, framed
 
 Exchange = tuple[int, bytes, bytes, bytes, int, bytes, bytes]
 """Which spec, path, request headers and body, status, answer headers and body."""
@@ -50,10 +51,13 @@ SPECS = (
     ),
 )
 V2, V1, MLFLOW = b"/v2/models/m/infer", b"/v1/models/m:predict", b"/invocations"
+GRPC, GRPC_STREAM = INFER.encode(), STREAM_INFER.encode()
 PATHS = (
     V2,
     V1,
     MLFLOW,
+    GRPC,
+    GRPC_STREAM,
     V2 + b"?q=1",
     b"/score",
     b"/v2/health/live",
@@ -61,6 +65,38 @@ PATHS = (
     b"",
     b"\xff%00",
 )
+
+
+def _field(tag: int, content: bytes) -> bytes:
+    return bytes((tag, len(content))) + content
+
+
+_X = _field(0x0A, b"x") + _field(0x12, b"FP32") + _field(0x1A, b"\1\2")
+_TYPED = _X + _field(0x2A, _field(0x32, b"\0\0\x80?\0\0\0@"))
+_WORD = _field(0x0A, b"t") + _field(0x12, b"BYTES") + b"\x18\1"
+_NUMBER = (
+    _field(0x0A, b"n") + _field(0x12, b"INT32") + b"\x18\1" + _field(0x2A, _field(0x12, b"\x80\1"))
+)
+_HEAD = _field(0x0A, b"m") + _field(0x12, b"1") + _field(0x1A, b"id")
+_RAW = b"\0\0\x80?\0\0\0@", b"\2\0\0\0hi"
+_SHARED = _X + _field(0x22, _field(0x0A, b"shared_memory_region") + _field(0x12, b"\x1a\1r"))
+_REQUESTS = (
+    _HEAD + _field(0x2A, _X) + _field(0x2A, _WORD) + _field(0x3A, _RAW[0]) + _field(0x3A, _RAW[1]),
+    _HEAD + _field(0x2A, _TYPED) + _field(0x2A, _NUMBER) + b"\xf3\1\x08\1\xf4\1",
+    _field(0x2A, _SHARED) + _field(0x2A, _X) + _field(0x3A, _RAW[0]),
+)
+_ANSWERS = tuple(
+    _HEAD + _field(0x2A, _X) + _field(0x2A, _WORD) + _field(0x32, _RAW[0]) + _field(0x32, text)
+    for text in (_RAW[1], b"\1\0\0\0!")
+)
+_STREAMED = *(framed(_field(0x12, one)) for one in _ANSWERS), framed(_field(0x0A, b"boom"))
+CALLS = (
+    *((framed(request), framed(_ANSWERS[0])) for request in _REQUESTS),
+    *((framed(request), _STREAMED[0] + _STREAMED[1]) for request in _REQUESTS),
+    (framed(_REQUESTS[0]) * 2, _STREAMED[0] + _STREAMED[2]),
+    (framed(gzip.compress(_REQUESTS[0]), True), framed(zlib.compress(_ANSWERS[0]), True)),
+)
+"""Bodies of gRPC calls."""
 SEEDS: tuple[tuple[bytes, Any, Any], ...] = (
     (
         V2,
@@ -113,6 +149,7 @@ SEEDS: tuple[tuple[bytes, Any, Any], ...] = (
         {"data": {"names": ["p"], "tensor": {"shape": [2, 1], "values": [0.5, 0.25]}}},
     ),
     (b"/predictions/m", {"data": [[1, 2]]}, {"cat": 0.75, "dog": 0.25}),
+    *((path, request, answer) for path in (GRPC, GRPC_STREAM) for request, answer in CALLS),
     (
         b"/score",
         {"customer": {"age": 30}, "items": [{"amount": 1.5}, {"amount": 2}]},
@@ -219,6 +256,11 @@ def damage(pick: random.Random, data: bytes) -> bytes:
 
 def message(pick: random.Random, payload: Any) -> tuple[bytes, bytes]:
     """Headers and body of one direction."""
+    if isinstance(payload, bytes):
+        headers = HEADERS[-1] if pick.random() < 0.2 else b"content-type: application/grpc"
+        if payload[:1] == b"\1" and pick.random() < 0.9:
+            headers += b"\r\ngrpc-encoding: " + (b"gzip" if payload[5] == 0x1F else b"deflate")
+        return headers, damage(pick, payload)
     if "binary_data_size" in str(payload) and pick.random() < 0.8:
         head = json.dumps(reshape(pick, payload)).encode()
         tail = b"\0\0\x80?\0\0\0@\0<\0@\0\xc0\x01\0\x02\0\0\0hi"
@@ -253,6 +295,8 @@ def exchange(seed: int, number: int) -> Exchange:
         path = pick.choice(PATHS)
     # Plain JSON has no path by which it is known: only its spec selects the codec.
     spec = len(SPECS) - 1 if path == b"/score" else pick.randrange(len(SPECS))
+    if path in (GRPC, GRPC_STREAM) and pick.random() < 0.9:
+        spec = pick.randrange(3)  # the others read no messages
     status = pick.choice((200, 200, 200, 200, 0, 204, 500))
     return (spec, path, *message(pick, request), status, *message(pick, answer))
 

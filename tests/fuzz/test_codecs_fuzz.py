@@ -15,11 +15,11 @@ NONE = Undecodable(Reason.EMPTY)
 
 
 def test_a_short_run_finds_nothing_and_gets_everywhere() -> None:
-    command = [sys.executable, "-m", "tests.fuzz.codecs_fuzz", "--inputs", "6000", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.fuzz.codecs_fuzz", "--inputs", "8000", "--seed", "3"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "6,000 inputs, no failure" in done.stdout
-    assert re.search(r"6,000 inputs, [\d,]+/s", done.stderr)
+    assert "8,000 inputs, no failure" in done.stdout
+    assert re.search(r"8,000 inputs, [\d,]+/s", done.stderr)
     counts = dict(re.findall(r"(\w+): ([\d,]+)", done.stdout))
     elsewhere = {Reason.NOT_CAPTURED, Reason.NOT_READ, Reason.ROWS_DIFFER, Reason.INTERNAL}
     assert set(counts) == {"table", *Reason} - elsewhere

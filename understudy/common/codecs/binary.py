@@ -10,11 +10,13 @@ A tensor that cannot be read costs only itself: its data is an :class:`Undecodab
 from __future__ import annotations
 
 import sys
-from struct import error, iter_unpack, unpack_from
+from struct import calcsize, error, iter_unpack, unpack_from
 from typing import Any
 
 from understudy.common.codecs.table import Reason, Undecodable
 
+MAX_ELEMENTS = 1024 * 1024
+"""Elements of one tensor: each takes some thirty bytes of memory here."""
 _FORMATS = {
     "BOOL": "?",
     "INT8": "b",
@@ -28,6 +30,9 @@ _FORMATS = {
     "FP32": "f",
     "FP64": "d",
 }
+_SIZES = {"FP16": 2, "BF16": 2} | {name: calcsize("<" + form) for name, form in _FORMATS.items()}
+"""Bytes of an element."""
+MANY = Undecodable(Reason.TOO_LARGE, f"a tensor has more than {MAX_ELEMENTS:,} elements")
 _NATIVE = sys.byteorder == "little"
 
 
@@ -64,6 +69,9 @@ def elements(data: memoryview, datatype: Any) -> list[Any] | Undecodable:
     try:
         if datatype == "BYTES":
             return _texts(data)
+        size = _SIZES.get(datatype) if isinstance(datatype, str) else None
+        if size is not None and len(data) > size * MAX_ELEMENTS:
+            return MANY
         if datatype == "FP16":
             return [value for (value,) in iter_unpack("<e", data)]
         if datatype == "BF16":
@@ -71,9 +79,8 @@ def elements(data: memoryview, datatype: Any) -> list[Any] | Undecodable:
             wide = bytearray(2 * len(data))
             wide[2::4], wide[3::4] = data[::2], data[1::2]
             return _numbers(memoryview(wide), "f")
-        form = _FORMATS.get(datatype) if isinstance(datatype, str) else None
-        if form is not None:
-            return _numbers(data, form)
+        if size is not None:
+            return _numbers(data, _FORMATS[datatype])
     except (error, TypeError, ValueError):
         return Undecodable(Reason.WRONG_SHAPE, "the size of a tensor does not fit its datatype")
     return Undecodable(Reason.BINARY, "the datatype of a tensor is not known")
@@ -87,7 +94,7 @@ def _numbers(data: memoryview, form: Any) -> list[Any]:
     return [value for (value,) in iter_unpack("<" + form, data)]  # pragma: no cover
 
 
-def _texts(data: memoryview) -> list[Any]:
+def _texts(data: memoryview) -> list[Any] | Undecodable:
     """Raises struct.error or ValueError where the lengths do not fit."""
     found: list[Any] = []
     at, end = 0, len(data)
@@ -98,4 +105,6 @@ def _texts(data: memoryview) -> list[Any]:
             raise ValueError("an element is longer than the data")
         found.append(str(data[at : at + length], "utf-8", "backslashreplace"))
         at += length
+        if len(found) > MAX_ELEMENTS:
+            return MANY
     return found

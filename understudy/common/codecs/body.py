@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import zlib
 from functools import lru_cache
 from typing import Any
 
-import brotli
 import orjson
-import zstandard
 
 from understudy.common.codecs.binary import place
+from understudy.common.codecs.compressed import MAX_DECOMPRESSED, decompressed
+from understudy.common.codecs.headers import fields_of
 from understudy.common.codecs.lines import is_lines, rows_of
 from understudy.common.codecs.table import Reason, Undecodable
+from understudy.common.events import kind_of
 
-MAX_DECOMPRESSED = 4 * 1024 * 1024
-"""Largest decompressed size in bytes: protects memory from a decompression bomb."""
-MAX_GROWTH = 4
-"""A large payload may grow to this many times its compressed size, if that is more."""
-
+MAX_STREAM_GROWTH = 100
+"""A stream of events may grow to this many times its compressed size; the data plane limits it."""
 _SHORT = 256
 """Bytes of headers that are remembered, so that odd ones do not fill the memory."""
-_MAX_WINDOW = 8 * 1024 * 1024
-"""Memory that decompressing zstd may need; RFC 9659 allows no more over HTTP."""
-_LARGE = Undecodable(Reason.TOO_LARGE, "the payload grows too large when decompressed")
-_CUT = Undecodable(Reason.TRUNCATED, "the compressed payload ends too early")
 _OPAQUE = (b"octet-stream", b"protobuf", b"grpc", b"msgpack", b"image/", b"audio/", b"video/")
 
 
@@ -39,7 +32,7 @@ def parsed(headers: bytes, body: bytes | memoryview) -> Any:
         body = bytes(body)
     coding, length, kind, are_lines = (_known if len(headers) <= _SHORT else _about)(headers)
     if coding:
-        plain = _decompressed(coding, body)
+        plain = decompressed(coding, body)
         if isinstance(plain, Undecodable):
             return plain
         body = plain
@@ -48,6 +41,23 @@ def parsed(headers: bytes, body: bytes | memoryview) -> Any:
     if are_lines and body:
         return rows_of(kind, body)
     return _json(kind, body)
+
+
+def stream_kind(headers: bytes) -> int:
+    """The grammar of a body that is a stream of events, see :mod:`understudy.common.events`; else
+    0."""
+    kinds = (kind_of(line) for line in headers.split(b"\r\n"))
+    return next((kind for kind in kinds if kind), 0)
+
+
+def plain_stream(headers: bytes, body: bytes | memoryview) -> bytes | Undecodable:
+    """The bytes of a stream, whose copies are compressed: its events repeat each other, so that it
+    may grow by more than other payloads."""
+    body = bytes(body)
+    coding = (_known if len(headers) <= _SHORT else _about)(headers)[0]
+    if not coding:
+        return body
+    return decompressed(coding, body, max(MAX_DECOMPRESSED, MAX_STREAM_GROWTH * len(body)))
 
 
 def _with_tensors(length: bytes, body: bytes) -> Any:
@@ -97,12 +107,8 @@ def _lenient(body: bytes) -> Any:
 
 def _about(headers: bytes) -> tuple[bytes, bytes | None, bytes, bool]:
     """Content coding, the length before tensors, content type, and whether that is one of lines; in
-    lower case. Values of lines with the same name are joined."""
-    fields: dict[bytes, bytes] = {}
-    for line in headers.lower().split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        name = name.strip()
-        fields[name] = fields[name] + b"," + value if name in fields else value
+    lower case."""
+    fields = fields_of(headers)
     kind = fields.get(b"content-type", b"")
     return (
         fields.get(b"content-encoding", b""),
@@ -113,73 +119,3 @@ def _about(headers: bytes) -> tuple[bytes, bytes | None, bytes, bool]:
 
 
 _known = lru_cache(maxsize=1024)(_about)
-
-
-def _decompressed(header: bytes, body: bytes) -> bytes | Undecodable:
-    codings = {coding.strip() for coding in header.split(b",")} - {b"", b"identity"}
-    if not codings:
-        return body
-    windows: tuple[int, ...] = ()
-    if codings <= {b"gzip", b"x-gzip"} and header.count(b"gzip") == 1:
-        windows = (31,)
-    elif codings == {b"deflate"} and header.count(b"deflate") == 1:
-        windows = (15, -15)  # some clients omit zlib's header
-    elif len(codings) > 1 or header.count(b",") or not codings <= {b"br", b"zstd"}:
-        return Undecodable(Reason.UNSUPPORTED_ENCODING)
-    if not body:
-        return Undecodable(Reason.EMPTY)
-    limit = max(MAX_DECOMPRESSED, MAX_GROWTH * len(body))
-    try:
-        if codings == {b"br"}:
-            return _brotli(body, limit)
-        if codings == {b"zstd"}:
-            return _zstd(body, limit)
-    except (brotli.error, zstandard.ZstdError):
-        return Undecodable(Reason.UNSUPPORTED_ENCODING, "the compressed payload is damaged")
-    for window in windows:
-        try:
-            return _inflated(window, body, limit)
-        except zlib.error:
-            continue
-    return Undecodable(Reason.UNSUPPORTED_ENCODING, "the compressed payload is damaged")
-
-
-def _inflated(window: int, body: bytes, limit: int) -> bytes | Undecodable:
-    """Of gzip or deflate. Raises zlib.error."""
-    parts: list[bytes] = []
-    room = limit + 1
-    while True:
-        inflater = zlib.decompressobj(window)
-        parts.append(inflater.decompress(body, room))
-        room -= len(parts[-1])
-        if room <= 0:
-            return _LARGE
-        if not inflater.eof:
-            return _CUT
-        body = inflater.unused_data
-        # A gzip stream may have several members; what follows without its mark is padding.
-        if window != 31 or not body.startswith(b"\x1f\x8b"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _brotli(body: bytes, limit: int) -> bytes | Undecodable:
-    """Raises brotli.error."""
-    inflater = brotli.Decompressor()
-    parts = [inflater.process(body, output_buffer_limit=limit + 1)]
-    room = limit - len(parts[0])
-    while room >= 0 and not inflater.is_finished() and not inflater.can_accept_more_data():
-        parts.append(inflater.process(b"", output_buffer_limit=room + 1))
-        room -= len(parts[-1])
-    if room < 0:
-        return _LARGE
-    return b"".join(parts) if inflater.is_finished() else _CUT
-
-
-def _zstd(body: bytes, limit: int) -> bytes | Undecodable:
-    """Raises zstandard.ZstdError."""
-    inflater = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-    with inflater.stream_reader(body, read_across_frames=True) as reader:
-        plain = reader.read(limit + 1)
-    if len(plain) > limit:
-        return _LARGE
-    return plain

@@ -1,4 +1,4 @@
-"""Open Inference Protocol V2 over REST: named tensors with shape, datatype and data.
+"""Open Inference Protocol V2: named tensors with shape, datatype and data, over REST and gRPC.
 
 ``data`` is row-major, flat or nested. The first dimension counts the rows; a tensor with more than
 one element in a row becomes as many columns. A single tensor is what servers call ``input-0`` or
@@ -13,6 +13,7 @@ from math import prod
 from operator import itemgetter
 from typing import Any
 
+from understudy.common.codecs import open_inference_grpc as grpc
 from understudy.common.codecs.shape import MAX_NAME, leaves_of, named, plain, positional
 from understudy.common.codecs.spec import ModelSpec, WireFormat
 from understudy.common.codecs.table import Reason, Table, Undecodable
@@ -28,8 +29,13 @@ def decode_request(payload: object, spec: ModelSpec) -> Table | Undecodable:
 
 
 def decode_response(payload: object, spec: ModelSpec) -> Table | Undecodable:
-    """Predictions of a response."""
-    return _decode(payload, "outputs", spec.predictions)
+    """Predictions of a response, with the version of the model that it says."""
+    found = _decode(payload, "outputs", spec.predictions)
+    if isinstance(found, Table) and isinstance(payload, dict):
+        version = payload.get("model_version")
+        if type(version) is str:
+            found.version = version
+    return found
 
 
 def _decode(payload: object, key: str, configured: tuple[str, ...]) -> Table | Undecodable:
@@ -172,6 +178,7 @@ def _matches(payload: dict[str, object]) -> bool:
     )
 
 
+_SERVICE = r".*/inference\.GRPCInferenceService/"
 _MODEL = r".*/v2/models/[^/]+(?:/versions/[^/]+)?"
 FORMAT = WireFormat(
     decode_request,
@@ -180,6 +187,11 @@ FORMAT = WireFormat(
     other_paths=(
         _MODEL + "(?:/(?:ready|config|stats|load|unload))?",
         r".*/v2(?:/health/(?:live|ready))?",
+        _SERVICE + r"\w+",
+    ),
+    calls=(
+        (_SERVICE + "ModelInfer", (grpc.request_of, grpc.response_of)),
+        (_SERVICE + "ModelStreamInfer", (grpc.request_of, grpc.stream_response_of)),
     ),
     matches=_matches,
 )

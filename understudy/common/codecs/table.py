@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
@@ -38,6 +38,7 @@ class Undecodable:
 
     lost: ClassVar[tuple[Undecodable, ...]] = ()
     """As of a table: all is lost, for one reason."""
+    version: ClassVar[str] = ""
 
     reason: Reason
     detail: str = ""
@@ -49,13 +50,15 @@ class Table:
 
     A cell is a JSON value: a number, a text, a truth value, None, or (a vector, a nested
     structure) a list or a dict. The caller owns the list of values. ``lost`` are the reasons why
-    columns could not be read; they are there, with cells of None.
+    columns could not be read; they are there, with cells of None. ``version`` is that of the
+    model, if the payload says it; it is no part of the cells.
     """
 
     names: tuple[str, ...]
     rows: int
     values: list[object]
     lost: tuple[Undecodable, ...] = ()
+    version: str = field(default="", compare=False)
 
     def row(self, index: int) -> dict[str, object]:
         """One row by name; ``index`` counts from 0. Raises IndexError for a row not there."""

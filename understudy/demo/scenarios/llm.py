@@ -71,7 +71,8 @@ def run(world: World) -> None:
     )
     story.note(
         "The 'model' is a Markov chain over Shakespeare. Understudy passes events on as they come, "
-        "and times first byte and whole stream; it does not read tokens yet."
+        "and compares first byte and whole stream here; it can time tokens, too "
+        "(docs/language-models.md)."
     )
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{world.listen}\r\n"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,9 +21,11 @@ from understudy.monitor.api.feedback import add_feedback
 from understudy.monitor.api.findings import add_findings
 from understudy.monitor.api.guard import Guard
 from understudy.monitor.api.ingest import add_ingest
+from understudy.monitor.api.measured import add_measured
 from understudy.monitor.api.objectives import add_objectives
 from understudy.monitor.api.pages import add_pages
-from understudy.monitor.api.records import recent
+from understudy.monitor.api.records import Wanted, recent
+from understudy.monitor.api.stream import add_stream
 from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.supervisor.control_line import ControlLine
 from understudy.monitor.telemetry.collector import PlaneCollector
@@ -58,8 +61,10 @@ def build(plane: EvaluationPlane, line: ControlLine) -> Guard:
     )
     prepare(app)
     _health(app, plane)
-    add_pages(app, "status", plane.settings)
+    add_pages(app, "service", plane.settings)
     _show(app, plane)
+    add_measured(app, plane)
+    add_stream(app, plane)
     _change(app, line)
     add_experiments(app, plane, line)
     add_feedback(app, plane)
@@ -129,9 +134,19 @@ def _release(error: BaseException) -> None:
 
 
 def _health(app: FastAPI, plane: EvaluationPlane) -> None:
-    @app.get("/healthz", tags=["health"], responses=_documented(documents.Health))
+    @app.get(
+        "/healthz",
+        tags=["health"],
+        responses={
+            **_documented(documents.Health),
+            503: {"model": documents.Health, "description": "A restart is needed."},
+        },
+    )
     async def healthz() -> Response:
-        """Liveness of the evaluation plane. For the workers see `/readyz`."""
+        """Liveness of the evaluation plane, and of the supervisor, which replaces processes that
+        end or hang. For the workers see `/readyz`."""
+        if plane.supervisor.hangs:
+            return answer({"status": plane.supervisor.silence}, 503)
         return answer({"status": "ok"})
 
     @app.get(
@@ -202,13 +217,34 @@ def _show(app: FastAPI, plane: EvaluationPlane) -> None:
     async def records(
         limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number.")] = 20,
         raw: Annotated[bool, Query(description="Include payloads, redacted.")] = False,
+        model: Annotated[str | None, Query(max_length=256, description="Only of this.")] = None,
+        arm: Annotated[str | None, Query(max_length=256, description="Only of this.")] = None,
+        role: Annotated[
+            Literal["primary", "mirror"] | None, Query(description="Only in this role.")
+        ] = None,
+        outcome: Annotated[
+            str | None, Query(max_length=64, description="Only with this one; `error` for all.")
+        ] = None,
+        longer: Annotated[
+            float | None, Query(ge=0, description="Only those that took so many seconds or more.")
+        ] = None,
+        shorter: Annotated[float | None, Query(ge=0, description="Or so many or fewer.")] = None,
+        request_id: Annotated[str | None, Query(max_length=256, description="Only this.")] = None,
+        before: Annotated[int | None, Query(ge=0, description="`next` of the page before.")] = None,
+        pairs: Annotated[
+            bool, Query(description="Include the other arms' answers to the same request.")
+        ] = False,
     ) -> Response:
-        """The last records, newest first, with decoded features and predictions.
+        """The last records, newest first, with decoded features and predictions. `next` begins the
+        next page; it is null on the last one.
 
         Fields that match a rule of `records.redact` are replaced by `[redacted]`. Payloads (`raw`)
         are withheld as a whole where a hidden field has no name of its own in them.
         """
-        return answer({"records": recent(plane, limit, raw)})
+        ids = frozenset(() if request_id is None else (request_id,))
+        wanted = Wanted(model, arm, role, outcome, longer, shorter, ids)
+        found, following = recent(plane, limit, raw, wanted, before, pairs)
+        return answer({"records": found, "next": following})
 
 
 def _models(plane: EvaluationPlane) -> list[dict[str, Any]]:
@@ -216,7 +252,13 @@ def _models(plane: EvaluationPlane) -> list[dict[str, Any]]:
     predictions = status.predictions(plane)
     missed = status.undecodable(plane)
     result = []
-    for model in plane.settings.models:
+    models = list(plane.settings.models)
+    match = plane.settings.match
+    if match is not None:
+        listed = {(model.name, model.version) for model in models}
+        found = {*pipeline.features, *(key[:2] for key in pipeline.predictions)} - listed
+        models += [replace(match, name=name, version=version) for name, version in sorted(found)]
+    for model in models:
         stats = pipeline.features.get((model.name, model.version))
 
         def mine(item: dict[str, Any], key: tuple[str, str] = (model.name, model.version)) -> bool:

@@ -111,6 +111,9 @@ class Status(BaseModel):
     )
     predictions: list[dict[str, Any]]
     undecodable: list[dict[str, Any]]
+    served: dict[str, Any] = Field(
+        description="Versions of models as their answers say them, and the last changes."
+    )
     experiments: list[dict[str, Any]] = Field(description="Each in short; /v1/experiments has all.")
     findings: dict[str, Any] = Field(description="Open ones in short; /v1/findings has all.")
     watched: list[dict[str, Any]] = Field(
@@ -169,6 +172,7 @@ class Records(BaseModel):
     """Recent records, newest first."""
 
     records: list[Record]
+    next: int | None = Field(None, description="`before` of the next page.")
 
 
 class Reload(BaseModel):

@@ -10,7 +10,8 @@ from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from understudy.monitor.api.answers import answer, refusal
-from understudy.monitor.api.records import recent
+from understudy.monitor.api.records import Wanted, recent
+from understudy.monitor.config.runbooks import PUBLIC, alert_name, runbook_url
 from understudy.monitor.errors import FindingError, FindingStateError, UnknownFindingError
 from understudy.monitor.findings.finding import Finding, rank
 from understudy.monitor.findings.incident import Incident
@@ -19,6 +20,7 @@ from understudy.monitor.findings.silences import LONGEST_SECONDS, MAX_PATTERN, S
 from understudy.monitor.findings.words import moment
 from understudy.monitor.pipeline.plane import EvaluationPlane
 
+_MOST_CHANGES = 200
 _Id = Annotated[str, Path(max_length=64, examples=["20261123T221530-7"])]
 
 
@@ -78,8 +80,9 @@ def add_findings(app: FastAPI, plane: EvaluationPlane, service: FindingsService)
         return refusal(422, str(error))
 
 
-def document(finding: Finding, now: float) -> dict[str, Any]:
-    """A finding for the API: times as unix seconds and as text."""
+def document(finding: Finding, now: float, runbooks: str = PUBLIC) -> dict[str, Any]:
+    """A finding for the API: times as unix seconds and as text. ``runbooks`` is the URL of the
+    pages about alerts."""
     return {
         **finding.to_dict(),
         "silent": finding.open and finding.silent(now),
@@ -91,6 +94,9 @@ def document(finding: Finding, now: float) -> dict[str, Any]:
         "links": {
             "self": f"/v1/findings/{finding.id}",
             "records": f"/v1/findings/{finding.id}/records",
+            "timeline": f"/v1/findings/{finding.id}/timeline",
+            "page": f"/?finding={finding.id}",
+            "runbook": runbook_url(runbooks, alert_name(finding.signal.kind)),
         },
     }
 
@@ -173,7 +179,7 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
         """One finding: what, since when, how large, which features, and what to look at next. Also
         an old one, as far back as the history reaches."""
         finding = await asyncio.to_thread(service.find, id)
-        return answer(document(finding, time.time()))
+        return answer(document(finding, time.time(), service.notifier.runbooks))
 
     @router.get("/{id}/records")
     async def records(
@@ -183,12 +189,40 @@ def _show(router: APIRouter, plane: EvaluationPlane, service: FindingsService) -
         """The finding's example requests, as `/v1/records` shows them, as far as they are still
         kept."""
         wanted = ledger.find(id).signal.examples
-        kept = recent(plane, plane.settings.keep, raw) if wanted else []
-        available = [record for record in kept if record["request_id"] in wanted]
+        chosen = Wanted(ids=frozenset(wanted))
+        available = recent(plane, plane.settings.keep, raw, chosen)[0] if wanted else []
         available_ids = {record["request_id"] for record in available}
         return answer(
             {"records": available, "gone": [one for one in wanted if one not in available_ids]}
         )
+
+    @router.get("/{id}/timeline")
+    async def timeline(id: _Id) -> Response:
+        """Every change of one finding, the oldest first, as far back as the history reaches: how
+        severe and how large it was, and who did what."""
+        finding = await asyncio.to_thread(service.find, id)
+        kept = service.history
+        changes: list[dict[str, Any]] = []
+        if kept is not None:
+            changes, _ = await asyncio.to_thread(kept.page, None, _MOST_CHANGES, finding.id)
+        return answer({"changes": [_revision(one) for one in reversed(changes)]})
+
+
+def _revision(change: dict[str, Any]) -> dict[str, Any]:
+    finding = change["finding"]
+    notes = [one for one in finding["notes"] if one["at"] == change["at"]]
+    return {
+        "at": change["at"],
+        "at_time": moment(change["at"]) if change["at"] is not None else None,
+        "event": change["event"],
+        "change": change["change"],
+        "revision": finding["revision"],
+        "severity": finding["severity"],
+        "title": finding["title"],
+        "size": finding["size"],
+        "who": notes[-1]["who"] if notes else None,
+        "why": notes[-1]["why"] if notes else None,
+    }
 
 
 def _untested(plane: EvaluationPlane) -> list[dict[str, Any]]:

@@ -12,7 +12,13 @@ from understudy.monitor.api.answers import answer, refusal
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.cloudevents import EventReader
 from understudy.monitor.ingest.records import MOST_ITEMS
-from understudy.monitor.ingest.service import IngestResult, IngestService, RecordPost
+from understudy.monitor.ingest.service import (
+    RECORDS,
+    SOURCES,
+    IngestResult,
+    IngestService,
+    RecordPost,
+)
 
 _EXAMPLE = {
     "model": "delays",
@@ -47,13 +53,18 @@ def add_ingest(app: FastAPI, ingest: IngestService) -> None:
         Good items are taken also when others are not; those are named with their place and the
         reason. What comes again with the same request id is known for a while and not counted
         twice. 422 when nothing could be taken.
+
+        `request_base64` and `response_base64` hold bodies of any kind, with `request_headers` and
+        `response_headers` to read them by. Without `model`, it is that of the path or of the gRPC
+        message. `source=ext-proc` and `dropped` in the query are for the counters.
         """
         post = ingest.post()
         try:
+            source, dropped = _sender(request)
             await _read_items(request, post)
         except IngestError as error:
             return refusal(422, str(error))
-        return _answer(ingest.records(post), "item")
+        return _answer(ingest.records(post, source, dropped), "item")
 
     @app.post("/v1/cloudevents", tags=["ingest"])
     async def cloudevents(request: Request) -> Response:
@@ -67,6 +78,17 @@ def add_ingest(app: FastAPI, ingest: IngestService) -> None:
         except IngestError as error:
             return refusal(422, str(error))
         return _answer(ingest.events(events), "event")
+
+
+def _sender(request: Request) -> tuple[str, int]:
+    """What posts, and how many records it has dropped. Raises IngestError."""
+    source = request.query_params.get("source", RECORDS)
+    dropped = request.query_params.get("dropped", "0")
+    if source not in SOURCES:
+        raise IngestError(f"source: {source!r} is not one of {', '.join(SOURCES)}")
+    if not dropped.isdecimal() or len(dropped) > 12:
+        raise IngestError(f"dropped: not a number: {dropped!r}")
+    return source, int(dropped)
 
 
 async def _read_items(request: Request, post: RecordPost) -> None:

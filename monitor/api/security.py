@@ -5,6 +5,9 @@ other machines can connect, reading needs it too, as a bearer token or as the co
 has signed in. Without a token, calls that change state are allowed only while the API listens on a
 loopback address, and only when they do not come from a web page of another origin.
 
+A page that has signed in also changes something, with a header beside its cookie: a page of another
+origin can make a browser send the cookie, and can neither read nor send that header.
+
 A page of another origin can also give its own name our address (DNS rebinding), and then read what
 the API answers. A browser sends that name as the host, so requests for names that are not ours are
 refused. An address is not a name: it cannot be rebound, and probes and scrapes use it.
@@ -27,6 +30,8 @@ from understudy.monitor.api.access import Access
 from understudy.monitor.evidence.settings import Settings
 
 SESSION_SECONDS = 12 * 3600
+CSRF_HEADER = "x-understudy-csrf"
+"""Of a change by a page that has signed in; its value comes with the session."""
 _PRIVATE = ("svc", "local", "internal", "localhost", "home.arpa")
 """Ends of names that the public DNS does not have, so that no foreign page can have such a name."""
 
@@ -51,10 +56,15 @@ def refuse(
     refused = _refuse_name(settings, headers)
     if refused is not None or access is Access.PUBLIC:
         return refused
+    now = time.time() if now is None else now
     if access is Access.READ:
         if is_loopback(settings.control_host):
             return _refuse_foreign(settings, headers)
-        if signed_in(settings, headers, time.time() if now is None else now):
+        if signed_in(settings, headers, now):
+            return None
+    elif CSRF_HEADER in headers and "authorization" not in headers:
+        csrf = csrf_token(settings, headers, now)
+        if csrf is not None and hmac.compare_digest(headers[CSRF_HEADER].encode(), csrf.encode()):
             return None
     return _refuse_without_token(settings, headers)
 
@@ -134,8 +144,8 @@ def cookie_name(settings: Settings) -> str:
     return f"understudy-{settings.control_port}"
 
 
-def _signature(token: str, until: int) -> str:
-    return hmac.new(token.encode(), f"read until {until}".encode(), hashlib.sha256).hexdigest()
+def _signature(token: str, until: int, may: str = "read") -> str:
+    return hmac.new(token.encode(), f"{may} until {until}".encode(), hashlib.sha256).hexdigest()
 
 
 def session_cookie(settings: Settings, now: float) -> str | None:
@@ -147,21 +157,36 @@ def session_cookie(settings: Settings, now: float) -> str | None:
     until = int(now) + SESSION_SECONDS
     return (
         f"{cookie_name(settings)}={until}.{_signature(token, until)}; Max-Age={SESSION_SECONDS};"
-        " Path=/; HttpOnly; SameSite=Lax"
+        " Path=/; HttpOnly; SameSite=Strict"
     )
 
 
 def signed_in(settings: Settings, headers: Mapping[str, str], now: float) -> bool:
     """Whether the request has a valid cookie of :func:`session_cookie`."""
+    return _session(settings, headers, now) is not None
+
+
+def csrf_token(settings: Settings, headers: Mapping[str, str], now: float) -> str | None:
+    """What :data:`CSRF_HEADER` has to be for a change with the request's cookie; None without a
+    valid one."""
+    token, until = token_of(settings), _session(settings, headers, now)
+    if token is None or until is None:
+        return None
+    return _signature(token, until, "change")
+
+
+def _session(settings: Settings, headers: Mapping[str, str], now: float) -> int | None:
+    """Until when the session of the request's cookie lasts; None without a valid one."""
     token = token_of(settings)
     given = headers.get("cookie", "")
     if token is None or not given:
-        return False
+        return None
     try:
         morsel = SimpleCookie(given).get(cookie_name(settings))
     except CookieError:
-        return False
+        return None
     until, _, signature = (morsel.value if morsel is not None else "").partition(".")
     if not (until.isascii() and until.isdigit() and len(until) < 12 and int(until) > now):
-        return False
-    return hmac.compare_digest(signature.encode(), _signature(token, int(until)).encode())
+        return None
+    valid = hmac.compare_digest(signature.encode(), _signature(token, int(until)).encode())
+    return int(until) if valid else None

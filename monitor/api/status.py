@@ -17,6 +17,7 @@ from understudy.monitor.routing.serving import NOT_ERRORS, NOT_SENT, ArmService
 from understudy.monitor.stats.distribution import Distribution, summary
 from understudy.monitor.stats.reader import Labels, Snapshot
 from understudy.monitor.stats.windows import WINDOW_NAMES, WINDOWS, Windows, since_start
+from understudy.monitor.supervisor.process_use import ProcessUse
 from understudy.monitor.telemetry.processes import uses
 
 START = "start"
@@ -214,6 +215,11 @@ def undecodable(plane: EvaluationPlane) -> list[dict[str, Any]]:
     ]
 
 
+def _of(use: Mapping[str, ProcessUse], process: str, figure: str) -> float | None:
+    found = use.get(process)
+    return None if found is None else getattr(found, figure)
+
+
 async def status(plane: EvaluationPlane) -> dict[str, Any]:
     """The whole document, as plain data. Durations in seconds, sizes in bytes.
 
@@ -228,8 +234,7 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
         lambda: _arms(Figures(snapshot, windows, run_seconds), service.arms)
     )
     supervisor = plane.supervisor
-    seen_here = {} if supervisor.separate else snapshot.slots
-    use = {pid: process_use for _, pid, process_use in uses(seen_here)}
+    use = dict(uses(snapshot.slots, supervisor))
     workers = {int(worker["slot"]): worker for worker in supervisor.workers}
     dropped = _by("reason", snapshot.counters_named("records_dropped"))
     eligible = snapshot.counter("records_eligible")
@@ -250,8 +255,8 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
                 "pid": pid,
                 "restarts": int(workers.get(slot, {}).get("restarts", 0)),
                 "killed": workers.get(slot, {}).get("killed", {}),
-                "memory_bytes": use[pid].memory_bytes if pid in use else None,
-                "cpu_seconds": use[pid].cpu_seconds if pid in use else None,
+                "memory_bytes": _of(use, f"worker-{slot}", "memory_bytes"),
+                "cpu_seconds": _of(use, f"worker-{slot}", "cpu_seconds"),
             }
             for slot, pid in sorted(snapshot.slots.items())
         ],
@@ -259,8 +264,8 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
             "pid": os.getpid(),
             "restarts": supervisor.evaluation_restarts,
             "killed": supervisor.evaluation_killed,
-            "memory_bytes": use[os.getpid()].memory_bytes if os.getpid() in use else None,
-            "cpu_seconds": use[os.getpid()].cpu_seconds if os.getpid() in use else None,
+            "memory_bytes": _of(use, "evaluation", "memory_bytes"),
+            "cpu_seconds": _of(use, "evaluation", "cpu_seconds"),
         },
         "arms": arms,
         "records": {
@@ -278,6 +283,7 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
         },
         "predictions": predictions(plane),
         "undecodable": undecodable(plane),
+        "served": plane.pipeline.served.document(),
         "findings": in_short(loop.service.ledger.incidents(), time.time()) if loop else {"open": 0},
         "watched": loop.watches.in_short() if loop else [],
         "not_tested": loop.watches.untested() if loop else [],

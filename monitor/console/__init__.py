@@ -1,1 +1,1 @@
-"""The console: the status page, its scripts, and pages of findings and objectives."""
+"""The console: its pages, scripts and charts."""

@@ -1,4 +1,4 @@
-"""Open incidents and their findings on the status page, which ``static/findings.js`` draws."""
+"""Open incidents and their findings, as `/v1/status` has them."""
 
 from __future__ import annotations
 

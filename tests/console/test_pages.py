@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from tests.support.browser import Seen, visit
+from tests.support.browser import kept, visit
 from tests.support.chaos import experiment
 from tests.support.load_server import Server, written
 from tests.support.patience import eventually
@@ -29,14 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def kept(seen: Seen, name: str) -> None:
-    """Keep a picture where ``UNDERSTUDY_SCREENSHOTS`` says, to be looked at."""
-    folder = os.environ.get("UNDERSTUDY_SCREENSHOTS")
-    if folder:
-        seen.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-def test_the_status_page_of_the_service(browser: Browser, tmp_path: Path) -> None:
+def test_the_console_of_the_service(browser: Browser, tmp_path: Path) -> None:
     plane = PlaneProcess(tmp_path, objectives={"latency_p50": "<= 1s"})
     plane.stats()
     with plane:
@@ -45,36 +37,65 @@ def test_the_status_page_of_the_service(browser: Browser, tmp_path: Path) -> Non
         eventually(lambda: plane.status()["arms"][0]["windows"]["start"]["count"])
         with visit(browser, plane.url) as seen:
             seen.page.get_by_role("heading", name="Understudy").wait_for()
-            seen.page.get_by_text("since start").first.wait_for()
-            for title in ("champion", "Records", "Workers"):
+            for title in ("Who serves", "The last 1h", "What happened"):
                 seen.page.get_by_role("heading", name=title).first.wait_for()
+            seen.page.get_by_role("row", name="champion").wait_for()
             assert seen.page.locator("#state").inner_text() == "degraded", (
                 "its breaker is half open"
             )
-            with seen.page.expect_response("**/v1/status"):
-                pass  # it refreshes itself
-            seen.fine()
+            read = seen.page.locator("#age time").get_attribute("data-at")
+            # It follows what happens.
+            seen.page.wait_for_function(
+                "was => document.querySelector('#age time').dataset.at !== was", arg=read
+            )
+            seen.page.locator("#chart-1 polyline").first.wait_for()
+            seen.fine(svgs=3)
             kept(seen, "status")
-            plane.kill()
-            seen.page.get_by_text("no answer from the service").wait_for()
-        with plane.start(), visit(browser, plane.url, dark=True, width=420) as seen:
+            seen.page.get_by_role("link", name="System").click()
             seen.page.get_by_role("heading", name="Workers").wait_for()
+            seen.fine()
+            plane.kill()
+            seen.page.locator("#state", has_text="no answer from the service").wait_for()
+            assert "good" not in (seen.page.locator("#state").get_attribute("class") or "")
+        with plane.start(), visit(browser, plane.url, dark=True, width=390) as seen:
+            seen.page.get_by_role("heading", name="Who serves").wait_for()
             seen.fine()
             kept(seen, "status-dark")
 
 
-def test_the_status_page_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
+def test_the_console_can_be_read_without_scripts(browser: Browser, tmp_path: Path) -> None:
+    plane = PlaneProcess(tmp_path)
+    plane.stats()
+    with plane:
+        count_traffic(plane.stats())
+        plane.report(0)
+        eventually(lambda: plane.status()["arms"][0]["windows"]["1m"]["count"])
+        context = browser.new_context(java_script_enabled=False)
+        page = context.new_page()
+        for view, text in (("", "Who serves"), ("?view=system", "Workers"),
+                           ("?view=requests", "None of the last requests"),
+                           ("?view=archive", "Ended experiments")):  # fmt: skip
+            page.goto(f"{plane.url}/{view}")
+            assert text in page.locator("main").inner_text()
+        page.goto(plane.url)
+        row = page.get_by_role("row", name="champion").inner_text()
+        assert "50 %" in row, "half of its requests timed out"
+        assert page.locator("button[data-act]:visible").count() == 0
+        context.close()
+
+
+def test_the_console_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
     """On an address that others reach, the page shows nothing before its reader has signed in."""
     plane = PlaneProcess(tmp_path)
     plane.config["control"]["listen"] = f"0.0.0.0:{plane.port}"
     plane.stats()
     with plane.start(UNDERSTUDY_TEST_TOKEN="right"):
         plane.report(0)
-        with visit(browser, plane.url) as seen:
+        with visit(browser, f"{plane.url}/?view=system") as seen:
             token = seen.page.get_by_label("Token", exact=True)
             token.wait_for()
             assert seen.page.locator("#state").inner_text() == "not signed in"
-            assert "champion" not in seen.page.locator("body").inner_text()
+            assert "champion" not in seen.page.content()
             kept(seen, "sign-in")
             token.fill("wrong")
             seen.page.get_by_role("button", name="Sign in").click()
@@ -86,15 +107,25 @@ def test_the_status_page_asks_for_the_token(browser: Browser, tmp_path: Path) ->
             seen.page.get_by_role("heading", name="Workers").wait_for()
             (cookie,) = seen.page.context.cookies()
             assert cookie["httpOnly"]
-            assert cookie["sameSite"] == "Lax"  # so that a link in a page or mail opens it
+            assert cookie["sameSite"] == "Strict"
             assert "right" not in cookie["value"]
             changed = seen.page.evaluate(
                 "fetch('v1/findings/x/acknowledge', {method: 'POST'}).then(r => r.status)"
             )
             assert changed == 401, "the cookie allows reading only"
+            with_header = seen.page.evaluate(
+                """async () => {
+                  const {csrf} = await (await fetch('v1/session')).json();
+                  const answer = await fetch('v1/findings/x/acknowledge', {method: 'POST',
+                    headers: {'x-understudy-csrf': csrf, 'content-type': 'application/json'},
+                    body: JSON.stringify({who: 'ada'})});
+                  return answer.status;
+                }"""
+            )
+            assert with_header == 404, "with the session's header it is looked for"
 
 
-def test_the_status_page_of_a_promoted_arm_that_is_dead(browser: Browser, tmp_path: Path) -> None:
+def test_the_console_of_a_promoted_arm_that_is_dead(browser: Browser, tmp_path: Path) -> None:
     """It was green, and said "promoted 100 %"."""
     plane = PlaneProcess(tmp_path)
     stats = plane.stats()
@@ -104,7 +135,7 @@ def test_the_status_page_of_a_promoted_arm_that_is_dead(browser: Browser, tmp_pa
         eventually(lambda: plane.status()["ready"])
         served(stats, "candidate", 200)
         eventually(lambda: plane.status()["arms"][1]["shares"][0]["served"] == 1.0)
-        for width, name in ((1200, "wide"), (420, "narrow")):
+        for width, name in ((1280, "wide"), (390, "narrow")):
             with visit(browser, plane.url, width=width) as seen:
                 seen.page.get_by_role("heading", name="Who serves").wait_for()
                 assert seen.page.locator("#state").inner_text() == "ready"
@@ -112,13 +143,15 @@ def test_the_status_page_of_a_promoted_arm_that_is_dead(browser: Browser, tmp_pa
                 kept(seen, f"promoted-{name}")
         dead(stats)
         eventually(lambda: plane.status()["arms"][1]["diverted_1m"])
-        for width, name in ((1200, "wide"), (420, "narrow")):
+        for width, name in ((1280, "wide"), (390, "narrow")):
             with visit(browser, plane.url, width=width) as seen:
                 seen.page.get_by_text("'candidate' should serve 100 % of 'delays'").wait_for()
-                assert seen.page.locator("#state").inner_text() == "degraded"
+                assert seen.page.locator("#state").inner_text() == "trouble"
                 row = seen.page.get_by_role("row", name="candidate down")
                 for text in ("should serve 100 %", "open 1", "400"):
                     assert text in row.inner_text()
+                assert row.locator(".good").count() == 0, "nothing green that the API calls bad"
+                assert seen.page.locator("#bar .good").count() == 0
                 champion = seen.page.get_by_role("row", name="champion ok")
                 assert "stands in for" in champion.inner_text()
                 seen.fine()

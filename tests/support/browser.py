@@ -12,9 +12,11 @@ Playwright's own browsers are never downloaded. Tests skip loudly where there is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -71,7 +73,12 @@ class Seen:
             shape = one.evaluate("one => one.outerHTML.slice(0, 200)")
             box = one.bounding_box()
             assert box is not None, f"an invisible drawing: {shape}"
-            spark = "spark" in (one.get_attribute("class") or "").split()
+            kinds = (one.get_attribute("class") or "").split()
+            if "labels" in kinds:  # the texts beside a drawing that stretches
+                assert one.locator("text").count() > 0, shape
+                assert box["height"] >= 50, shape
+                continue
+            spark = "spark" in kinds
             wide, high = (50, 10) if spark else (100, 50)
             assert box["width"] >= wide, shape
             assert box["height"] >= high, shape
@@ -108,3 +115,10 @@ def visit(browser: Browser, url: str, dark: bool = False, width: int = 1200) -> 
         yield seen
     finally:
         context.close()
+
+
+def kept(seen: Seen, name: str) -> None:
+    """Keep a picture where ``UNDERSTUDY_SCREENSHOTS`` says, to be looked at."""
+    folder = os.environ.get("UNDERSTUDY_SCREENSHOTS")
+    if folder:
+        seen.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)

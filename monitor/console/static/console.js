@@ -1,118 +1,87 @@
-// What every page draws with; all texts are put in as text.
-'use strict';
-const ENDED = ['promoted', 'rolled_back', 'aborted'];
-function node(tag, text, kind) {
-  const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
+// The page follows the service: it reads itself again, and replaces only what has changed.
+import { morph } from './morph.js';
+import { clock } from './clock.js';
+import { charts } from './cursor.js';
+import { actions, signIn } from './actions.js';
+
+const PARTS = ['bar', 'views', 'content'];
+let reading = null, soon = null;
+
+function live(text, bad) {
+  const line = document.getElementById('live');
+  if (!line) return;
+  line.textContent = text;
+  line.classList.toggle('bad', Boolean(bad));
 }
-function put(parent, ...children) { parent.append(...children); return parent; }
-function number(value) {
-  if (value === null || value === undefined) return '\u2013';
-  if (Number.isInteger(value)) return value.toLocaleString('en');
-  return value.toLocaleString('en', {maximumSignificantDigits: 4});
-}
-function rate(value) {
-  if (value === null || value === undefined) return '\u2013';
-  return value.toLocaleString('en', {maximumFractionDigits: value < 10 ? 2 : 0});
-}
-function time(seconds) {
-  if (seconds === null || seconds === undefined) return '\u2013';
-  if (seconds < 0.001) return (seconds * 1e6).toFixed(0) + ' \u00b5s';
-  if (seconds < 1) return (seconds * 1e3).toPrecision(3) + ' ms';
-  return seconds.toPrecision(3) + ' s';
-}
-function share(value) {
-  if (value === null) return '\u2013';
-  // As understudy.common.units.percent: only 1 itself is 100 %.
-  const rest = (1 - value) * 100;
-  const digits = rest > 0 && rest < 1 ? Math.max(2, 1 - Math.floor(Math.log10(rest))) : 2;
-  return (value * 100).toFixed(digits) + ' %';
-}
-function size(bytes) { return bytes === null ? '\u2013' : (bytes / 1048576).toFixed(1) + ' MiB'; }
-function counts(values) {
-  const entries = Object.entries(values || {});
-  return entries.length ? entries.map(([k, v]) => k + ' ' + number(v)).join(', ') : 'none';
-}
-function age(seconds) {
-  const s = Math.floor(seconds), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
-  return h ? h + ' h ' + m + ' min' : m ? m + ' min ' + (s % 60) + ' s' : s + ' s';
-}
-function table(head, rows, kind) {
-  const made = node('table', undefined, kind);
-  put(made, put(node('thead'), put(node('tr'), ...head.map(text => node('th', text)))));
-  const body = node('tbody');
-  for (const row of rows) {
-    put(body, put(node('tr'), ...row.map(c => Array.isArray(c) ? node('td', c[0], c[1])
-      : node('td', c))));
-  }
-  return put(made, body);
-}
-function section(title, ...children) {
-  return put(node('section'), node('h2', title), ...children);
-}
-function experiments(found) {
-  const made = section('Experiments', table(
-    ['experiment', 'challenger', 'decision', 'rollout', 'should serve', 'not evaluated'],
-    found.flatMap(e => e.challengers.map(c => [e.name, c.name,
-      [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
-      c.phase.replace('_', ' ') + (ENDED.includes(c.phase) ? '' : ', ' + c.stage), share(c.traffic),
-      Object.entries(c.left_out || {}).map(([why, n]) => n + ' ' + why.replaceAll('_', ' ')).join(', ')])), 'texts'));
-  for (const e of found) {
-    const link = node('a', 'report of ' + e.name);
-    link.href = 'v1/experiments/' + encodeURIComponent(e.name) + '/report';
-    put(made, put(node('p', undefined, 'soft'), link));
-  }
-  return made;
-}
-function ended(found) {
-  const made = section('Removed experiments', table(
-    ['experiment', 'challenger', 'decision', 'rollout', 'removed', 'by', 'why'],
-    found.flatMap(e => e.challengers.map(c => [e.name, c.name,
-      [c.outcome, {good: 'good', bad: 'bad', neutral: 'warn'}[c.tone] || ''],
-      c.phase.replace('_', ' '),
-      new Date(1000 * e.ended.at).toISOString().slice(0, 16).replace('T', ' ') + ' UTC',
-      e.ended.who, e.ended.why || '\u2013'])), 'texts'));
-  for (const name of new Set(found.map(e => e.name))) {
-    const link = node('a', 'last report of ' + name);
-    link.href = 'v1/experiments/' + encodeURIComponent(name) + '/report?ended=true';
-    put(made, put(node('p', undefined, 'soft'), link));
-  }
-  return made;
-}
-// JSON from the service. Once it wants the token, the reader is asked for it and signed in by a
-// cookie, which the links of the page send too.
-async function read(path) {
-  const answer = await fetch(path, {cache: 'no-store'});
-  if (answer.status !== 401) return answer;
-  await signIn();
-  return read(path);
-}
-let signing = null;
-function signIn() {
-  signing = signing || new Promise(resolve => {
-    const token = node('input'), button = node('button', 'Sign in'), trouble = node('p', '', 'bad');
-    token.type = 'password';
-    token.autocomplete = 'off';
-    token.setAttribute('aria-label', 'Token');
-    async function send() {
-      try {
-        const answer = await fetch('v1/session',
-          {method: 'POST', headers: {authorization: 'Bearer ' + token.value}});
-        if (!answer.ok) throw new Error((await answer.json()).error.message);
-        signing = null;
-        resolve();
-      } catch (error) { trouble.textContent = error.message; }
+
+// Read the page again and put in what has changed; after one that runs, which may be older than
+// what the caller has just ordered.
+export async function refresh() {
+  while (reading) await reading.catch(() => {});
+  reading = (async () => {
+    const answer = await fetch(location.href, { cache: 'no-store', signal: AbortSignal.timeout(20000) });
+    if (answer.status >= 500) throw new Error('status ' + answer.status);
+    const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    if (fresh.body.hasAttribute('data-signed-out')) { location.reload(); return; }
+    for (const id of PARTS) {
+      const old = document.getElementById(id), next = fresh.getElementById(id);
+      if (old && next) morph(old, next);
     }
-    button.addEventListener('click', send);
-    token.addEventListener('keydown', event => { if (event.key === 'Enter') send(); });
-    document.getElementById('state').replaceChildren(node('span', 'not signed in', 'warn'));
-    document.getElementById('content').replaceChildren(section('Token of the control API',
-      node('p', 'The one that control.token_env names. It allows this page to read for twelve hours.',
-        'soft'),
-      put(node('p'), token, ' ', button), trouble));
-    token.focus();
-  });
-  return signing;
+    document.title = fresh.title;
+    const icon = document.getElementById('icon'), other = fresh.getElementById('icon');
+    if (icon && other && icon.getAttribute('href') !== other.getAttribute('href')) {
+      icon.setAttribute('href', other.getAttribute('href'));
+    }
+    document.body.dataset.refresh = fresh.body.dataset.refresh || '5';
+    document.body.classList.remove('stale');
+    dressed();
+  })();
+  try {
+    await reading;
+    live('Follows the service.');
+  } catch (error) {
+    // What is shown is old: nothing of it may look well.
+    const state = document.getElementById('state');
+    if (state) { state.textContent = 'no answer from the service'; state.className = 'badge bad'; }
+    document.title = 'no answer – Understudy';
+    const icon = document.getElementById('icon');
+    if (icon) icon.setAttribute('href', 'static/icon-bad-0.svg');
+    document.body.classList.add('stale');
+    live('No answer from the service (' + error.message + '): the figures are old.', true);
+  } finally {
+    reading = null;
+  }
+}
+
+// What the page has beside its HTML: times as the reader wants them, cursors, buttons.
+function dressed() {
+  clock();
+  charts();
+  actions(refresh);
+}
+
+async function follow() {
+  for (;;) {
+    const seconds = Math.max(2, Number(document.body.dataset.refresh) || 5);
+    await new Promise(resolve => { soon = resolve; setTimeout(resolve, 1000 * seconds); });
+    if (!document.hidden) await refresh();
+  }
+}
+
+// The stream reports changes at once; between them the page reloads every few seconds.
+function stream() {
+  if (document.body.dataset.of !== 'service') return;
+  const events = new EventSource('v1/stream');
+  events.addEventListener('change', () => { if (soon) soon(); });
+  addEventListener('pagehide', () => events.close());
+}
+
+if (document.body.hasAttribute('data-signed-out')) {
+  signIn(document.getElementById('sign-in'), () => location.reload());
+} else {
+  live('Follows the service.');
+  dressed();
+  document.addEventListener('visibilitychange', () => { if (!document.hidden && soon) soon(); });
+  stream();
+  follow();
 }

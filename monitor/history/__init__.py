@@ -1,0 +1,1 @@
+"""What was measured, over thirty days: mergeable counts and sketches in three resolutions."""

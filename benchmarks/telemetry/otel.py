@@ -2,7 +2,8 @@
 
 Each proxy has one worker and no mirror. Spans go by OTLP over HTTP to a receiver that discards
 them.
-A plain request without a trace context begins its trace at the proxy.
+A plain request without a trace context begins its trace at the proxy. Then, with all requests
+sampled, what clients notice of a collector that is away, slow, or refuses.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from benchmarks.proxy.contenders import Contender, Envoy, Understudy, cluster, c
 from benchmarks.proxy.course import MAIN, Course, note
 from benchmarks.proxy.load import LOAD_CORE
 from benchmarks.proxy.report import cell_name, column, versions
+from benchmarks.telemetry import collectors
 from tests.support.ports import free_port
 
 SINK = free_port()
@@ -126,6 +128,12 @@ _COLUMNS = {
 }
 
 
+def _unknown(collected: dict[str, Any]) -> float:
+    spans = collected["spans"]
+    known = sum(spans[outcome] for outcome in collectors.OUTCOMES)
+    return float(abs(spans["offered"] - known - spans["waiting"]))
+
+
 def _received() -> dict[str, int]:
     with urllib.request.urlopen(f"http://127.0.0.1:{SINK}/", timeout=10) as answer:
         found: dict[str, int] = json.load(answer)
@@ -161,6 +169,14 @@ def run(quick: bool) -> Result:
                 received = _received()
             finally:
                 course.stop()
+            folder = Path(name) / "collectors"
+            folder.mkdir()
+            second = Course(quick, folder, collectors.KINDS)
+            try:
+                second.start()
+                collected = collectors.run(second, quick)
+            finally:
+                second.stop()
     finally:
         sink.kill()
         sink.wait()
@@ -169,6 +185,7 @@ def run(quick: bool) -> Result:
     def ratio(ours: str, theirs: str, key: str) -> float | None:
         return median_ratio(column(cost.get(ours, []), key), column(cost.get(theirs, []), key))
 
+    there = collectors.Traced.name
     result = Result(
         "otel",
         environment(
@@ -178,7 +195,13 @@ def run(quick: bool) -> Result:
             not_measured=course.missing or "nothing",
             **versions(),
         ),
-        {"cost": cost, "spans": spans, "received": received, "worker_mib": workers},
+        {
+            "cost": cost,
+            "spans": spans,
+            "received": received,
+            "worker_mib": workers,
+            "collectors": collected,
+        },
         [
             Claim("CPU per request of everything, a tenth sampled / off",
                   ratio("understudy, a tenth", "understudy, off", "everything_us"), 1.05, "<="),
@@ -190,7 +213,25 @@ def run(quick: bool) -> Result:
                   ratio("understudy, all", "envoy, all", "everything_us"), 1.0, "<="),
             Claim("resident memory of a worker, all sampled, MiB", workers.get("understudy, all"),
                   40, "<="),
+            *(
+                Claim(f"p99 at {collectors.RATE:.0f}/s, {kind.name} / {there}",
+                      collected[kind.name]["p99"] / collected[there]["p99"], 1.25, "<=")
+                for kind in collectors.KINDS[1:]
+            ),
+            Claim("spans of which nothing is known, all kinds of collector",
+                  max(map(_unknown, collected.values())), 0, "<="),
         ],
+    )  # fmt: skip
+    result.tables.append(
+        (
+            f"Open loop at {collectors.RATE:.0f} requests/s, all sampled",
+            ["collector", "p50 ms", "p99 ms", *collectors.OUTCOMES, "evaluation plane MiB"],
+            [
+                [name, one["p50"] * 1e3, one["p99"] * 1e3,
+                 *(one["spans"][outcome] for outcome in collectors.OUTCOMES), one["evaluation_mib"]]
+                for name, one in collected.items()
+            ],
+        )
     )  # fmt: skip
     rows = [
         [name, *(median(column(rounds, key)) for key in _COLUMNS)] for name, rounds in cost.items()

@@ -1,17 +1,19 @@
 """A receiver of OTLP over HTTP that discards: ``python -m benchmarks.telemetry.otlp_sink PORT``.
 
-It costs as little as it can, and counts requests and bytes, which ``GET /`` tells.
+It costs as little as it can, and counts requests and bytes, which ``GET /`` tells. ``--pause S``
+waits before each answer, ``--status N`` answers with another status.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
 
 
 class Sink:
-    def __init__(self) -> None:
+    def __init__(self, pause: float, status: int) -> None:
+        self._pause, self._status = pause, status
         self.requests = self.bytes = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -24,8 +26,10 @@ class Sink:
                 else:
                     self.requests += 1
                     self.bytes += await self._body(head, reader)
+                    await asyncio.sleep(self._pause)
+                status = 200 if answer else self._status
                 writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer
+                    b"HTTP/1.1 %d -\r\ncontent-length: %d\r\n\r\n" % (status, len(answer)) + answer
                 )
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -42,10 +46,16 @@ class Sink:
         return total
 
 
-async def main(port: int) -> None:
-    server = await asyncio.start_server(Sink().serve, "127.0.0.1", port, limit=1 << 20)
+async def main(port: int, pause: float, status: int) -> None:
+    sink = Sink(pause, status)
+    server = await asyncio.start_server(sink.serve, "127.0.0.1", port, limit=1 << 20)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--status", type=int, default=200)
+    options = parser.parse_args()
+    asyncio.run(main(options.port, options.pause, options.status))

@@ -74,6 +74,7 @@ class TraceSettings:
     copies: Literal["link", "child", "none"] = "link"
     keep: frozenset[str] = frozenset()
     slow: float = 1.0
+    gen_ai: bool = False
     queue: int = 8192
     queue_bytes: int = 16 * 1024 * 1024
     batch: int = 512
@@ -256,6 +257,9 @@ def open_telemetry(config: Config, environment: Mapping[str, str]) -> OpenTeleme
             variables.warnings.append(("telemetry", text))
         return OpenTelemetry(text, warnings=tuple(variables.warnings), problems=tuple(problems))
     _propagators(variables)
+    if "disagreeing" in telemetry.traces.keep and not config.experiments:
+        text = "disagreeing has no effect: no experiment compares answers"
+        variables.warnings.append(("telemetry.traces.keep", text))
     metrics = telemetry.metrics
     interval = variables.number("OTEL_METRIC_EXPORT_INTERVAL", 1, 86_400_000)
     aggregation = metrics.histograms or variables.choice(
@@ -369,12 +373,15 @@ def _traces(traces: Traces, variables: _Variables) -> TraceSettings:
     queue = traces.queue or variables.number("OTEL_BSP_MAX_QUEUE_SIZE", 1, 1_000_000) or 8192
     batch = traces.batch or variables.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1, 100_000) or 512
     delay = variables.number("OTEL_BSP_SCHEDULE_DELAY", 1, 3_600_000)
+    names = (variables.text("OTEL_SEMCONV_STABILITY_OPT_IN") or "").split(",")
+    opted = "gen_ai_latest_experimental" in map(str.strip, names)
     return TraceSettings(
         sampler,
         1.0 if ratio is None else ratio,
         traces.copies,
         frozenset(traces.keep),
         traces.slow,
+        opted if traces.gen_ai is None else traces.gen_ai,
         queue,
         traces.queue_bytes,
         min(batch, queue),

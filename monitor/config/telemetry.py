@@ -59,12 +59,17 @@ class Traces(Section):
     """What mirrored requests belong to. link: separate traces, linked to that of the request, and
     sampled if it is. child: the same trace, which then lasts until the challenger has answered.
     none: traces that are not sampled."""
-    keep: list[Literal["errors", "slow"]] = []
+    keep: list[Literal["errors", "slow", "disagreeing"]] = []
     """Requests whose spans are sent although they were not sampled. errors: the status of one of
-    their spans is Error. slow: they took longer than `slow`. Only the spans of Understudy are kept,
-    with the attribute understudy.kept: model servers have decided already."""
+    their spans is Error. slow: they took longer than `slow`. disagreeing: an experiment finds that
+    the answer of a mirrored request differs, by its `compare`. Only the spans of Understudy are
+    kept, with the attribute understudy.kept: model servers have decided already."""
     slow: Seconds = 1.0
     """The limit for `keep: [slow]`."""
+    gen_ai: bool | None = None
+    """Describe requests to language models by the conventions of generative AI, with models,
+    parameters, tokens and reasons of the end, as far as they are captured; no messages. Default:
+    whether OTEL_SEMCONV_STABILITY_OPT_IN has gen_ai_latest_experimental."""
     queue: int | None = Field(default=None, ge=1, le=1_000_000)
     """Maximum number of spans that wait to be sent; further ones are dropped and counted. Default:
     OTEL_BSP_MAX_QUEUE_SIZE, or 8192."""
@@ -101,12 +106,16 @@ class Metrics(Section):
 
 
 class Events(Section):
-    """Findings, decisions of experiments and opened circuit breakers, as log records."""
+    """Findings, decisions of experiments and circuit breakers, as log records."""
 
     exporter: Exporter | None = None
     """Default: OTEL_LOGS_EXPORTER, or otlp."""
     endpoint: Url | None = None
     """URL for log records, as it is. Default: `telemetry.endpoint` with /v1/logs."""
+    evaluations: list[Literal["comparisons", "labels"]] = []
+    """Single answers for which a gen_ai.evaluation.result is sent, with their trace. comparisons:
+    each answer of a mirrored request that an experiment compares, with what differs. labels: each
+    label or reward that was joined to its prediction."""
 
 
 class Telemetry(Section):

@@ -6,12 +6,14 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from math import inf
 from pathlib import Path
+from time import monotonic
 
 import uvloop
 
@@ -19,6 +21,7 @@ from understudy.common.durable import set_aside
 from understudy.monitor.api.app import build
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.archive.recorder import recorder_of
+from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError, StateError, UnderstudyError
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
@@ -33,8 +36,9 @@ from understudy.monitor.pipeline.plane import EvaluationPlane
 from understudy.monitor.records.handoff import HandOffServer
 from understudy.monitor.records.slots import Slots
 from understudy.monitor.stats.heartbeat import Heartbeat
-from understudy.monitor.supervisor.control_line import ControlLine
+from understudy.monitor.supervisor.control_line import ControlLine, Supervisor
 from understudy.monitor.supervisor.faults import MOST_FAULTS, Faults
+from understudy.monitor.supervisor.watchdog import Silence, activity_of
 from understudy.monitor.telemetry.collector import PlaneCollector
 from understudy.monitor.telemetry.labels import feedback_families
 from understudy.monitor.telemetry.otlp.emitter import Emitter
@@ -242,6 +246,15 @@ async def _save_statistics(plane: EvaluationPlane) -> None:
         await asyncio.sleep(SAVE_SECONDS if saved else RETRY_SECONDS)
 
 
+async def _keep_history(plane: EvaluationPlane) -> None:
+    opened = False
+    while True:
+        if plane.owns_run() and (plane.history.pending or not opened):
+            opened = True
+            await asyncio.to_thread(plane.history.flush)
+        await asyncio.sleep(TICK_SECONDS)
+
+
 async def _tick(plane: EvaluationPlane) -> None:
     loop = asyncio.get_running_loop()
     due = loop.time()
@@ -254,10 +267,17 @@ async def _tick(plane: EvaluationPlane) -> None:
         await asyncio.sleep(due - loop.time())
 
 
-async def _beat(heartbeat: Heartbeat) -> None:
+async def _beat(heartbeat: Heartbeat, supervisor: Supervisor) -> None:
+    """Show the supervisor that this process runs, and see whether the supervisor does."""
+    silence, parent, before = Silence(), os.getppid(), monotonic()
     while True:
         heartbeat.beat()
         await asyncio.sleep(BEAT_SECONDS)
+        now = monotonic()
+        if heartbeat.watched:
+            silence.observe(heartbeat.watches(), now - before, lambda: activity_of(parent))
+            supervisor.silent_seconds = silence.seconds
+        before = now
 
 
 async def run(plane: EvaluationPlane, control: socket.socket, heartbeat: Heartbeat) -> None:
@@ -266,14 +286,16 @@ async def run(plane: EvaluationPlane, control: socket.socket, heartbeat: Heartbe
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)  # the supervisor decides when to stop
     plane.tick()
+    await plane.remember()
     await plane.server.start()
     line = ControlLine(control, plane.supervisor, plane.reconfigure)
     api = ApiServer(build(plane, line), plane.settings.control_host, plane.settings.control_port)
     serving = loop.create_task(api.serve())
     parts: list[Callable[[], Awaitable[None]]] = [
-        lambda: _beat(heartbeat),
+        lambda: _beat(heartbeat, plane.supervisor),
         lambda: _tick(plane),
         lambda: _save_statistics(plane),
+        lambda: _keep_history(plane),
         EvaluationLoop(plane, line).run,
         lambda: plane.mode.run(plane, line),
     ]
@@ -299,6 +321,7 @@ async def run(plane: EvaluationPlane, control: socket.socket, heartbeat: Heartbe
         if plane.owns_run():
             await plane.saver.save()
             plane.save_statistics(last=drained)
+            plane.history.close()
         if plane.pipeline.recorder is not None:
             plane.pipeline.recorder.close()
         if emitter is not None:
@@ -315,10 +338,18 @@ def attach_emitter(plane: EvaluationPlane) -> Emitter | None:
     """Have a plane send what OpenTelemetry is to get of it; None for tools without a champion."""
     if not plane.settings.document.get("champion"):
         return None
-    emitter = Emitter(plane.settings.config())
+    emitter = Emitter(plane.settings.config(), counts=plane.run_dir / "otlp-counts")
     plane.pipeline.traces = emitter.records
+    plane.pipeline.served.listeners.append(emitter.version_changed)
     plane.families.append(emitter.families)
-    plane.listeners.append(emitter.configure)
+    stage_one = plane.pipeline.stage_one
+
+    def configure(config: Config) -> None:
+        emitter.configure(config)
+        emitter.listen(stage_one)
+
+    emitter.listen(stage_one)
+    plane.listeners.append(configure)
     plane.more_faults.append(lambda: emitter.error)
     if plane.pipeline.findings_loop is not None:
         plane.pipeline.findings_loop.service.listeners.append(emitter.findings)
@@ -337,6 +368,8 @@ async def _push_metrics(plane: EvaluationPlane, emitter: Emitter) -> None:
             if interval is not None and time.monotonic() - last >= interval:
                 last = time.monotonic()
                 emitter.metrics(await collector.gather())
+            if plane.windows.latest is not None:
+                emitter.breakers(plane.windows.latest.gauges_named)
             await asyncio.sleep(min(interval or 1.0, 1.0))
     finally:
         if emitter.metric_interval is not None:

@@ -38,14 +38,16 @@ from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.redaction import Redaction
 from understudy.monitor.service.forwarding import forward, was_forwarded
 from understudy.monitor.supervisor.control_line import Reloaded
+from understudy.monitor.supervisor.process_use import use_of
 from understudy.monitor.telemetry.drift import drift_families
 from understudy.monitor.telemetry.experiments import experiment_families
 from understudy.monitor.telemetry.exposition import encode
 from understudy.monitor.telemetry.families import counter, gauge
 from understudy.monitor.telemetry.findings import finding_families
 from understudy.monitor.telemetry.labels import feedback_families
+from understudy.monitor.telemetry.llm import llm_families
 from understudy.monitor.telemetry.predictions import prediction_families
-from understudy.monitor.telemetry.processes import process_families, use_of
+from understudy.monitor.telemetry.processes import process_families
 
 _EXPERIMENT_PATHS = ("/v1/experiments", "/v1/argo", "/v1/flagger")
 _HEALTH_PATHS = (
@@ -107,7 +109,8 @@ class Api:
         """Answer one request."""
         path = scope.get("path", "")
         if scope["type"] != "http" or not path.startswith((*_EXPERIMENT_PATHS, *_HEALTH_PATHS)):
-            await self._own_app(scope, receive, send)
+            # The console reads of this application, which forwards to the others.
+            await self._own_app({**scope, "understudy.api": self}, receive, send)
             return
         member = self._evaluator.member
         if member is None:
@@ -266,8 +269,16 @@ class Api:
         ):
             by_scope = [((j["of"],), j[key]) for j in now["judges"]]
             yield counter(f"evaluator_{name}_rows", text, ("of",), by_scope)
+        yield gauge(
+            "config_last_reload_successful",
+            "1 unless the last configuration was refused.",
+            (),
+            [((), 0.0 if now["config_error"] else 1.0)],
+        )
         use = use_of(os.getpid())
-        yield from process_families([("evaluator", os.getpid(), use)] if use is not None else [])
+        yield from process_families([("evaluator", use)] if use is not None else [])
+        for families in self._evaluator.families:
+            yield from families()
         member = self._evaluator.member
         if member is None:
             return
@@ -290,6 +301,7 @@ class Api:
         health = member.consumers.get(evidence_partition(False, member.evidence_partitions))
         if health is not None:
             result += prediction_families(health.pipeline, self._redaction)
+            result += llm_families(health.pipeline)
             result += drift_families(health.findings_loop)
             result += finding_families(
                 health.findings_loop.service,

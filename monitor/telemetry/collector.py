@@ -30,6 +30,7 @@ from understudy.monitor.telemetry.families import (
     sketches,
 )
 from understudy.monitor.telemetry.findings import finding_families
+from understudy.monitor.telemetry.llm import llm_families
 from understudy.monitor.telemetry.objectives import objective_families
 from understudy.monitor.telemetry.predictions import prediction_families, undecoded_families
 from understudy.monitor.telemetry.processes import process_families, uses
@@ -42,6 +43,12 @@ _COUNTED = (
     ("request_bytes", "request_bytes", "Payload bytes of requests.", SERIES_LABELS),
     ("response_bytes", "response_bytes", "Payload bytes of responses.", SERIES_LABELS),
     ("mirror", "mirror", "Mirrored requests by outcome, also those not sent.", ("arm", "outcome")),
+    (
+        "grpc_calls",
+        "grpc_calls",
+        "Calls of gRPC that have ended, by the status that they ended with.",
+        ("model", "version", "arm", "role", "protocol", "grpc_status"),
+    ),
     ("rejected", "rejected_requests", "Requests refused before a model server.", ("reason",)),
     (
         "responses_refused",
@@ -108,6 +115,24 @@ _COUNTED = (
         "Series of removed arms and models whose counts were moved to other.",
         (),
     ),
+    (
+        "models_unlisted",
+        "models_unlisted_requests",
+        "Requests for models beyond `match.most`, which count under the name of that entry.",
+        (),
+    ),
+    (
+        "stream_events",
+        "stream_events",
+        "Events of streamed responses: server-sent events, or lines of JSON.",
+        SERIES_LABELS,
+    ),
+    (
+        "stream_stalls",
+        "stream_stalls",
+        "Gaps of more than a second between two events of a stream while the client read.",
+        SERIES_LABELS,
+    ),
     ("cold_starts", "cold_starts", "Starts and restarts of a model server.", ("arm",)),
 )
 """(name in the shared statistics, name of the metric, help, labels)"""
@@ -145,6 +170,7 @@ class PlaneCollector(Collector):
         yield from self._gauges(snapshot)
         yield from service_families(self._plane.service(snapshot))
         yield from prediction_families(self._plane.pipeline, self._plane.redaction)
+        yield from llm_families(self._plane.pipeline)
         yield from undecoded_families(self._plane.pipeline, self._plane.plan())
         yield from self._service(snapshot)
         yield from experiment_families(self._plane.experiments)
@@ -233,6 +259,16 @@ class PlaneCollector(Collector):
             "queue_seconds",
             "Time spent waiting because all connections to the model server were in use.",
             snapshot.total_sketches("queue"),
+        )
+        yield sketches(
+            "stream_first_event_seconds",
+            "Time from the request's arrival to the first event of a streamed response.",
+            snapshot.total_sketches("first_event"),
+        )
+        yield sketches(
+            "stream_longest_gap_seconds",
+            "Longest gap between two events of a stream while the client read.",
+            snapshot.total_sketches("longest_gap"),
         )
         family = QuantileFamily(
             "request_duration_quantile_seconds",
@@ -398,7 +434,7 @@ class PlaneCollector(Collector):
             (),
             [([], plane.saver.failures)],
         )
-        yield from process_families(uses({} if supervisor.separate else snapshot.slots))
+        yield from process_families(uses(snapshot.slots, supervisor))
 
 
 def _add_quantiles(

@@ -77,6 +77,11 @@ class SketchFamily(HistogramMetricFamily):
         self.native: list[NativeSeries] = []
 
 
+def histogram(name: str, text: str, names: Sequence[str]) -> HistogramMetricFamily:
+    """A histogram of values that are not negative, as times: its sum is a counter."""
+    return HistogramMetricFamily(PREFIX + name, text, labels=names)
+
+
 class ValueFamily(HistogramMetricFamily):
     """A histogram of values that may be negative.
 

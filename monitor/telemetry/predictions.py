@@ -81,6 +81,23 @@ def undecoded_families(pipeline: Pipeline, plan: Plan) -> Iterator[Metric]:
         ("model", "version", "arm", "part", "reason"),
         [(list(key), count) for key, count in (zeros | dict(pipeline.undecodable)).items()],
     )
+    served = pipeline.served
+    yield counter(
+        "served_answers",
+        "Answers by the version of the model that they say, in their payload or a header.",
+        ("model", "version", "arm", "served"),
+        [
+            ((*key, version), count)
+            for key, answers in served.answers.items()
+            for version, count in answers.items()
+        ],
+    )
+    yield counter(
+        "served_version_changes",
+        "Times that answers began to say another version of the model.",
+        ("model", "version", "arm"),
+        list(served.changed.items()),
+    )
     yield counter(
         "records_evaluated",
         "Records in the evaluation plane's state.",

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.patience import eventually
 from tests.support.ports import free_port
-from tools.parts import otel_collector
+from tools.parts import jaeger, otel_collector
 
 SERVER, CLIENT = 2, 3
 UNSET, ERROR = 0, 2
@@ -225,6 +226,67 @@ class Collector:
         self._log.close()
 
 
+class Jaeger:
+    """The real Jaeger as a process, which keeps traces in memory; skips where it is not built."""
+
+    def __init__(self, folder: Path) -> None:
+        program = jaeger.need()
+        self.port, self.grpc_port, query = free_port(), free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._query = f"http://127.0.0.1:{query}"
+        config = {
+            "receivers": {
+                "otlp": {
+                    "protocols": {
+                        "http": {"endpoint": f"127.0.0.1:{self.port}"},
+                        "grpc": {"endpoint": f"127.0.0.1:{self.grpc_port}"},
+                    }
+                }
+            },
+            "extensions": {
+                "jaeger_storage": {"backends": {"here": {"memory": {"max_traces": 10000}}}},
+                "jaeger_query": {
+                    "storage": {"traces": "here"},
+                    "http": {"endpoint": f"127.0.0.1:{query}"},
+                    "grpc": {"endpoint": f"127.0.0.1:{free_port()}"},
+                },
+            },
+            "exporters": {"jaeger_storage_exporter": {"trace_storage": "here"}},
+            "service": {
+                "telemetry": {"metrics": {"level": "none"}},
+                "extensions": ["jaeger_storage", "jaeger_query"],
+                "pipelines": {
+                    "traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}
+                },
+            },
+        }
+        path = folder / "jaeger.json"
+        path.write_text(json.dumps(config))
+        self.log = folder / "jaeger.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(program), "--config", str(path)], stdout=log, stderr=log
+            )
+        eventually(lambda: self.services() is not None)
+
+    def services(self) -> list[str]:
+        """The names of the services that it has spans of."""
+        found = httpx.get(f"{self._query}/api/services").raise_for_status().json()["data"]
+        return found or []
+
+    def trace(self, trace: str) -> list[dict[str, Any]]:
+        """The spans of a trace as its API has them, by start; ``service`` is added to each."""
+        answer = httpx.get(f"{self._query}/api/traces/{trace}").raise_for_status().json()
+        (data,) = answer["data"]
+        for span in data["spans"]:
+            span["service"] = data["processes"][span["processID"]]["serviceName"]
+        return sorted(data["spans"], key=lambda span: span["startTime"])
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
 def _attributes(of: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for pair in of.get("attributes", []):
@@ -236,9 +298,11 @@ def _attributes(of: dict[str, Any]) -> dict[str, Any]:
 class TracedModel:
     """A model server with the SDK and its default sampler, which obeys the parent's flag.
 
-    ``answer`` decides about status and body of each request, by its path."""
+    ``status`` decides about the status of each request, by its path; ``score`` is the answer."""
 
-    def __init__(self, endpoint: str, service: str = "model") -> None:
+    def __init__(
+        self, endpoint: str, service: str = "model", score: float = 0.5, port: int = 0
+    ) -> None:
         pytest.importorskip("opentelemetry.sdk", reason="NOT TESTED: needs the extra otel")
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -264,7 +328,7 @@ class TracedModel:
                 context = propagator.extract({k.lower(): v for k, v in self.headers.items()})
                 with tracer.start_as_current_span("predict", context, SpanKind.SERVER):
                     self.rfile.read(int(self.headers["content-length"]))
-                    output = {"name": "y", "shape": [1], "datatype": "FP64", "data": [0.5]}
+                    output = {"name": "y", "shape": [1], "datatype": "FP64", "data": [score]}
                     body = json.dumps({"model_name": "m", "outputs": [output]}).encode()
                     status = outer.status(self.path)
                 self.send_response(status)
@@ -280,7 +344,7 @@ class TracedModel:
             daemon_threads = True
             request_queue_size = 128
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

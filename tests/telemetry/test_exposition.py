@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 
 from understudy.monitor.pipeline.exemplars import Exemplar
 from understudy.monitor.stats.reader import labels_of
-from understudy.monitor.stats.shared import SKETCH_WORDS, observe
+from understudy.monitor.stats.shared import SKETCH_WORDS
+from understudy.monitor.stats.sketch import observe
 from understudy.monitor.telemetry.exposition import encode
 from understudy.monitor.telemetry.families import QuantileFamily, counter, gauge, sketches
 

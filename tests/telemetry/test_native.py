@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.monitor.stats.distribution import Words
-from understudy.monitor.stats.shared import SKETCH_WORDS, observe
+from understudy.monitor.stats.shared import SKETCH_WORDS
+from understudy.monitor.stats.sketch import observe
 from understudy.monitor.telemetry.native import NativeHistogram, native_histogram
 from understudy.monitor.telemetry.protobuf import varint, zigzag
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.core import Metric
 
 from tests.support.otlp import attributes_of
 from tests.support.patience import eventually
+from tests.support.spans import CALL, CONFIG, PARENT, SPAN, TRACE, finished
 from understudy.monitor.config.load import parse
 from understudy.monitor.findings.finding import Signal
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.pipeline.exemplars import Exemplar
+from understudy.monitor.pipeline.served import VersionChange
 from understudy.monitor.records.record import (
     CANCELLED,
     CLIENT_ERROR,
@@ -32,7 +39,6 @@ from understudy.monitor.records.record import (
     OVERLOAD,
     REJECTED,
     ROLE_MIRROR,
-    ROLE_PRIMARY,
     SERVER_ERROR,
     SHUTDOWN,
     TIMEOUT,
@@ -41,44 +47,36 @@ from understudy.monitor.records.record import (
     UPSTREAM_RESET,
 )
 from understudy.monitor.stats.distribution import Words
-from understudy.monitor.stats.shared import SKETCH_WORDS, observe
+from understudy.monitor.stats.shared import SKETCH_WORDS
+from understudy.monitor.stats.sketch import observe
 from understudy.monitor.telemetry.families import counter, gauge, sketches
+from understudy.monitor.telemetry.otlp.counts import (
+    DROPPED,
+    FAILED,
+    LOST,
+    OFFERED,
+    SENT,
+    Counts,
+    counts_in,
+)
 from understudy.monitor.telemetry.otlp.emitter import began
-from understudy.monitor.telemetry.otlp.events import Event, experiment_events, finding_events
+from understudy.monitor.telemetry.otlp.events import (
+    Event,
+    experiment_events,
+    finding_events,
+    version_event,
+)
 from understudy.monitor.telemetry.otlp.queue import ExportQueue
-from understudy.monitor.telemetry.otlp.spans import Finished, SpanMaker
+from understudy.monitor.telemetry.otlp.spans import SpanMaker
 
 pytest.importorskip("opentelemetry.sdk", reason="NOT TESTED: needs the extra otel")
-
-CONFIG = """
-version: 1
-listen: 127.0.0.1:8080
-models:
-  - {name: m, version: "3"}
-  - {name: scores, paths: [/score/*, /exact]}
-champion: {url: "https://models.example/base"}
-challengers:
-  - name: candidate
-    url: "unix:/run/model.sock"
-    rewrite_path: {/v2/models/m/: /v2/models/n/}
-"""
-TRACE, PARENT, SPAN, CALL = "0af7651916cd43dd8448eb211c80319c", "1" * 16, "2" * 16, "3" * 16
 
 
 def maker(length: int = 4096) -> SpanMaker:
     return SpanMaker.of(parse(CONFIG, "test", Path("/")), length)
 
 
-def finished(outcome: int = OK, status: int = 200, **changes: Any) -> Finished:
-    text = f"{PARENT} {SPAN} {CALL} 03 POST 1 0 ".encode()
-    of = Finished(
-        "m", "3", "champion", "", ROLE_PRIMARY, status, outcome, 1000.5, 30_000_000, 20_000_000,
-        5_000_000, b"r1", b"/v2/models/m/infer", b"", TRACE.encode(), text, "",
-    )  # fmt: skip
-    return replace(of, **changes)
-
-
-UNSET, FAILED = None, "outcome"
+UNSET, OURS = None, "outcome"
 
 
 @pytest.mark.parametrize(
@@ -89,18 +87,18 @@ UNSET, FAILED = None, "outcome"
         (SERVER_ERROR, 500, True, "500", "500"),
         (MODEL_OVERLOAD, 429, True, UNSET, "429"),
         (MODEL_OVERLOAD, 503, True, "503", "503"),
-        (TIMEOUT, 504, False, FAILED, FAILED),
-        (UPSTREAM_CONNECT, 502, False, FAILED, FAILED),
-        (UPSTREAM_RESET, 502, False, FAILED, FAILED),
-        (UPSTREAM_RESET, 200, True, FAILED, FAILED),
-        (GARBAGE, 502, False, FAILED, FAILED),
-        (OVERLOAD, 503, False, FAILED, FAILED),
-        (SHUTDOWN, 503, False, FAILED, FAILED),
+        (TIMEOUT, 504, False, OURS, OURS),
+        (UPSTREAM_CONNECT, 502, False, OURS, OURS),
+        (UPSTREAM_RESET, 502, False, OURS, OURS),
+        (UPSTREAM_RESET, 200, True, OURS, OURS),
+        (GARBAGE, 502, False, OURS, OURS),
+        (OVERLOAD, 503, False, OURS, OURS),
+        (SHUTDOWN, 503, False, OURS, OURS),
         (CANCELLED, 499, False, UNSET, UNSET),
         (CANCELLED, 499, True, UNSET, UNSET),
         (INCOMPLETE, 499, False, UNSET, UNSET),
         (REJECTED, 408, False, UNSET, UNSET),
-        (CLIENT_STALLED, 503, False, FAILED, UNSET),
+        (CLIENT_STALLED, 503, False, OURS, UNSET),
     ],
 )
 def test_status_and_error_type_by_outcome(
@@ -109,7 +107,7 @@ def test_status_and_error_type_by_outcome(
     of = finished(outcome, status, first_byte_ns=20_000_000 if answered else 0)
     spans = maker().spans(of)
     for span, wanted in zip(spans, (server, client), strict=True):
-        kind = OUTCOMES[outcome] if wanted == FAILED else wanted
+        kind = OUTCOMES[outcome] if wanted == OURS else wanted
         assert span.failed == (wanted is not None)
         assert span.attributes.get("error.type") == kind
     code = "http.response.status_code"
@@ -130,6 +128,51 @@ def test_a_mirrored_request_that_fails(outcome: int) -> None:
     assert span.attributes["server.address"] == "/run/model.sock"
     assert "server.port" not in span.attributes
     assert span.attributes["url.full"] == "http://localhost/v2/models/n/infer"
+
+
+def test_each_attempt_has_a_client_span() -> None:
+    again = b"4" * 16 + b"-12000000"
+    text = f"{PARENT} {SPAN} {CALL} 03 POST 1 {again.decode()} ".encode()
+    of = finished(span=text)
+    server, lost, last = maker().spans(of)
+    assert of.spans == 3
+    assert (server.span, lost.span, last.span) == (int(SPAN, 16), int("4" * 16, 16), int(CALL, 16))
+    assert lost.parent == last.parent == server.span
+    assert (lost.start, lost.end) == (1_000_505_000_000, 1_000_512_000_000)
+    assert (last.start, last.end) == (1_000_512_000_000, 1_000_530_000_000)
+    assert (lost.failed, lost.attributes["error.type"]) == (True, "upstream_reset")
+    assert not {"http.response.status_code", "http.request.resend_count"} & lost.attributes.keys()
+    assert (last.failed, last.attributes["http.request.resend_count"]) == (False, 1)
+    assert last.attributes["http.response.status_code"] == 200
+    # A record of an earlier version knows of the repetition only.
+    of = finished(span=f"{PARENT} {SPAN} {CALL} 03 POST 1 1 ".encode())
+    assert of.spans == len(maker().spans(of)) == 2
+
+
+NS = st.integers(0, 2 * 10**9)
+
+
+@given(NS, NS, NS, st.lists(NS, max_size=3).map(sorted), st.floats(1.7e9, 1.9e9))
+def test_no_span_ends_before_it_starts_or_leaves_its_parent(
+    duration: int, queue: int, first: int, lost: list[int], started: float
+) -> None:
+    """Backends take a negative duration for one of half a million years, or fail."""
+    earlier = ",".join(f"{'4' * 15}{n}-{at}" for n, at in enumerate(lost)) or "0"
+    text = f"{PARENT} {SPAN} {CALL} 03 POST 1 {earlier} ".encode()
+    server, *clients = maker().spans(
+        finished(
+            started=started, duration_ns=duration, queue_ns=queue, first_byte_ns=first, span=text
+        )
+    )
+    assert len(clients) == len(lost) + 1
+    counts = [client.attributes.get("http.request.resend_count", 0) for client in clients]
+    assert counts == list(range(len(clients)))
+    assert server.start <= clients[0].start
+    assert clients[-1].end == server.end
+    for span in (server, *clients):
+        assert span.start <= span.end
+    for one, other in pairwise(clients):
+        assert one.end <= other.start
 
 
 def test_times_names_and_redaction() -> None:
@@ -376,6 +419,24 @@ def test_findings_are_events() -> None:
     assert opened.body.string_value.startswith("age drifts")
 
 
+def test_a_change_of_version_is_an_event() -> None:
+    change = VersionChange(5.0, "m", "1", "champion", "2", "3", "r-7")
+    (found,) = logged([version_event(change)])
+    assert found.event_name == "understudy.model.version_changed"
+    assert found.time_unix_nano == 5_000_000_000
+    assert found.body.string_value == (
+        "model 'm' of 'champion' answers as version '3', and was '2' before"
+    )
+    assert attributes_of(found.attributes) == {
+        "understudy.model": "m",
+        "understudy.version": "1",
+        "understudy.arm": "champion",
+        "understudy.request_id": "r-7",
+        "understudy.model.version.before": "2",
+        "understudy.model.version.after": "3",
+    }
+
+
 def test_steps_and_decisions_of_experiments_are_events() -> None:
     event = {"at": 5.0, "experiment": "e", "challenger": "candidate", "kind": "advance", "who": "me",
              "why": "because", "stage": "10%", "weight": 0.1, "phase": "running",
@@ -410,20 +471,71 @@ def test_every_item_is_counted_once() -> None:
         batches.append(list(items))
         return next(results)
 
-    queue: ExportQueue[int] = ExportQueue("traces", lambda: export, 6, 1000, 2, 60.0)
+    counts = Counts()
+    queue: ExportQueue[int] = ExportQueue("traces", counts, lambda: export, 6, 1000, 2, 60.0)
     queue.offer(0, 2, 10)  # a full batch at once
     eventually(lambda: queue.waiting == 0)
     for number in range(1, 4):
         queue.offer(number, 2, 10)
     queue.offer(4, 1, 10)
     queue.offer(5, 1, 2000)
-    assert (queue.offered, queue.dropped, queue.waiting) == (10, 2, 6)
+    assert (counts[OFFERED], counts[DROPPED], queue.waiting, counts.open) == (10, 2, 6, 8)
     gate.set()
-    eventually(lambda: queue.sent + queue.failed == 8)
-    assert (queue.sent, queue.failed, queue.error) == (6, 2, None)
+    eventually(lambda: counts.open == 0)
+    assert (counts[SENT], counts[FAILED], queue.error) == (6, 2, None)
     queue.stop(30.0)
     queue.offer(6, 1, 10)
     queue.join(30.0)
     assert queue.ended
     assert batches == [[0], [1], [2], [3]]
-    assert (queue.offered, queue.dropped) == (11, 3)
+    assert (counts[OFFERED], counts[DROPPED]) == (11, 3)
+
+
+def test_what_waited_in_a_killed_process_is_counted_as_lost(tmp_path: Path) -> None:
+    path = tmp_path / "counts"
+    code = (
+        "import os, sys; from pathlib import Path;"
+        "from understudy.monitor.telemetry.otlp.counts import *;"
+        "counts = counts_in(Path(sys.argv[1]))['traces'];"
+        "counts.add(OFFERED, 10); counts.add(SENT, 4); counts.add(DROPPED, 1);"
+        "os.kill(os.getpid(), 9)"
+    )
+    for times in (1, 2):
+        assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
+        counts = counts_in(path)["traces"]
+        assert [counts[which] for which in (OFFERED, SENT, FAILED, DROPPED, LOST)] == [
+            10 * times, 4 * times, 0, times, 5 * times
+        ]  # fmt: skip
+        assert counts.open == 0
+    assert counts_in(path)["logs"][OFFERED] == 0
+    assert counts_in(tmp_path / "missing" / "counts")["traces"][OFFERED] == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 400)), max_size=60))
+def test_a_queue_whose_collector_hangs_is_bounded(items: list[tuple[int, int]]) -> None:
+    """By number and by bytes; an offer returns at once, and everything is accounted for."""
+    gate = threading.Event()
+
+    def export(_: Sequence[int]) -> str | None:
+        gate.wait(60)
+        return None
+
+    counts = Counts()
+    queue: ExportQueue[int] = ExportQueue("traces", counts, lambda: export, 20, 1000, 4, 0.0)
+    try:
+        held = largest = 0
+        for number, (weight, size) in enumerate(items):
+            queue.offer(number, weight, size)
+            assert queue.waiting <= 20
+            largest = max(largest, weight)
+            held = counts[OFFERED] - counts[DROPPED]
+            # What waits, and the batch that is being sent.
+            assert held <= 20 + max(4, largest)
+        assert counts[OFFERED] == sum(weight for weight, _ in items)
+        assert counts.open == held
+    finally:
+        gate.set()
+        queue.stop(60.0)
+        queue.join(60.0)
+    assert counts.open == 0
+    assert counts[SENT] == held

@@ -58,7 +58,7 @@ def test_every_row_has_every_outcome_and_counts_stay() -> None:
     assert {key[2:4] for key in found if key[0] == "m"} == {
         ("champion", "primary"), ("c0", "primary"), ("c0", "mirror")}  # fmt: skip
     assert {*ENDS_OF["primary"], *ENDS_OF["mirror"]} >= set(ENDS) - {
-        "queue_full", "breaker_open", "body_too_large"}  # fmt: skip
+        "queue_full", "breaker_open", "body_too_large", "not_rewritten"}  # fmt: skip
     assert set(sli.ERRORS) <= set(ENDS_OF["primary"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,25 @@ from understudy.monitor.config.otel import (
     open_telemetry,
 )
 from understudy.monitor.errors import RecordError
+from understudy.monitor.evidence.mirrored import Compared
+from understudy.monitor.evidence.stage_one import StageOne
 from understudy.monitor.findings.changes import Change
+from understudy.monitor.labels.store import Joined
+from understudy.monitor.pipeline.served import VersionChange
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
 from understudy.monitor.stats.totals import FILE_NAME
 from understudy.monitor.telemetry.families import counter, gauge
-from understudy.monitor.telemetry.otlp.events import Event, experiment_events, finding_events
+from understudy.monitor.telemetry.otlp.counts import OFFERED, OUTCOMES, counts_in
+from understudy.monitor.telemetry.otlp.events import (
+    BreakerWatch,
+    Event,
+    LabelScores,
+    comparison_event,
+    experiment_events,
+    finding_events,
+    version_event,
+)
 from understudy.monitor.telemetry.otlp.queue import ExportQueue
 from understudy.monitor.telemetry.otlp.spans import Finished, Span, SpanMaker, SpanSource
 
@@ -35,23 +48,33 @@ log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 2.0
 """How long sending what waits may take when the service stops, or is configured differently."""
-OUTCOMES = ("sent", "failed", "dropped")
 _MOST_POINTS = 10_000_000
 _WAITING_EXPORTS = 2
 """Exports of metrics that may wait: a later one has what an earlier one had."""
 
 
 class Emitter:
-    """The queues of all signals, as they result from the configuration and the environment."""
+    """The queues of ``signals``, as they result from the configuration and the environment.
 
-    def __init__(self, config: Config, environment: Mapping[str, str] | None = None) -> None:
+    ``counts`` is a file for the counts, which the next process goes on with if this is killed."""
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str] | None = None,
+        signals: Collection[Signal] = SIGNALS,
+        counts: Path | None = None,
+    ) -> None:
+        self._signals = frozenset(signals)
         self._environment = os.environ if environment is None else environment
         self.queues: dict[Signal, ExportQueue[Any]] = {}
         self._stopped: list[ExportQueue[Any]] = []
         """Those of earlier configurations that may still be sending."""
-        self._earlier: dict[tuple[Signal, str], int] = {}
-        """Counts of queues that have ended, by signal and name."""
+        self._counts = counts_in(counts)
         self._source: SpanSource | None = None
+        self._breakers = BreakerWatch()
+        self._scores = LabelScores(config)
+        self._evaluations: frozenset[str] = frozenset()
         self.settings: OpenTelemetry = OpenTelemetry("")
         self._key: tuple[object, ...] | None = None
         """What the queues depend on."""
@@ -61,7 +84,12 @@ class Emitter:
         """Use another configuration; the queues of the one before end in the background."""
         settings = open_telemetry(config, self._environment)
         servers = (config.listen.tls is None, config.champion, config.challengers)
-        key = settings, servers, config.models, config.credentials, config.state_dir
+        evaluations = config.telemetry.events.evaluations
+        about_labels = [(one.model, one.label) for one in config.experiments]
+        key = (
+            *(settings, servers, config.models, config.credentials, config.state_dir),
+            *(evaluations, about_labels),
+        )
         if key == self._key:
             return
         self._key = key
@@ -71,22 +99,28 @@ class Emitter:
             for line in settings.lines().items():
                 log.info("%s: %s", *line)
         traces = settings.traces
-        maker = SpanMaker.of(config, settings.attribute_length)
+        maker = SpanMaker.of(config, settings.attribute_length, traces.gen_ai)
         about = settings.resource, config.state_dir
+        self._scores = LabelScores(config)
+        self._evaluations = frozenset(evaluations)
         for signal, export in settings.exports.items():
+            if signal not in self._signals:
+                continue
             if signal == "traces":
                 self.queues[signal] = ExportQueue(
                     signal,
+                    self._counts[signal],
                     partial(_span_export, maker, export, *about),
                     traces.queue,
                     traces.queue_bytes,
                     traces.batch,
                     traces.interval,
                 )
-                self._source = SpanSource(traces.keep, traces.slow)
+                self._source = SpanSource(traces.keep, traces.slow, traces.gen_ai)
             elif signal == "metrics":
                 self.queues[signal] = ExportQueue(
                     signal,
+                    self._counts[signal],
                     partial(_metric_export, maker, settings, *about, began(Path(config.state_dir))),
                     _MOST_POINTS,
                     _WAITING_EXPORTS,
@@ -95,7 +129,10 @@ class Emitter:
                 )
             else:
                 self.queues[signal] = ExportQueue(
-                    signal, partial(_event_export, export, *about), 2048, 4 * 1024 * 1024, 512, 1.0
+                    signal,
+                    self._counts[signal],
+                    partial(_event_export, export, *about),
+                    *(2048, 4 * 1024 * 1024, 512, 1.0),
                 )
 
     @property
@@ -118,6 +155,40 @@ class Emitter:
         """Take what experiments did, as the audit log has it. Never waits."""
         self._events(experiment_events(events))
 
+    def version_changed(self, change: VersionChange) -> None:
+        """Take a change of a model's version. Never waits."""
+        self._events((version_event(change),))
+
+    def breakers(self, gauges: Callable[[str], Any]) -> None:
+        """Take the states of circuit breakers: see :class:`BreakerWatch`. Never waits."""
+        if "logs" in self.queues:
+            self._events(self._breakers.events(gauges))
+
+    def listen(self, stage_one: StageOne) -> None:
+        """Take what is compared, and the labels, of which something is sent."""
+        wanted = self._source is not None and self._source.keep_disagreeing
+        events = self._evaluations if "logs" in self.queues else frozenset()
+        stage_one.pass_equal = "comparisons" in events
+        stage_one.compared = self._compared if wanted or stage_one.pass_equal else None
+        stage_one.labelled = self._labelled if "labels" in events else None
+
+    def _compared(self, compared: Compared) -> None:
+        try:
+            self._take_compared(compared)
+        except RecordError as error:
+            log.error("%s", error)
+
+    def _take_compared(self, compared: Compared) -> None:
+        source = self._source
+        if source is not None and source.keep_disagreeing and not compared.agree:
+            self._spans(source.disagreeing((compared.champion, compared.challenger)))
+        if "comparisons" in self._evaluations:
+            self._events((comparison_event(compared),))
+
+    def _labelled(self, joined: Sequence[Joined]) -> None:
+        for one in joined:
+            self._events(self._scores.events(one))
+
     def _events(self, events: Iterable[Event]) -> None:
         queue = self.queues.get("logs")
         for event in events if queue is not None else ():
@@ -128,8 +199,11 @@ class Emitter:
         """Take the records of a batch. Never waits, never raises."""
         if self._source is None:
             return
+        self._spans(self._source.choose(names, records))
+
+    def _spans(self, found: Iterable[Finished]) -> None:
         queue = self.queues["traces"]
-        for one in self._source.choose(names, records):
+        for one in found:
             queue.offer(one, one.spans, one.size)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
@@ -145,28 +219,21 @@ class Emitter:
             queue.stop(seconds)
             self._stopped.append(queue)
         self.queues = {}
-        self._fold()
+        self._stopped = [queue for queue in self._stopped if not queue.ended]
 
-    def _fold(self) -> None:
-        """Add up the counts of queues that have ended, so that few are kept."""
-        ended = [queue for queue in self._stopped if queue.ended]
-        self._stopped = [queue for queue in self._stopped if queue not in ended]
-        for queue in ended:
-            for name in ("offered", *OUTCOMES):
-                key = (queue.signal, name)
-                self._earlier[key] = self._earlier.get(key, 0) + getattr(queue, name)
+    def count(self, signal: Signal, which: int) -> int:
+        """OFFERED, SENT, FAILED, DROPPED or LOST, since the service started."""
+        return self._counts[signal][which]
 
-    def count(self, signal: Signal, name: str) -> int:
-        """``offered``, ``sent``, ``failed``, ``dropped`` or ``waiting``, since this process
-        started."""
-        queues = [q for q in (*self.queues.values(), *self._stopped) if q.signal == signal]
-        counts: list[int] = [getattr(queue, name) for queue in queues]
-        return self._earlier.get((signal, name), 0) + sum(counts)
+    def waiting(self, signal: Signal) -> int:
+        """Those that wait, or are being sent."""
+        # Below zero if a process that was taken for dead goes on sending.
+        return max(0, self._counts[signal].open)
 
     def families(self) -> Iterator[Metric]:
         """Names begin with ``understudy_otlp_``; none if nothing is sent by OTLP."""
         signals: list[Signal] = [
-            signal for signal in SIGNALS if signal in self.queues or self.count(signal, "offered")
+            signal for signal in SIGNALS if signal in self.queues or self.count(signal, OFFERED)
         ]
         if not signals:
             return
@@ -174,24 +241,25 @@ class Emitter:
             "otlp_offered",
             "Spans, metrics and log records that should be sent by OTLP.",
             ("signal",),
-            [([signal], self.count(signal, "offered")) for signal in signals],
+            [([signal], self.count(signal, OFFERED)) for signal in signals],
         )
         yield counter(
             "otlp_exported",
             "Spans, metrics and log records by outcome: sent, failed (the collector was away or "
-            "refused them), dropped (the queue was full).",
+            "refused them), dropped (the queue was full), lost (they waited in a process that was "
+            "killed; those of records that are sent again are sent all the same).",
             ("signal", "outcome"),
             [
-                ([signal, outcome], self.count(signal, outcome))
+                ([signal, outcome], self.count(signal, which))
                 for signal in signals
-                for outcome in OUTCOMES
+                for outcome, which in OUTCOMES.items()
             ],
         )
         yield gauge(
             "otlp_waiting",
-            "Spans, metrics and log records that wait to be sent.",
+            "Spans, metrics and log records that wait, or are being sent.",
             ("signal",),
-            [([signal], self.count(signal, "waiting")) for signal in signals],
+            [([signal], self.waiting(signal)) for signal in signals],
         )
 
     @property

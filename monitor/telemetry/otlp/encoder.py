@@ -8,9 +8,11 @@ equal to the SDK's by decoding both with the official types.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from struct import Struct, pack
 
-from understudy.monitor.telemetry.otlp.spans import SERVER_KIND, Span, Value
+from understudy.monitor.telemetry.otlp.gen_ai import Value
+from understudy.monitor.telemetry.otlp.spans import SERVER_KIND, Shape, Span
 from understudy.monitor.telemetry.protobuf import varint
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
@@ -20,9 +22,10 @@ _FAILED = b"\x7a\x02\x18\x02"
 """``status`` (15) with the code (3) of an error."""
 _TIMES = Struct("<BQBQ")
 _FLAGS = Struct("<HI")
-_CACHED = 4096
-_CACHED_LENGTH = 64
-"""Longer texts are of one request."""
+_PLAIN_FLAGS = _FLAGS.pack(0x0185, _HAS_IS_REMOTE)
+_REMOTE_FLAGS = _FLAGS.pack(0x0185, _HAS_IS_REMOTE | _IS_REMOTE)
+_SHORT = 96
+_HEADS = 4096
 
 
 def _part(tag: bytes, payload: bytes) -> bytes:
@@ -37,6 +40,8 @@ def _value(value: Value) -> bytes:
         return _part(b"\x0a", value.encode())
     if isinstance(value, int):
         return b"\x18" + varint(value & 0xFFFFFFFFFFFFFFFF)
+    if isinstance(value, list):
+        return _part(b"\x2a", b"".join([_part(b"\x0a", _value(one)) for one in value]))
     return b"\x21" + pack("<d", value)
 
 
@@ -61,9 +66,6 @@ class SpanEncoder:
         name, version = (text.encode() for text in scope)
         self._scope = _part(b"\x0a", _part(b"\x0a", name) + _part(b"\x12", version))
         self._schema = _part(b"\x1a", schema.encode())
-        self._texts: dict[tuple[str, Value], bytes] = {}
-        """Attributes with a text as they are in a span; most repeat. No numbers: 1 is equal to 1.0
-        and to True."""
 
     def encode(self, spans: Iterable[Span]) -> bytes:
         """An ``ExportTraceServiceRequest``."""
@@ -72,42 +74,66 @@ class SpanEncoder:
         return _part(b"\x0a", self._resource + scope + self._resource_schema)
 
     def _span(self, span: Span) -> bytes:
+        shape = span.shape
+        if not shape.encoded:
+            shape.encoded = _shape(shape)
         parts = [
             b"\x0a\x10",
             span.trace.to_bytes(16, "big"),
             b"\x12\x08",
             span.span.to_bytes(8, "big"),
+            shape.encoded,
+            _TIMES.pack(0x39, span.start, 0x41, span.end),
         ]
-        flags = _HAS_IS_REMOTE
+        flags = _PLAIN_FLAGS
         if span.parent:
             parts += (b"\x22\x08", span.parent.to_bytes(8, "big"))
             if span.remote:
-                flags |= _IS_REMOTE
-        parts += (
-            _part(b"\x2a", span.name.encode()),
-            _SERVER if span.kind == SERVER_KIND else _CLIENT,
-            _TIMES.pack(0x39, span.start, 0x41, span.end),
-        )
-        known = self._texts
-        for pair in span.attributes.items():
-            encoded = known.get(pair) if type(pair[1]) is str else None
-            parts.append(self._attribute(pair) if encoded is None else encoded)
+                flags = _REMOTE_FLAGS
+        for name, value in span.own.items():
+            kind = type(value)
+            if kind is float:
+                parts += (_float_head(name), pack("<d", value))
+                continue
+            if kind is str and len(value) < _SHORT:  # type: ignore[arg-type]
+                text = value.encode()  # type: ignore[union-attr]
+                size = len(text)
+                if size < _SHORT:
+                    parts += (_text_head(name, size), text)
+                    continue
+            parts.append(_part(b"\x4a", _pair(name, value)))
         if span.link is not None:
             trace, linked = span.link
             link = b"\x0a\x10" + trace.to_bytes(16, "big") + b"\x12\x08" + linked.to_bytes(8, "big")
             # Flags of a link are in its field 6, those of a span in 16.
             parts.append(_part(b"\x6a", link + b"\x35" + pack("<I", _HAS_IS_REMOTE)))
-        if span.failed:
-            parts.append(_FAILED)
-        else:
-            parts.append(b"\x7a\x00")
-        parts.append(_FLAGS.pack(0x0185, flags))
+        parts.append(flags)
         return b"".join(parts)
 
-    def _attribute(self, pair: tuple[str, Value]) -> bytes:
-        encoded = _part(b"\x4a", _pair(*pair))
-        if type(pair[1]) is str and len(encoded) <= _CACHED_LENGTH:
-            if len(self._texts) >= _CACHED:
-                self._texts.clear()
-            self._texts[pair] = encoded
-        return encoded
+
+def _shape(shape: Shape) -> bytes:
+    """Name, kind, status, and the attributes."""
+    return b"".join(
+        (
+            _part(b"\x2a", shape.name.encode()),
+            _SERVER if shape.kind == SERVER_KIND else _CLIENT,
+            _FAILED if shape.failed else b"\x7a\x00",
+            *(_part(b"\x4a", _pair(*pair)) for pair in shape.attributes.items()),
+        )
+    )
+
+
+@lru_cache(maxsize=_HEADS)
+def _text_head(name: str, size: int) -> bytes:
+    """What is before the bytes of an attribute's short text."""
+    return _part(b"\x4a", _part(b"\x0a", name.encode()) + _text_value(b" " * size))[: -size or None]
+
+
+@lru_cache(maxsize=_HEADS)
+def _float_head(name: str) -> bytes:
+    """What is before the bytes of an attribute's number."""
+    return _part(b"\x4a", _pair(name, 0.0))[:-8]
+
+
+def _text_value(text: bytes) -> bytes:
+    return _part(b"\x12", _part(b"\x0a", text))

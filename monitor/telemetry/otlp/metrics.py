@@ -34,8 +34,9 @@ from prometheus_client.samples import Sample
 from understudy.monitor.records.record import CLIENT, OUTCOMES, SIDES
 from understudy.monitor.telemetry.families import PREFIX, SketchFamily, ValueFamily
 from understudy.monitor.telemetry.native import native_histogram
+from understudy.monitor.telemetry.otlp.gen_ai import Value
 from understudy.monitor.telemetry.otlp.sdk import SCHEMA, SCOPE
-from understudy.monitor.telemetry.otlp.spans import Place, Value
+from understudy.monitor.telemetry.otlp.spans import Place
 
 REQUESTS = f"{PREFIX}request_duration_seconds"
 IN_FLIGHT = f"{PREFIX}in_flight_requests"

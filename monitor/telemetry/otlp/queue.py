@@ -1,7 +1,8 @@
 """A bounded queue in front of an exporter, and the thread that empties it.
 
-Every item is counted once: sent, failed, or dropped. The SDK's own processor reports success for
-exports that have failed, so the result of each export is counted here.
+Every item is counted once: sent, failed, or dropped; or lost, if the process is killed. The SDK's
+own processor reports success for exports that have failed, so the result of each export is counted
+here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from understudy.monitor.config.otel import Signal
+from understudy.monitor.telemetry.otlp.counts import DROPPED, FAILED, OFFERED, SENT, Counts
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class ExportQueue(Generic[T]):
     def __init__(
         self,
         signal: Signal,
+        counts: Counts,
         prepare: Callable[[], Export[T]],
         most: int,
         most_bytes: int,
@@ -37,7 +40,7 @@ class ExportQueue(Generic[T]):
         interval: float,
     ) -> None:
         self.signal = signal
-        self.offered = self.sent = self.failed = self.dropped = 0
+        self._counts = counts
         self.error: str | None = None
         """Why the last export failed; None if it succeeded."""
         self._prepare = prepare
@@ -54,11 +57,12 @@ class ExportQueue(Generic[T]):
     def offer(self, item: T, weight: int, size: int) -> None:
         """Add an item. It is dropped, and counted, if the queue is full. Never waits for an
         export."""
+        counts = self._counts
+        counts.add(OFFERED, weight)
         with self._changed:
-            self.offered += weight
             full = self.waiting + weight > self._most or self._bytes + size > self._most_bytes
             if full or self._closing is not None:
-                self.dropped += weight
+                counts.add(DROPPED, weight)
                 return
             first = not self._items
             self._items.append((item, weight, size, time.monotonic()))
@@ -85,7 +89,7 @@ class ExportQueue(Generic[T]):
         return not self._thread.is_alive()
 
     def _drop_all(self) -> None:
-        self.dropped += self.waiting
+        self._counts.add(DROPPED, self.waiting)
         self.waiting = self._bytes = 0
         self._items.clear()
 
@@ -101,11 +105,7 @@ class ExportQueue(Generic[T]):
             except Exception as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 log.debug("an export failed", exc_info=True)
-            with self._changed:
-                if error is None:
-                    self.sent += weight
-                else:
-                    self.failed += weight
+            self._counts.add(SENT if error is None else FAILED, weight)
             if (error is None) != (self.error is None):
                 if error is not None:
                     log.warning("%s cannot be sent: %s", self.signal, error)

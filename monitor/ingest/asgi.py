@@ -8,30 +8,18 @@ go into a bounded queue, which a thread empties. When it is full they are droppe
 
 from __future__ import annotations
 
-import json
-import queue
-import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.client import HTTPException
 from typing import Any
 
-from understudy.monitor.errors import IngestError
+from understudy.monitor.ingest.poster import RecordPoster
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Ignores the proxies of the environment: the control address is local."""
-MAX_WAITING = 10_000
-BATCH_RECORDS = 500
-INTERVAL_SECONDS = 1.0
-"""Seconds between two posts."""
 
 
 class UnderstudyMiddleware:
@@ -64,22 +52,20 @@ class UnderstudyMiddleware:
         token: str | None = None,
     ) -> None:
         self.app = app
-        self.dropped = 0
-        """Number of records lost: the queue was full, or Understudy did not accept them."""
-        self.sent = 0
-        if not url.startswith(("http://", "https://")):
-            raise IngestError(f"url: not an address of the form http://127.0.0.1:9090: {url!r}")
-        self._url = url.rstrip("/") + "/v1/records"
+        self._poster = RecordPoster(url, token)
         self._model = model
         self._paths = paths
         self._max_body = max_body
-        self._headers = {"Content-Type": "application/json"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
-        self._queue: queue.Queue[dict[str, Any]] = queue.Queue(MAX_WAITING)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._post_all, name="understudy", daemon=True)
-        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Number of records lost: the queue was full, or Understudy did not accept them."""
+        return self._poster.dropped
+
+    @property
+    def sent(self) -> int:
+        """Number of records that Understudy got."""
+        return self._poster.sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application unchanged, and record it."""
@@ -124,45 +110,23 @@ class UnderstudyMiddleware:
         names = dict(scope.get("headers") or ())
         request_id = names.get(b"x-request-id", b"").decode("latin-1") or uuid.uuid4().hex
         try:
-            record = {
+            request_text, response_text = request.decode(), response.decode()
+        except UnicodeDecodeError:
+            self._poster.drop()
+            return
+        self._poster.put(
+            {
                 "model": self._model,
                 "request_id": request_id[:256],
                 "time": began,
                 "duration_seconds": seconds,
                 "status": status,
                 "path": scope["path"],
-                "request": request.decode(),
-                "response": response.decode(),
+                "request": request_text,
+                "response": response_text,
             }
-            self._queue.put_nowait(record)
-        except (queue.Full, UnicodeDecodeError):
-            self.dropped += 1
+        )
 
     def close(self) -> None:
         """Send the queued records and stop the thread; waits up to 10 seconds."""
-        self._stopped.set()
-        self._thread.join(10.0)
-
-    def _post_all(self) -> None:
-        while True:
-            ended = self._stopped.wait(INTERVAL_SECONDS)
-            while not self._queue.empty():
-                batch: list[dict[str, Any]] = []
-                while len(batch) < BATCH_RECORDS and not self._queue.empty():
-                    batch.append(self._queue.get_nowait())
-                if not self._post(batch):
-                    self.dropped += len(batch)
-                    break
-                self.sent += len(batch)
-            if ended:
-                return
-
-    def _post(self, batch: list[dict[str, Any]]) -> bool:
-        body = json.dumps(batch).encode()
-        # The constructor has checked the scheme.
-        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310
-        try:
-            with _DIRECT.open(request, timeout=5.0):
-                return True
-        except (OSError, HTTPException, ValueError):
-            return False
+        self._poster.close()

@@ -194,7 +194,8 @@ class Pairs:
 def item_of_pair(request: Event, response: Event, declared: KnownModels, now: float) -> Item:
     """The exchange of a request and its response. Raises IngestError for an unknown model."""
     named = any(request.service == name for name, _, _ in declared.models)
-    model = declared.model(request.service if named or len(declared.models) > 1 else None, None)
+    several = len(declared.models) > 1 or declared.others
+    model = declared.model(request.service if named or several else None, None)
     name = model[0]
     request_body: Any = _parsed(request.data)
     v2 = isinstance(request_body, dict) and isinstance(request_body.get("inputs"), list)

@@ -6,23 +6,32 @@ record that a worker would have made, and is evaluated in the same way.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
+from understudy.common.codecs.headers import fields_of
+from understudy.common.grpc_messages import INFER, STREAM_INFER, model_of
 from understudy.monitor.baseline.kinds import instant
+from understudy.monitor.config.fields import MODEL_NAME
 from understudy.monitor.errors import IngestError
+from understudy.monitor.records.encode import encode
 from understudy.monitor.records.record import (
+    ANSWERED,
     CLIENT_ERROR,
     ENDS,
     OK,
     OUTCOMES,
     ROLE_PRIMARY,
+    ROLES,
     SERVER_ERROR,
-    encode,
 )
 
 MOST_ITEMS = 10_000
@@ -32,11 +41,26 @@ MAX_NAME_BYTES = 4 * 1024 * 1024
 MAX_AHEAD_SECONDS = 300.0
 """How far the time of a record may be ahead of the local clock."""
 MAX_BEHIND_SECONDS = 30 * 86400.0
-_HEADERS = b"content-type: application/json"
+JSON_HEADERS = b"content-type: application/json"
+_READ_HEADERS = frozenset(
+    (
+        *("content-type", "content-encoding", "inference-header-content-length"),
+        *("grpc-encoding", "grpc-status"),
+    )
+)
+"""Headers that codecs read."""
+_MAX_VALUE = 256
+_NAMED = re.compile(
+    r".*/(?:v[12]/models/([^/]+?)(?:/versions/([^/]+?))?(?:/infer|:\w+)"
+    r"|predictions/([^/]+)(?:/([^/]+))?)"
+)
+"""Model and version in a path of V2, V1 or TorchServe."""
 _KEYS = frozenset(
     (
         *("model", "version", "arm", "request_id", "trace_id", "time", "duration_seconds"),
         *("status", "outcome", "features", "predictions", "request", "response", "path"),
+        *("request_base64", "response_base64", "request_headers", "response_headers"),
+        *("request_bytes", "response_bytes", "first_byte_seconds", "role"),
     )
 )
 
@@ -44,7 +68,8 @@ _KEYS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Item:
     """One exchange. ``model`` is (name, version, protocol), ``started`` is unix seconds,
-    ``duration`` is seconds."""
+    ``duration`` and ``first_byte`` are seconds. ``*_headers`` are lines joined by CRLF, and
+    ``*_size`` are bytes on the wire where the body is not there."""
 
     model: tuple[str, str, str]
     arm: str
@@ -57,6 +82,12 @@ class Item:
     path: str
     request: bytes | None
     response: bytes | None
+    request_headers: bytes = JSON_HEADERS
+    response_headers: bytes = JSON_HEADERS
+    request_size: int = 0
+    response_size: int = 0
+    first_byte: float = 0.0
+    role: int = ROLE_PRIMARY
 
     def encode(self, model: int, arm: int) -> bytes:
         """The record as a worker packs it; ``model`` and ``arm`` index the batch's names."""
@@ -64,20 +95,20 @@ class Item:
             model,
             arm,
             self.status,
-            ROLE_PRIMARY,
+            self.role,
             self.outcome,
             self.started,
             round(self.duration * 1e9),
+            round(self.first_byte * 1e9),
             0,
-            0,
-            len(self.request or b""),
-            len(self.response or b""),
+            len(self.request or b"") or self.request_size,
+            len(self.response or b"") or self.response_size,
             self.request_id.encode(),
             self.trace_id.encode(),
             b"",
             self.path.encode(),
-            _HEADERS,
-            _HEADERS,
+            self.request_headers,
+            self.response_headers,
             self.request,
             self.response,
         )
@@ -85,11 +116,31 @@ class Item:
 
 
 class KnownModels:
-    """The declared models, each (name, version, protocol), and arms."""
+    """The declared models, each (name, version, protocol), and arms.
 
-    def __init__(self, models: Sequence[tuple[str, str, str]], arms: Sequence[str]) -> None:
+    ``patterns`` are names that others may have, in which ``*`` is any text, and ``most`` how many
+    of these are counted separately; further ones count as the last of ``models``.
+    ``paths`` are the paths that the configuration gives to models, each with its model.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[tuple[str, str, str]],
+        arms: Sequence[str],
+        patterns: Sequence[str] = (),
+        most: int = 0,
+        paths: Sequence[tuple[str, tuple[str, str, str]]] = (),
+    ) -> None:
         self.models = list(models)
         self.arms = list(arms)
+        self.others = bool(patterns)
+        """Whether there are models that are not listed."""
+        self._patterns = [re.compile(re.escape(one).replace(r"\*", ".*")) for one in patterns]
+        self._most = most
+        self._found: dict[tuple[str, str], tuple[str, str, str]] = {}
+        self._paths = [
+            (re.compile(re.escape(path).replace(r"\*", "[^/]+")), model) for path, model in paths
+        ]
 
     def model(self, name: object, version: object) -> tuple[str, str, str]:
         """(name, version, protocol) of a declared model; if ``name`` is None, of the only one.
@@ -103,9 +154,52 @@ class KnownModels:
         ]
         if len(result) == 1:
             return result[0]
+        if isinstance(name, str) and not result and self._fits(name, version):
+            return self._other(name, str(version or ""))
         known = ", ".join(f"{n} {v}".strip() for n, v, _ in self.models)
         said = "which model?" if len(result) > 1 else f"no model {name!r} {version or ''}".strip()
         raise IngestError(f"{said}; declared are: {known}")
+
+    def served(self, path: str, body: bytes | None, headers: bytes) -> tuple[str, str, str]:
+        """The model that answered a request: by the paths of models, then by the name in the path
+        or, of a gRPC call, in its message; without one, the only model,
+        or the one that stands for all others.
+
+        Raises IngestError.
+        """
+        path = path.partition("?")[0]
+        for pattern, model in self._paths:
+            if pattern.fullmatch(path):
+                return model
+        name, version = "", ""
+        if path.endswith((INFER, STREAM_INFER)):
+            if body is not None:
+                encoding = fields_of(headers).get(b"grpc-encoding", b"")
+                name, version = model_of(body, encoding) or ("", "")
+        elif (match := _NAMED.fullmatch(path)) is not None:
+            name = unquote(match[1] or match[3])
+            version = match[2] or match[4] or ""
+        found = [model for model in self.models if model[0] == name]
+        if len(found) == 1:
+            return found[0]
+        if self.others and not found and not self._fits(name, version):
+            return self.models[-1]
+        return self.model(name or None, version or None)
+
+    def _fits(self, name: str, version: object) -> bool:
+        return (
+            (version is None or isinstance(version, str))
+            and re.fullmatch(MODEL_NAME, name) is not None
+            and any(pattern.fullmatch(name) is not None for pattern in self._patterns)
+        )
+
+    def _other(self, name: str, version: str) -> tuple[str, str, str]:
+        """A model that is not listed."""
+        rest = self.models[-1]
+        known = self._found.get((name, version))
+        if known is None and len(self._found) < self._most:
+            known = self._found[name, version] = (name, version[:63], rest[2])
+        return known or rest
 
 
 def item_of(data: object, declared: KnownModels, now: float) -> Item:
@@ -115,20 +209,33 @@ def item_of(data: object, declared: KnownModels, now: float) -> Item:
     unknown = sorted(set(data) - _KEYS)
     if unknown:
         raise IngestError(f"{unknown[0]}: is not known; known are {', '.join(sorted(_KEYS))}")
-    model = declared.model(data.get("model"), data.get("version"))
     arm = data.get("arm", declared.arms[0])
     if arm not in declared.arms:
         raise IngestError(f"arm: {arm!r} is none of {', '.join(declared.arms)}")
     started = _time(data.get("time"), now)
     duration = _number(data, "duration_seconds", 0.0, 0.0, 86400.0)
-    status = int(_number(data, "status", 200.0, 100.0, 599.0))
-    outcome = _outcome(data.get("outcome"), status)
+    outcome = _outcome(data.get("outcome"))
+    answered = outcome is None or outcome in ANSWERED
+    status = int(_number(data, "status", 200.0 if answered else 0.0, 0.0, 599.0))
+    if outcome is None:
+        outcome = OK if status < 400 else CLIENT_ERROR if status < 500 else SERVER_ERROR
+    if status < 100 and answered:
+        raise IngestError("status: must lie between 100 and 599, or be 0 if nothing was answered")
     rows, features = _table(data, "features")
     answers, predictions = _table(data, "predictions")
     request, response = _raw(data, "request"), _raw(data, "response")
-    if (features is None) == (request is None):
+    size, response_size = (
+        int(_number(data, name, 0.0, 0.0, 1e15)) for name in ("request_bytes", "response_bytes")
+    )
+    if (features is None) == (request is None and not size):
         raise IngestError("features: give either features or the request as it was sent")
     path = data.get("path")
+    named = data.get("model"), data.get("version")
+    headers, response_headers = _headers(data, "request"), _headers(data, "response")
+    if features is None and named[0] is None and isinstance(path, str):
+        model = declared.served(path, request, headers)
+    else:
+        model = declared.model(*named)
     if features is not None:
         if predictions is not None and answers != rows:
             raise IngestError(f"predictions: {answers} rows for {rows} of the features")
@@ -139,7 +246,8 @@ def item_of(data: object, declared: KnownModels, now: float) -> Item:
         )
     return Item(
         model, str(arm), _text(data, "request_id"), status, outcome, started, duration,
-        _text(data, "trace_id"), str(path), request, response,
+        _text(data, "trace_id"), str(path), request, response, headers, response_headers, size,
+        response_size, _number(data, "first_byte_seconds", 0.0, 0.0, 86400.0), _role(data),
     )  # fmt: skip
 
 
@@ -171,19 +279,51 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _outcome(value: object, status: int) -> int:
+def _outcome(value: object) -> int | None:
     if value is None:
-        return OK if status < 400 else CLIENT_ERROR if status < 500 else SERVER_ERROR
+        return None
     if value not in ENDS:
         raise IngestError(f"outcome: {value!r} is not one of {', '.join(ENDS)}")
     return OUTCOMES.index(str(value))
 
 
 def _raw(data: Mapping[str, Any], name: str) -> bytes | None:
-    value = data.get(name)
+    """A payload: as JSON or text, or, of any kind, in base64."""
+    value, encoded = data.get(name), data.get(name + "_base64")
+    if encoded is not None:
+        if value is not None or not isinstance(encoded, str):
+            raise IngestError(f"{name}_base64: must be a text, instead of {name}")
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except binascii.Error as error:
+            raise IngestError(f"{name}_base64: {error}") from error
     if value is None:
         return None
     return value.encode() if isinstance(value, str) else orjson.dumps(value)
+
+
+def _headers(data: Mapping[str, Any], name: str) -> bytes:
+    """The headers that codecs read, as lines."""
+    value = data.get(name + "_headers")
+    if value is None:
+        return JSON_HEADERS
+    if not isinstance(value, Mapping):
+        raise IngestError(f"{name}_headers: must be an object of texts by name")
+    lines = []
+    for key, text in value.items():
+        if str(key).lower() not in _READ_HEADERS:
+            continue
+        if not isinstance(text, str) or len(text) > _MAX_VALUE or not text.isprintable():
+            raise IngestError(f"{name}_headers: {key}: must be a text in one line")
+        lines.append(f"{key.lower()}: {text}")
+    return "\r\n".join(lines).encode("latin-1", "replace")
+
+
+def _role(data: Mapping[str, Any]) -> int:
+    role = data.get("role", ROLES[ROLE_PRIMARY])
+    if role not in ROLES:
+        raise IngestError(f"role: {role!r} is neither of {', '.join(ROLES)}")
+    return ROLES.index(role)
 
 
 def _table(data: Mapping[str, Any], name: str) -> tuple[int, dict[str, list[Any]] | None]:

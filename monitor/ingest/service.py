@@ -17,6 +17,10 @@ MAX_KNOWN_IDS = 100_000
 MAX_POST_BYTES = 32 * 1024 * 1024
 """Payloads of one post. They may be longer than its body, which has each name only once."""
 
+RECORDS, EXTERNAL_PROCESSOR = "records", "ext-proc"
+SOURCES = (RECORDS, EXTERNAL_PROCESSOR)
+"""What posts records: any client, or `understudy ingest ext-proc`."""
+
 Sink = Callable[[Names, int, bytes], None]
 
 
@@ -80,9 +84,11 @@ class IngestService:
         """A post of records, to be filled and handed to :meth:`records`."""
         return RecordPost(self.declared, self._clock())
 
-    def records(self, post: RecordPost) -> IngestResult:
-        """Accept the valid items of a post."""
-        return self._take("records", post.items, post.result)
+    def records(self, post: RecordPost, source: str = RECORDS, dropped: int = 0) -> IngestResult:
+        """Accept the valid items of a post; ``dropped`` more were lost before it was sent."""
+        if dropped:
+            self.outcomes[source, "dropped"] += dropped
+        return self._take(source, post.items, post.result)
 
     def events(self, events: Sequence[Event]) -> IngestResult:
         """Accept CloudEvents; the first of a pair waits for the second."""

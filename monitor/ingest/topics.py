@@ -283,7 +283,7 @@ class _Mapping:
         record = Record()
         record.proxy_id = 0
         record.sampled = False
-        record.span = b""
+        record.span = record.events = b""
         record.status, record.role, record.outcome, record.assigned = code, ROLE_PRIMARY, outcome, 0
         record.started = received - duration / 1e9 if started is None else started
         record.duration_ns = round(duration)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +22,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.grpc_calls import body_of, floats, request_message
 from tests.support.patience import eventually, patient
 from tests.support.plane_process import MODEL, PlaneProcess
 from tests.support.ports import free_port
+from understudy.common.grpc_messages import INFER
 from understudy.monitor.errors import IngestError
 from understudy.monitor.ingest.asgi import UnderstudyMiddleware
 from understudy.monitor.ingest.cloudevents import REQUEST, RESPONSE
@@ -114,6 +119,58 @@ def test_payloads_as_they_were_sent(plane: PlaneProcess) -> None:
     item = {"model": "plain", "path": "/p", "request": {"age": 41}, "response": {"p": 0.5}}
     assert post(plane, item).json()["taken"] == 1
     assert features(plane, "plain")["age"]["mean"] == 41.0
+
+
+def test_bodies_of_any_kind_with_their_headers(plane: PlaneProcess) -> None:
+    def coded(body: bytes) -> str:
+        return base64.b64encode(body).decode()
+
+    head = json.dumps(
+        {"inputs": [{"name": "a", "datatype": "FP32", "shape": [1],
+                     "parameters": {"binary_data_size": 4}}]}
+    ).encode()  # fmt: skip
+    binary = {
+        "path": "/v2/models/delays/versions/1/infer",
+        "request_base64": coded(head + struct.pack("<f", 2.5)),
+        "request_headers": {"Inference-Header-Content-Length": str(len(head)), "cookie": "no"},
+        "response_base64": coded(gzip.compress(b'{"outputs": [{"name": "p", "datatype": "FP64",'
+                                               b' "shape": [1], "data": [0.5]}]}')),
+        "response_headers": {"content-encoding": "gzip"},
+        "first_byte_seconds": 0.25, "request_id": "one",
+    }  # fmt: skip
+    message = request_message(("a", "FP32", floats(4.5)), model="any")
+    rpc = {
+        "path": INFER, "request_base64": coded(body_of(message)),
+        "request_headers": {"content-type": "application/grpc"},
+        "response_base64": "", "response_bytes": 5, "response_headers": {"grpc-status": "5"}, "outcome": "client_error",
+    }  # fmt: skip
+    gone = {"path": "/p", "request_bytes": 10, "outcome": "cancelled", "role": "mirror",
+            "arm": "candidate"}  # fmt: skip
+    answer = post(plane, [binary, rpc, gone], "/v1/records?source=ext-proc&dropped=3").json()
+    assert (answer["taken"], answer["refused"]) == (3, [])
+    assert features(plane, "delays")["a"]["mean"] == 2.5
+    assert features(plane, "any")["a"]["mean"] == 4.5
+    shown = {one["model"]: one for one in plane.get("/v1/records").json()["records"]}
+    assert shown["delays"]["first_byte_seconds"] == 0.25
+    assert shown["delays"]["predictions"]["values"] == [[0.5]]
+    assert (shown["any"]["undecodable"], shown["any"]["response_bytes"]) == (
+        {"response": "error_response"}, 5,
+    )  # fmt: skip
+    assert (shown["plain"]["role"], shown["plain"]["status"]) == ("mirror", None)
+    for outcome, count in (("taken", 3.0), ("dropped", 3.0)):
+        assert (
+            plane.metric("understudy_ingested_total", source="ext-proc", outcome=outcome) == count
+        )
+    bad = [
+        {**binary, "request_base64": "&"}, {**binary, "request": "{}"}, {**rpc, "role": "both"},
+        {**binary, "request_headers": {"content-type": "a\r\nb"}}, {**binary, "status": 0},
+        {**rpc, "request_base64": coded(body_of(request_message(model="none")))},
+        {**binary, "path": "/v2/models/none/infer"}, {**binary, "path": "/v2/models/delays"},
+    ]  # fmt: skip
+    refused = post(plane, [binary | {"request_id": "two"}, *bad]).json()["refused"]
+    assert [one["item"] for one in refused] == list(range(1, len(bad) + 1))
+    for query in ("source=other", "dropped=-1", "dropped=x"):
+        assert post(plane, binary, f"/v1/records?{query}").status_code == 422
 
 
 def kserve(kind: str, id_: str) -> dict[str, str]:

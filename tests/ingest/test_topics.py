@@ -24,6 +24,7 @@ from understudy.monitor.ingest.records import KnownModels
 from understudy.monitor.ingest.topics import Message, TopicReader
 from understudy.monitor.kafka.cloudevents import Origin, events_of_record
 from understudy.monitor.labels.label import Label
+from understudy.monitor.records.encode import encode
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import (
     CLIENT_ERROR,
@@ -31,7 +32,6 @@ from understudy.monitor.records.record import (
     ROLE_MIRROR,
     SERVER_ERROR,
     decode_batch,
-    encode,
 )
 
 CONFIG = Config.model_validate(

@@ -1,7 +1,7 @@
 """``make lock``: resolve, pin and hash the packages of the image.
 
 ``requirements.lock`` is for the service, ``load.lock`` for the service with the load generator,
-``build.lock`` for building the wheel. Each has the hashes of the files for every platform, so that one
+``build.lock`` for building the wheel, compiled. Each has the hashes of the files for every platform, so that one
 lock serves amd64 and arm64; ``pip --require-hashes`` refuses other files.
 """
 
@@ -15,6 +15,8 @@ import tomllib
 from pathlib import Path
 
 import click
+
+from tools.compiled import REQUIRES
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 PROJECT = DEPLOY.parent / "pyproject.toml"
@@ -31,7 +33,7 @@ def requirements_by_lock() -> dict[str, list[str]]:
     return {
         "requirements.lock": service,
         "load.lock": [*service, *extras["load"]],
-        "build.lock": data["build-system"]["requires"],
+        "build.lock": [*data["build-system"]["requires"], *REQUIRES],
     }
 
 

@@ -31,13 +31,15 @@ from tests.support.chart import (
 )
 from tests.support.chart_cases import each_case, selects
 from tests.support.gates import gate
+from tests.support.kubelet import environment_of
 from tools.chart_reference import CHART, COPIES, LIBRARY, read
 from understudy import __version__
 from understudy.loadtest.gate.plan_file import load_plan
 from understudy.loadtest.gate.sending import payloads_of
 from understudy.monitor.cli.main import main as cli
-from understudy.monitor.config.load import load
+from understudy.monitor.config.load import load, parse
 from understudy.monitor.config.model import Watchdog
+from understudy.monitor.config.otel import open_telemetry
 from understudy.monitor.kafka.topics import wanted
 
 Manifests = list[dict[str, Any]]
@@ -253,6 +255,63 @@ def test_the_sidecar_is_native_and_starts_before_the_model_server() -> None:
         assert spec["terminationGracePeriodSeconds"] == 3 + 40 + 5 + 20
 
 
+@pytest.mark.parametrize("case", ["least", "evaluator"])
+def test_what_is_sent_by_otlp_says_where_it_comes_from(case: str, tmp_path: Path) -> None:
+    """As OpenTelemetry's conventions name it, without switching anything on."""
+    fields = {
+        "metadata.name": "pod-1",
+        "metadata.namespace": "serving",
+        "metadata.uid": "uid-1",
+        "spec.nodeName": "node-1",
+        "status.podIP": "10.0.0.1",
+    }
+    secrets = {"demo-understudy-token": {"token": "t"}}
+    kafka = "config: {kafka: {bootstrap: ['k:9092']}}\n" if case == "evaluator" else ""
+    switched = "evaluator: {enabled: true}\n" if kafka else ""
+    manifests = render(MODEL + kafka + switched)
+    config = parse(
+        "version: 1\nlisten: 127.0.0.1:1\nchampion: {url: 'http://m'}\nmodels: [{name: m}]",
+        "x",
+        tmp_path,
+    )
+    seen = set()
+    for _, pod in pods(manifests):
+        for container in containers(pod):
+            environment = environment_of(container, secrets, fields)
+            if "OTEL_RESOURCE_ATTRIBUTES" not in environment:
+                continue
+            assert not open_telemetry(config, environment).exports
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://collector:4318"
+            found = open_telemetry(config, environment)
+            assert found.exports
+            assert not found.warnings
+            seen.add(container["name"])
+            assert found.resource == {
+                "k8s.namespace.name": "serving",
+                "k8s.pod.name": "pod-1",
+                "k8s.pod.uid": "uid-1",
+                "k8s.node.name": "node-1",
+                "k8s.container.name": container["name"],
+            }
+    assert seen == {"understudy", "understudy-evaluation", *(["evaluator"] if kafka else [])}
+
+
+def test_resource_attributes_of_the_user_stand_alone() -> None:
+    own = "[{name: OTEL_RESOURCE_ATTRIBUTES, value: a=b}]"
+    manifests = render(
+        MODEL
+        + f"sidecar: {{env: {own}}}\nevaluator: {{enabled: true, env: {own}}}\n"
+        + "config: {kafka: {bootstrap: ['k:9092']}}\n"
+    )
+    for _, pod in pods(manifests):
+        for container in containers(pod):
+            names = [one["name"] for one in container.get("env", [])]
+            assert len(set(names)) == len(names)
+            if container["name"] in ("understudy", "understudy-evaluation", "evaluator"):
+                assert "OTEL_RESOURCE_ATTRIBUTES" in names
+                assert "UNDERSTUDY_POD_UID" not in names
+
+
 def test_the_evaluation_plane_has_a_container_that_nothing_waits_for() -> None:
     values = "\nsidecar: {evaluation: {resources: {limits: {memory: 1Gi}}}}"
     for version in (OLDEST, NEWEST):
@@ -313,6 +372,21 @@ def test_another_configuration_rolls_the_pods() -> None:
     assert checksum("sidecar: {files: {a: b}}") != first
 
 
+def test_evaluators_take_another_configuration_where_they_are() -> None:
+    enabled = "evaluator: {enabled: true}\nconfig: {kafka: {bootstrap: ['kafka:9092']}%s}\n"
+
+    def evaluator(more: str) -> tuple[str, dict[str, Any]]:
+        manifests = render(MODEL + enabled % more)
+        pod = named(manifests, "Deployment", "demo-understudy-evaluator")["spec"]["template"]
+        file = named(manifests, "ConfigMap", "demo-understudy-evaluator")["data"]["understudy.yaml"]
+        return str(yaml.safe_load(file)["reload"]), pod["metadata"].get("annotations") or {}
+
+    reload, annotations = evaluator("")
+    assert (reload, "checksum/understudy" in annotations) == ("watch", False)
+    reload, annotations = evaluator(", reload: signal")
+    assert (reload, "checksum/understudy" in annotations) == ("signal", True)
+
+
 def test_the_gate_runs_the_candidate_before_anything_is_touched() -> None:
     manifests = render("gate")
     job = named(manifests, "Job", "demo-understudy-gate")
@@ -331,7 +405,8 @@ def test_the_gate_runs_the_candidate_before_anything_is_touched() -> None:
         assert config["helm.sh/hook"] == "pre-upgrade"
         assert int(config["helm.sh/hook-weight"]) < 0
     for container in spec["initContainers"]:
-        assert all("valueFrom" not in env for env in container.get("env", []))
+        sources = [env["valueFrom"] for env in container.get("env", []) if "valueFrom" in env]
+        assert all(list(source) == ["fieldRef"] for source in sources)
 
 
 def test_the_evaluator_has_the_configuration_of_the_sidecars() -> None:

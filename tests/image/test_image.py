@@ -149,7 +149,7 @@ def carry_out(found: dict[str, list[Instruction]], plain: Plain) -> None:
         with urllib.request.urlopen(
             f"http://127.0.0.1:{control}/metrics", timeout=patient(5)
         ) as answer:
-            assert b"understudy_build_info" in answer.read()
+            assert b'understudy_build_info{data_plane="compiled",' in answer.read()
         process.terminate()
         assert process.wait(patient(30)) == 0
         assert subprocess.run(check, env=plain.environment, capture_output=True).returncode != 0

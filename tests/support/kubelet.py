@@ -43,6 +43,25 @@ def loopback() -> None:
         fcntl.ioctl(sock, 0x8914, up)  # SIOCSIFFLAGS
 
 
+def environment_of(
+    spec: dict[str, Any], secrets: dict[str, dict[str, str]], fields: dict[str, str]
+) -> dict[str, str]:
+    """The variables of a container; ``fields`` are those of its pod, by path."""
+    found: dict[str, str] = {}
+    for one in spec.get("env", []):
+        source = one.get("valueFrom", {})
+        if "secretKeyRef" in source:
+            value = secrets[source["secretKeyRef"]["name"]][source["secretKeyRef"]["key"]]
+        elif "fieldRef" in source:
+            value = fields[source["fieldRef"]["fieldPath"]]
+        else:
+            value = one["value"]
+            for name, known in found.items():
+                value = value.replace(f"$({name})", known)
+        found[one["name"]] = value
+    return found
+
+
 class Container:
     """One container of a pod."""
 
@@ -54,10 +73,14 @@ class Container:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = pod.folder / f"{self.name}.log"
         self.environment = {"PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-        for one in spec.get("env", []):
-            source = one.get("valueFrom", {}).get("secretKeyRef")
-            value = pod.secrets[source["name"]][source["key"]] if source else one["value"]
-            self.environment[one["name"]] = value
+        fields = {
+            "metadata.name": pod.folder.name,
+            "metadata.namespace": "default",
+            "metadata.uid": f"uid-of-{pod.folder.name}",
+            "spec.nodeName": "node",
+            "status.podIP": "127.0.0.1",
+        }
+        self.environment |= environment_of(spec, pod.secrets, fields)
 
     def start(self) -> None:
         mounts = sorted(self.spec["volumeMounts"], key=lambda one: one["mountPath"] == "/tmp")

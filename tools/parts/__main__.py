@@ -2,7 +2,7 @@
 
 Without ``all``, it downloads Debian packages, Kafka's jars and schemas, in about a minute. With
 ``all`` it also builds Go programs (Helm, the API server, Sloth, Prometheus 3, an OpenTelemetry
-Collector) and environments of model servers.
+Collector, Jaeger), environments of model servers, and a base for container images.
 Parts are fetched in parallel, since most of the time is spent on the network. A part that cannot be
 fetched is a notice; the tests that need it are skipped.
 """
@@ -15,7 +15,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 DOWNLOADED = (("debian",), ("jars",), ("npm",), ("kubernetes",))
-BUILT = (*(("kubernetes", "all"), ("sloth",), ("prometheus",), ("otel_collector",), ("servers",)),)
+BUILT = (
+    *(
+        ("kubernetes", "all"),
+        ("sloth",),
+        ("prometheus",),
+        ("otel_collector",),
+        ("jaeger",),
+        ("servers",),
+        ("containers",),
+    ),
+)
 
 
 def fetch(command: tuple[str, ...]) -> int:

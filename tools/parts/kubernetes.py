@@ -33,6 +33,11 @@ from tools.parts.golang import ANY_MOD, Unavailable, go, keep, module
 CACHE = golang.CACHE / "kubernetes"
 HELM = "v3.22.0"
 APISERVER = "v1.37.2"
+PROGRAMS = (
+    "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl",
+)  # fmt: skip
+"""Of Kubernetes itself: tests of the chart need the first, a cluster (``make cluster``) all."""
+COREDNS = "v1.12.4"
 CHECKOV = "3.3.30"
 KUBERNETES = (
     "v1.29.15", "v1.30.14", "v1.31.14", "v1.32.13", "v1.33.9", "v1.34.4", "v1.35.4", "v1.36.3",
@@ -70,7 +75,8 @@ def place(part: str) -> Path:
     """Where a part is, or will be."""
     if part in SDKS:
         return CACHE / f"{part}-{SDKS[part][0].rpartition('=')[2]}.json.gz"
-    version = {"helm": HELM, "kube-apiserver": APISERVER, "checkov": CHECKOV}.get(part)
+    versions = {"helm": HELM, "checkov": CHECKOV, "coredns": COREDNS}
+    version = versions.get(part, APISERVER if part in PROGRAMS else None)
     if version is not None:
         return CACHE / f"{part}-{version}"
     if part in CRDS:
@@ -114,14 +120,17 @@ def _build_helm() -> None:
         keep(Path(folder) / "helm", place("helm"))
 
 
-def _build_apiserver() -> None:
-    """Kubernetes' own go.mod replaces its libraries by folders that are not in the module; they are
-    released as separate modules, v1.x.y as v0.x.y."""
+def _build(program: str) -> None:
+    """A program of Kubernetes, for instance ``kube-apiserver``.
+
+    Kubernetes' own go.mod replaces its libraries by folders that are not in the module; they are
+    released as separate modules, v1.x.y as v0.x.y.
+    """
     source = (module(f"k8s.io/kubernetes@{APISERVER}") / "go.mod").read_text()
     libraries = re.findall(r"^\s*(k8s\.io/\S+) => \./staging/", source, re.MULTILINE)
     version = "v0" + APISERVER.removeprefix("v1")
     lines = [
-        "module apiserver",
+        "module programs",
         *re.findall(r"^go .*$", source, re.MULTILINE),
         f"require k8s.io/kubernetes {APISERVER}",
         *(f"replace {name} => {name} {version}" for name in libraries),
@@ -131,13 +140,22 @@ def _build_apiserver() -> None:
     flags = " ".join(f"-X k8s.io/component-base/version.{k}={v}" for k, v in said.items())
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "go.mod").write_text("\n".join(lines) + "\n")
-        made = Path(folder) / "kube-apiserver"
+        made = Path(folder) / program
         go(
             "build", "-ldflags", f"-s -w {flags}", "-o", str(made),
-            "k8s.io/kubernetes/cmd/kube-apiserver",
+            f"k8s.io/kubernetes/cmd/{program}",
             cwd=Path(folder), timeout=7200, environment=ANY_MOD,
         )  # fmt: skip
-        keep(made, place("kube-apiserver"))
+        keep(made, place(program))
+
+
+def _build_coredns() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        go(
+            "install", "-ldflags", "-s -w", f"github.com/coredns/coredns@{COREDNS}",
+            timeout=3600, environment={"GOBIN": folder},
+        )  # fmt: skip
+        keep(Path(folder) / "coredns", place("coredns"))
 
 
 def _write(part: str, data: Any) -> None:
@@ -236,8 +254,10 @@ def make(part: str) -> None:
     """Make a part. Raises Unavailable."""
     if part == "helm":
         _build_helm()
-    elif part == "kube-apiserver":
-        _build_apiserver()
+    elif part in PROGRAMS:
+        _build(part)
+    elif part == "coredns":
+        _build_coredns()
     elif part == "checkov":
         _install_checkov()
     elif part in CRDS:
@@ -251,6 +271,8 @@ def make(part: str) -> None:
 def main(wanted: list[str]) -> int:
     """Make what is missing; what cannot be had is a notice, not an error."""
     parts = wanted or [*DOWNLOADED]
+    if wanted == ["cluster"]:
+        parts = [*PROGRAMS, "coredns"]
     if wanted == ["all"]:
         parts = ["helm", "kube-apiserver", "checkov", *CRDS, *KUBERNETES, *SDKS]
     missing = [part for part in parts if not place(part).exists()]

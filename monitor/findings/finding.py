@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 from understudy.monitor.errors import FindingError
 
 T = TypeVar("T")
-KINDS = ("quality", "drift", "performance", "objective", "validation", "other")
-"""What a finding may be about; ``other`` is for summaries of several findings."""
+KINDS = ("blind", "quality", "drift", "performance", "objective", "validation", "other")
+"""What a finding may be about; ``blind`` is for payloads that cannot be read, ``other`` for
+summaries of several findings."""
 SEVERITIES = ("info", "warning", "critical")
 """From the mildest to the most severe."""
 EVENTS = ("opened", "updated", "reopened", "acknowledged", "closed")

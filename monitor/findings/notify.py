@@ -36,6 +36,8 @@ class Notifier:
         runbooks: str = PUBLIC,
     ) -> None:
         self.source = source
+        self.runbooks = runbooks
+        """URL of the pages about alerts."""
         self.channels: dict[str, Channel] = {}
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311  # spreads retries
@@ -47,6 +49,7 @@ class Notifier:
         """Go on with other channels; one of the same name and kind knows what was told. Messages
         link to the pages at the URL ``runbooks``."""
         before = self.channels
+        self.runbooks = runbooks
         self.channels = {}
         for config in configs:
             old = before.get(config.label)
@@ -110,7 +113,7 @@ class Notifier:
         return {n: channel.pending(self.source, now) for n, channel in self.channels.items()}
 
     def summary(self) -> list[dict[str, Any]]:
-        """How the channels are, for status pages. No address is shown: it may be a secret."""
+        """How the channels are, for the console. No address is shown: it may be a secret."""
         pending = self.pending()
         return [
             {

@@ -1,4 +1,4 @@
-"""One POST to a receiver of findings: with a deadline and TLS, without redirects."""
+"""One request to a receiver of findings: with a deadline and TLS, without redirects."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ async def post(
     headers: Mapping[str, str],
     timeout_seconds: float,
     tls: ssl.SSLContext | None = None,
+    method: str = "POST",
 ) -> Reply:
     """Send ``body``; returns the response, whatever its status.
 
@@ -73,7 +74,7 @@ async def post(
     encoded = [(name.encode(), value.encode("utf-8", "replace")) for name, value in lines.items()]
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await _exchange(url.strip(), body, encoded, tls)
+            return await _exchange(method, url.strip(), body, encoded, tls)
     except TimeoutError as error:
         raise DeliveryError(f"{authority}: no answer within {timeout_seconds:g} s") from error
     except DeliveryError as error:
@@ -81,7 +82,11 @@ async def post(
 
 
 async def _exchange(
-    url: str, body: bytes, headers: list[tuple[bytes, bytes]], tls: ssl.SSLContext | None
+    method: str,
+    url: str,
+    body: bytes,
+    headers: list[tuple[bytes, bytes]],
+    tls: ssl.SSLContext | None,
 ) -> Reply:
     if "httpx" not in sys.modules:  # the import is slow: keep it off the event loop
         await asyncio.to_thread(importlib.import_module, "httpx")
@@ -91,12 +96,12 @@ async def _exchange(
         async with (
             # The caller limits the whole exchange.
             httpx.AsyncClient(timeout=None, **options(url, tls, outside=True)) as client,  # noqa: S113
-            client.stream("POST", url, content=body, headers=headers) as response,
+            client.stream(method, url, content=body, headers=headers) as response,
         ):
             status = response.status_code
             if status > 599:
                 raise DeliveryError("the response is not HTTP")
-            text = await _text(response) if status >= 300 else ""
+            text = await _text(response) if status >= 300 and method != "HEAD" else ""
             after = response.headers.get("retry-after", "").strip()
             return Reply(status, text, float(after[:9]) if after.isdecimal() else 0.0)
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError, OSError) as error:

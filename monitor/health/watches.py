@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 ModelKey = tuple[str, str]
 """(model, version)"""
+_MOST_MODELS = 256
+"""Models that are watched, of those that are not listed."""
 FOLDER = "baselines"
 """Folder in the state directory with baselines that were learned from live rows."""
 
@@ -60,6 +63,9 @@ class Watches:
         self.labels: Callable[[], Mapping[str, Any]] | None = None
         """Figures of the feedback store; None where there is none in this process."""
         self._settings: dict[ModelKey, Performance] = {}
+        self._match: Model | None = None
+        """The settings of models that are not listed, if these are read."""
+        self._blind = 0.0
         self._learn = 0
         self._horizon = 0.0
         self._feedback = self._enabled = True
@@ -69,6 +75,9 @@ class Watches:
         self._performance_sources: dict[ModelKey, str] = {}
         """The same of its performance, which only the labelled part of a baseline changes."""
         self._objective_sources: dict[ModelKey, str] = {}
+        self._objective_source = ""
+        self._fresh_objectives: Callable[[], ObjectiveWatch] | None = None
+        """Makes those of a model that is not listed, if there may be some."""
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -103,16 +112,23 @@ class Watches:
         first = config.models[0].name if config.models else ""
         opaque = {one.model or first for one in config.experiments if one.opaque_answers}
         readability, arrivals = {}, {}
-        for model in config.models if monitoring.enabled else ():
+        match = next((model for model in config.models if model.match is not None), None)
+        self._match = match if monitoring.enabled and match is not None and match.read else None
+        declared = {(model.name, model.version): model for model in config.models}
+        if self._match is not None:
+            others = [key for key in self.readability if key not in declared]
+            declared |= dict.fromkeys(others, self._match)
+        for key, model in declared.items() if monitoring.enabled else ():
             if model.read:
-                key = model.name, model.version
                 known = readability[key] = self.readability.get(key) or Readability()
-                known.answers = model.name not in opaque
+                known.answers = key[0] not in opaque
+                known.share = monitoring.blind
                 came = arrivals[key] = self.arrivals.get(key) or Arrivals()
                 features, outputs = _declared(model)
                 segments = self.options.segments
                 came.configure(self.champion, features, segments, outputs, known.answers)
         self.readability, self.arrivals = readability, arrivals
+        self._blind = monitoring.blind
         self._configure_objectives(config)
         for gone in [key for key in (*self.watches, *self.performance) if key not in baselines]:
             self._drop(gone)
@@ -132,14 +148,28 @@ class Watches:
         arms = [config.champion.name, *(one.name for one in config.challengers)]
         source = _fingerprint(repr((objectives, arms, config.monitoring.run_length)))
         known, self.objectives = self.objectives, {}
-        for model in config.models:
-            key = model.name, model.version
+        keys = dict.fromkeys((model.name, model.version) for model in config.models)
+        fresh = partial(ObjectiveWatch, objectives, arms, config.monitoring.run_length)
+        matching = any(model.match is not None for model in config.models)
+        self._fresh_objectives = fresh if matching and fresh().objectives else None
+        others = [key for key in known if key not in keys] if matching else []
+        for key in (*keys, *others):
             watch = known.get(key) if self._objective_sources.get(key) == source else None
             if watch is None:
-                watch = ObjectiveWatch(objectives, arms, config.monitoring.run_length)
+                watch = fresh()
             if watch.objectives:
                 self.objectives[key] = watch
+        self._objective_source = source
         self._objective_sources = dict.fromkeys(self.objectives, source)
+
+    def _objectives_of(self, key: ModelKey) -> ObjectiveWatch | None:
+        """The objectives of a model, also of one that is known from its requests."""
+        watch = self.objectives.get(key)
+        fresh = self._fresh_objectives
+        if watch is None and fresh is not None and len(self.objectives) < _MOST_MODELS:
+            watch = self.objectives[key] = fresh()
+            self._objective_sources[key] = self._objective_source
+        return watch
 
     def _prepare(self, key: ModelKey, file: str | None) -> None:
         path = Path(file) if file is not None else self._learned(key)
@@ -212,9 +242,13 @@ class Watches:
         """Process batches of rows and requests, in order; batches of other models are ignored."""
         for batch in batches:
             key = (batch.kind[1], batch.kind[2])
+            if self._match is not None and key not in self.readability:
+                self._adopt(key, self._match)
             known = (self.watches, self.learning, self.performance, self.readability)
-            if batch.kind[0] == REQUESTS and key in self.objectives:
-                self.objectives[key].take_requests(batch)
+            if batch.kind[0] == REQUESTS:
+                objectives = self._objectives_of(key)
+                if objectives is not None:
+                    objectives.take_requests(batch)
             if not any(key in models for models in known):
                 continue
             if batch.kind[0] == REQUESTS:
@@ -230,6 +264,16 @@ class Watches:
                 done = self._learn_rows(key, batch)
                 if done < len(batch) and key in self.watches:
                     self._watch_rows(key, batch.rows(slice(done, None)) if done else batch)
+
+    def _adopt(self, key: ModelKey, settings: Model) -> None:
+        """Watch a model that is known from its requests."""
+        if len(self.readability) >= _MOST_MODELS:
+            return
+        known = self.readability[key] = Readability()
+        known.share = self._blind
+        came = self.arrivals[key] = Arrivals()
+        features, outputs = _declared(settings)
+        came.configure(self.champion, features, self.options.segments, outputs, known.answers)
 
     def _watch_rows(self, key: ModelKey, batch: ColumnBatch) -> None:
         features, _, names, _ = parts_of(batch)
@@ -336,11 +380,16 @@ class Watches:
 
     def signals(self, now: float) -> list[Signal]:
         """All problems at ``now``, unix seconds."""
-        result = [one.signal(*key) for key, one in self.unreadable()]
-        known = {signal.key for signal in result}
+        unreadable = list(self.unreadable())
+        result = [one.signal(*key) for key, one in unreadable]
+        # The rule about the rate of undecodable requests is one finding with the limit.
+        known = {
+            f"quality/{key[0]}/{key[1]}//undecodable/"
+            for key, one in unreadable
+            if one.part == "request"
+        }
         for (model, version), watch in self.watches.items():
             found = signals_of(watch, model, version, now, self._redaction.hides)
-            # The rule about the rate of undecodable requests and the limit are one finding.
             result += [signal for signal in found if signal.key not in known]
         for (model, version), performance in self.performance.items():
             result += performance_signals(performance, model, version)
@@ -359,7 +408,7 @@ class Watches:
         found = [(key, one.words) for key, one in self.unreadable()]
         missing = [(key, one.words) for key, one in self._missing()]
         return [
-            *(f"model {key[0]!r} is not monitored in full: {words}" for key, words in found),
+            *(f"model {key[0]!r} is blind: {words}" for key, words in found),
             *(
                 f"model {key[0]!r} is not monitored in full: {words}" if key[0] else words
                 for key, words in missing
@@ -406,10 +455,13 @@ class Watches:
 
     def untested(self) -> list[dict[str, Any]]:
         """What is declared and not tested at present, with the reasons, as JSON."""
+        unreadable = list(self.unreadable())
         untested: list[tuple[ModelKey, Untested]] = [
-            (key, one.untested()) for key, one in self.unreadable()
+            (key, one.untested()) for key, one in unreadable
         ]
         untested += self._missing()
+        inputs = {key: one for key, one in unreadable if one.part == "request"}
+        outputs = {key: one for key, one in unreadable if one.arm == self.champion}
         for key, error in self.errors.items():
             words = f"everything: the baseline cannot be used: {error}"
             untested.append((key, Untested("all", "baseline", words)))
@@ -417,9 +469,12 @@ class Watches:
             have, need = builder.rows, self._learn
             words = f"drift and quality: {have:,} of {need:,} rows for the baseline"
             starved = key in self.arrivals and self.arrivals[key].starved
-            if starved:
+            blind = inputs.get(key) or outputs.get(key)
+            if blind is not None:
+                words = f"drift and quality are blind: {blind.words}; {words[19:]}"
+            elif starved:
                 words += ", and none came with the last requests"
-            reason = "no_rows" if starved else "learning"
+            reason = "unreadable" if blind is not None else "no_rows" if starved else "learning"
             untested.append((key, Untested("drift", reason, words, have, need)))
         for key, watch in self.watches.items():
             untested += [(key, Untested("detector", "detector", e)) for e in watch.errors]
@@ -429,7 +484,14 @@ class Watches:
                 words = f"performance: {name} is false"
                 untested.append((key, Untested("performance", "disabled", words)))
             elif key in self.performance:
-                untested += [(key, one) for one in self.performance[key].untested()]
+                of_model = self.performance[key].untested()
+                blind = outputs.get(key)
+                if blind is not None and any(one.check == "performance" for one in of_model):
+                    # Labels are joined to predictions, so none can count.
+                    words = f"performance is blind: {blind.words}"
+                    of_model = [one for one in of_model if one.check != "performance"]
+                    of_model.append(Untested("performance", "unreadable", words))
+                untested += [(key, one) for one in of_model]
         return [{"model": key[0], "version": key[1], **one.document()} for key, one in untested]
 
     def in_short(self) -> list[dict[str, Any]]:
@@ -478,6 +540,8 @@ class Watches:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Load a saved state, as far as its baselines and options are the present ones."""
         for key, item in _items(state, "readability"):
+            if self._match is not None and key not in self.readability:
+                self._adopt(key, self._match)
             if key not in self.readability:
                 continue
             try:
@@ -485,7 +549,7 @@ class Watches:
             except (KeyError, TypeError, ValueError) as error:
                 log.error("model %r: invalid saved state of what is readable: %r", key[0], error)
         for key, item in _items(state, "objectives"):
-            objectives = self.objectives.get(key)
+            objectives = self._objectives_of(key)
             if objectives is None or item["source"] != self._objective_sources.get(key):
                 continue
             try:

@@ -20,7 +20,7 @@ from understudy.monitor.slo.scope import IDENTITY
 PAGE, TICKET = "page", "ticket"
 DOWN, UNSEEN = "UnderstudyModelServerDown", "UnderstudyNotSeen"
 OF_CHANNEL = (
-    "UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyObjective|"
+    "UnderstudyBlind|UnderstudyDrift|UnderstudyQuality|UnderstudyPerformance|UnderstudyObjective|"
     "UnderstudyValidation|UnderstudyOther"
 )
 """Alerts about a model's quality, from our rules or from the sidecar's channel."""

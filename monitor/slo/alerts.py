@@ -22,8 +22,8 @@ SHARE = (
 which 99.999 % of the requests are 100 %."""
 SERVICE = "{{.service}}"
 """Placeholder in expressions for the service, which is a label of recorded series and alerts."""
-FINDINGS = "/v1/findings?model={{ $labels.model }}"
-"""The path of the findings of an alert's model."""
+FINDINGS = "/?model={{ $labels.model }}"
+"""The page of an alert's model in the console, with its findings."""
 
 
 @dataclass(frozen=True, slots=True)

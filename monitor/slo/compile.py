@@ -224,6 +224,12 @@ def _events(scope: Scope, one: Objective) -> Events:
     return Events(bad, total, settings.unit, "as the expressions are", trial)
 
 
+def _token_time(scope: Scope, one: Objective) -> Events:
+    settings = one.ttft or one.tpot
+    assert settings is not None
+    return sli.token_time(scope, one.kind, settings.within, settings.by)
+
+
 _INDICATORS: dict[str, Callable[[Scope, Objective], Events | Slices]] = {
     "availability": _availability,
     "latency": _latency,
@@ -234,6 +240,8 @@ _INDICATORS: dict[str, Callable[[Scope, Objective], Events | Slices]] = {
     "performance": _performance,
     "freshness": _freshness,
     "cost": _cost,
+    "ttft": _token_time,
+    "tpot": _token_time,
     "events": _events,
 }
 _LABELS = {

@@ -16,6 +16,7 @@ from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.trial_series import counter, level
 
 _FINDINGS = {
+    "blind": "requests or answers cannot be read, so nothing that needs them is tested",
     "drift": "inputs or predictions drifted from the baseline",
     "quality": "inputs violate the rules of the baseline",
     "performance": "accuracy or calibration dropped",
@@ -63,6 +64,7 @@ def finding_alerts(scope: Scope) -> tuple[Alert, ...]:
 
 
 _UNREAD = "unreadable"
+"""What is unreadable has its own finding."""
 _WAITING = "no_labels|reference|checking|learning|segment"
 """Reasons why something is not tested that usually pass by themselves."""
 
@@ -83,19 +85,6 @@ def untested_alerts(scope: Scope) -> tuple[Alert, ...]:
 
     waiting, other = {"reason=~": _WAITING}, {"reason!~": f"{_WAITING}|{_UNREAD}"}
     return (
-        Alert(
-            name="UnderstudyPayloadsUnread",
-            kind="finding",
-            severity="ticket",
-            expr=untested({"reason": _UNREAD}),
-            lasts=5 * MINUTE,
-            summary="{{ $labels.model }}: {{ $labels.check }} cannot be read",
-            description=(
-                "At least a tenth of them: they are forwarded and not monitored. Check the wire "
-                "format of the model, or declare `read: false`."
-            ),
-            trial=trial("answers", _UNREAD, 7 * MINUTE),
-        ),
         Alert(
             name="UnderstudyNotTested",
             kind="finding",

@@ -80,7 +80,7 @@ def sidecar_alerts(scope: Scope) -> tuple[Alert, ...]:
     eligible = f"sum{scope.by('instance')}(rate({metric('records_eligible_total')}[5m]))"
     handoff = metric("dropped_total", stage="handoff")
     copies = f"sum{scope.by('instance', 'arm')}(rate({metric('mirror_total')}[15m]))"
-    not_sent = "queue_full|breaker_open|body_too_large|fell_behind"
+    not_sent = "queue_full|breaker_open|body_too_large|fell_behind|not_rewritten"
     # Keys with an operator cannot be passed as keyword arguments.
     unsent = selector("understudy_mirror_total", {**scrape, "outcome=~": not_sent})
     opened = selector("understudy_breaker_workers", {**scrape, "state=~": "open|half_open"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from understudy.common.token_buckets import FIRST_TOKEN_EDGES, PER_TOKEN_EDGES
 from understudy.common.units import duration, number, percent, spoken
 from understudy.monitor.slo.model import SECONDS, WINDOW, Events, Level, Slices, Stream
 from understudy.monitor.slo.promql import selector
@@ -16,7 +17,7 @@ from understudy.monitor.stats.buckets import CLASSIC_EDGES
 
 ERRORS = (
     *("server_error", "timeout", "upstream_connect", "upstream_reset", "overload", "garbage"),
-    *("model_overload", "shutdown"),
+    *("model_overload", "stream_error", "truncated", "shutdown"),
 )
 """Outcomes that are the service's fault: of its model server, the network to it, or its limits."""
 NOT_ASKED = ("cancelled", "rejected", "incomplete", "client_stalled")
@@ -88,10 +89,65 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
     ``more`` are the sidecar's edges beyond the default ones: the latencies of its ``objectives``.
     Raises ValueError when the histogram has no suitable edge.
     """
-    metric = "understudy_request_duration_seconds"
-    served = {**scope.labels(*_OF_REQUEST), "role": "primary", "outcome": "ok"}
-    example = {**scope.example(*_OF_REQUEST), "role": "primary", "protocol": "oip", "outcome": "ok"}
-    edges = sorted({*CLASSIC_EDGES, *more})
+    return _within(
+        scope,
+        "understudy_request_duration_seconds",
+        {**scope.labels(*_OF_REQUEST), "role": "primary", "outcome": "ok"},
+        {**scope.example(*_OF_REQUEST), "role": "primary", "protocol": "oip", "outcome": "ok"},
+        sorted({*CLASSIC_EDGES, *more}),
+        within,
+        by,
+        f"a successful response within {spoken(within)}",
+    )
+
+
+TOKEN_TIMES = {
+    "ttft": (
+        "understudy_llm_time_to_first_token_seconds",
+        FIRST_TOKEN_EDGES,
+        "an answer whose first token comes within",
+    ),
+    "tpot": (
+        "understudy_llm_time_per_output_token_seconds",
+        PER_TOKEN_EDGES,
+        "an answer whose time per output token is at most",
+    ),
+}
+"""By indicator: metric, its edges, and what is good."""
+
+
+def token_time(scope: Scope, kind: str, within: float, by: str = "auto") -> Events:
+    """The share of a language model's answers whose time to the first token, or time per output
+    token, is within ``within`` seconds; ``by`` as of :func:`latency`, without ``native``. Raises
+    ValueError when the histogram has no suitable edge.
+
+    Answers without that time do not count: those that failed have an objective of their own.
+    """
+    metric, edges, good = TOKEN_TIMES[kind]
+    arm = {"arm": scope.arm or "champion"}
+    return _within(
+        scope,
+        metric,
+        {**scope.labels(*_OF_REQUEST), **arm},
+        {**scope.example(*_OF_REQUEST), **arm},
+        list(edges),
+        within,
+        by,
+        f"{good} {spoken(within)}",
+    )
+
+
+def _within(
+    scope: Scope,
+    metric: str,
+    served: Mapping[str, str],
+    example: Mapping[str, str],
+    edges: list[float],
+    within: float,
+    by: str,
+    good_is: str,
+) -> Events:
+    """The share of the values of a histogram that are at most ``within``."""
     if by == "auto":
         by = "edge" if within in edges else "interpolate"
 
@@ -108,7 +164,6 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
         known = {**example, "le": le}
         return Stream(selector(name, known), 1.0, 1.0 if slow and edge is None else 0.0)
 
-    good_is = f"a successful response within {spoken(within)}"
     total = _rate(scope, f"{metric}_count", served)
     counted = Stream(selector(f"{metric}_count", example), 1.0, 1.0)
     if by == "native":
@@ -134,7 +189,7 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
             unit="requests",
             good=good_is,
             sparse=False,
-            exactness=_exact(within),
+            exactness=_exact(within, edges),
             trial=(stream(within), stream(None), counted),
         )
     if by not in ("interpolate", "strict"):
@@ -179,8 +234,8 @@ def latency(scope: Scope, within: float, by: str = "auto", more: tuple[float, ..
     )
 
 
-def _exact(within: float) -> str:
-    if within in CLASSIC_EDGES:
+def _exact(within: float, edges: list[float]) -> str:
+    if within in CLASSIC_EDGES or not set(CLASSIC_EDGES) <= set(edges):
         return "exact: the limit is a bucket boundary"
     return "the limit is a bucket boundary, counted from the sketch: within 0.55 % of it"
 

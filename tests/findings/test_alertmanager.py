@@ -12,12 +12,14 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
 from tests.support.signals import signal
 from tests.support.webhook_receiver import Receiver, receiver
 from tools.parts.debian import alertmanager
+from understudy.monitor.cli.main import main
 from understudy.monitor.config.notify import Notification
 from understudy.monitor.config.runbooks import PUBLIC, runbook_url
 from understudy.monitor.findings.channels.alertmanager import Alertmanager
@@ -119,7 +121,7 @@ def test_alertmanager_follows_a_finding_from_opening_to_closing(
     assert alert["annotations"]["summary"] == first.title
     assert alert["annotations"]["features"].startswith("temp (80 %): median 12, was 54")
     assert alert["annotations"]["finding"] == id_
-    assert alert["generatorURL"] == f"http://127.0.0.1:9090/v1/findings/{id_}"
+    assert alert["generatorURL"] == f"http://127.0.0.1:9090/?finding={id_}"
     assert alert["annotations"]["finding_url"] == alert["generatorURL"]
     assert alert["annotations"]["runbook_url"] == runbook_url(PUBLIC, "UnderstudyDrift")
     assert alert["status"]["state"] == "active"
@@ -225,3 +227,34 @@ def notified(there: Receiver, status: str) -> set[str]:
         for alert in request.json["alerts"]
         if alert["status"] == status
     }
+
+
+@pytest.mark.integration
+def test_doctor_checks_it_and_sends_a_test(
+    real: RealAlertmanager, there: Receiver, tmp_path: Path
+) -> None:
+    file = tmp_path / "understudy.yaml"
+    document = {
+        "version": 1,
+        "listen": f"127.0.0.1:{free_port()}",
+        "control": {"listen": f"127.0.0.1:{free_port()}"},
+        "state_dir": str(tmp_path / "state"),
+        "models": [{"name": "delays", "read": False}],
+        "champion": {"url": f"http://127.0.0.1:{free_port()}"},
+        "notify": [{"kind": "alertmanager", "url": real.url}],
+    }
+    file.write_text(json.dumps(document))
+
+    def checked(*words: str) -> str:
+        done = CliRunner().invoke(main, ["doctor", str(file), "--json", *words])
+        checks = json.loads(done.stdout)["checks"]
+        return str(next(one["status"] for one in checks if "channel" in one["subject"]))
+
+    assert checked() == "ok"
+    assert real.alerts() == {}
+    assert checked("--send-test") == "ok"
+    # It has ended: it is not in force, and Alertmanager's receiver hears of nothing that stays.
+    eventually(lambda: real.alerts() == {})
+    document["notify"] = [{"kind": "alertmanager", "url": real.url + "/wrong"}]
+    file.write_text(json.dumps(document))
+    assert checked() == "fault"

@@ -57,7 +57,7 @@ def test_slack_blocks_are_bounded_and_escaped(
             assert part is None or not part["text"].rstrip("…").endswith(("&", "&a", "&am", "&l"))
     assert len(document["blocks"]) <= 50
     id_ = findings.open()[0].id
-    assert f"<https://u.example/base/v1/findings/{id_}|{id_}>" in text
+    assert f"<https://u.example/base/?finding={id_}|{id_}>" in text
 
 
 def test_slack_follows_a_finding_from_opening_to_closing(there: Receiver) -> None:

@@ -45,23 +45,24 @@ def missing(service: Service) -> dict[tuple[str, str], str]:
 def test_an_answer_of_one_row_for_a_batch_of_200_is_a_problem(tmp_path: Path) -> None:
     service = watching(tmp_path, LEARN)
     service.send(20, BATCH, {"p": [0.5]})
-    assert missing(service).keys() == {("answers", "unreadable"), ("drift", "learning")}
+    assert missing(service).keys() == {("answers", "unreadable"), ("drift", "unreadable")}
     service.send(80, BATCH, {"p": [0.5]})
     found = missing(service)
     assert found["answers", "unreadable"] == (
-        "predictions, performance and comparisons: 100 of the last 100 answers of 'champion' cannot "
+        "predictions, performance and comparisons are blind: 0 of 100 answers of 'champion' could "
         "be used (another number of rows than their requests)"
     )
-    assert found["drift", "no_rows"] == (
-        "drift and quality: 0 of 1,000 rows for the baseline, and none came with the last requests"
+    assert found["drift", "unreadable"] == (
+        "drift and quality are blind: 0 of 100 answers of 'champion' could be used (another number "
+        "of rows than their requests); 0 of 1,000 rows for the baseline"
     )
     assert ("predictions", "no_predictions") not in found, "the reason is known"
     assert service.loop.watches.warnings() == [
-        "model 'delays' is not monitored in full: 100 of the last 100 answers of 'champion' cannot "
-        "be used (another number of rows than their requests)"
+        "model 'delays' is blind: 0 of 100 answers of 'champion' could be used (another number of "
+        "rows than their requests)"
     ]
     (title,) = service.open().values()
-    assert title.startswith("Not monitored: 100 of the last 100 answers of 'champion'")
+    assert title.startswith("Blind: 0 of 100 answers of 'champion'")
     service.send(100, BATCH, {"p": [0.5] * 200})
     assert missing(service) == {}
     assert service.loop.watches.warnings() == []
@@ -107,7 +108,7 @@ def test_requests_without_rows(tmp_path: Path) -> None:
     assert found.keys() == {
         ("inputs", "unreadable"),
         ("answers", "unreadable"),
-        ("drift", "no_rows"),
+        ("drift", "unreadable"),
     }
 
 

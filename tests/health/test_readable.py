@@ -13,15 +13,16 @@ from tests.support.read_service import GOOD, Service
 from understudy.monitor.config.checks import problems_of
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.batch import ColumnBatch
-from understudy.monitor.health.readable import FEWEST, LAST
+from understudy.monitor.health.readable import LAST, SHARE
 from understudy.monitor.labels.store import Prediction
 from understudy.monitor.records.record import ROLE_MIRROR
 
+WORDS = "0 of 100 requests could be read (binary: the content type is a binary one)"
 BINARY = b"\x00\x01\x02"
 OCTETS = "content-type: application/octet-stream"
 REQUESTS, ANSWERS = (
-    "quality/delays/1//undecodable/",
-    "quality/delays/1//unreadable answers/champion",
+    "blind/delays/1//requests",
+    "blind/delays/1//answers/champion",
 )
 
 
@@ -32,7 +33,7 @@ def test_binary_requests_are_a_finding_although_there_are_no_rows(tmp_path: Path
     assert service.loop.watches.warnings() == []
     service.send(LAST, BINARY, GOOD[1], headers=OCTETS)
     (title,) = service.open().values()
-    assert title == "Not monitored: 100 of the last 100 requests cannot be read (binary)"
+    assert title == f"Blind: {WORDS}"
     assert service.open().keys() == {REQUESTS}
     (finding,) = service.loop.service.ledger.open()
     assert finding.signal.severity == "critical"
@@ -40,11 +41,8 @@ def test_binary_requests_are_a_finding_although_there_are_no_rows(tmp_path: Path
     assert "JSON" in finding.signal.advice
     assert "read: false" in finding.signal.advice
     assert "drift and quality" in service.untested()["inputs"]
-    assert service.loop.watches.warnings() == [
-        "model 'delays' is not monitored in full: 100 of the last 100 requests cannot be read "
-        "(binary)"
-    ]
-    service.send(LAST - FEWEST + 1, *GOOD)
+    assert service.loop.watches.warnings() == [f"model 'delays' is blind: {WORDS}"]
+    service.send(round(LAST * (1.0 - SHARE)) + 1, *GOOD)
     assert service.untested() == {}
     assert service.loop.watches.warnings() == []
 
@@ -54,7 +52,7 @@ def test_unreadable_answers_of_the_champion_and_of_a_mirrored_challenger(tmp_pat
     service.send(60, GOOD[0], b"not json")
     assert service.open().keys() == {ANSWERS}
     assert service.untested()["answers"].startswith(
-        "predictions, performance and comparisons: 60 of the last 60 answers of 'champion'"
+        "predictions, performance and comparisons are blind: 0 of 60 answers of 'champion' could"
     )
     service.send(LAST, *GOOD)
     service.send(30, GOOD[0], BINARY, arm=1, role=ROLE_MIRROR)
@@ -113,20 +111,65 @@ def test_what_was_seen_does_not_depend_on_the_size_of_batches(tmp_path: Path) ->
         readability = service.loop.watches.readability["delays", "1"]
         for start in range(0, 600, together):
             part = unread[start : start + together]
+            empty = np.full(len(part), np.nan)
             readability.add(
                 ColumnBatch(
                     ("requests", "delays", "1"),
-                    ("request", "answer", "arm"),
+                    ("request", "answer", "arm", "request_detail", "answer_detail"),
                     np.arange(start, start + len(part), dtype=np.float64),
                     [b"r"] * len(part),
                     np.zeros(len(part), np.int16),
-                    [part * 6.0, np.full(len(part), np.nan), ["champion"] * len(part)],
+                    [part * 6.0, empty, ["champion"] * len(part), empty, empty],
                 )
             )
         states.append(readability.dump_state())
     assert states[0] == states[1] == states[2]
     # A hundred readable ones lie before it.
     assert states[0]["windows"][0][1]["since"] == 450 + unread[450:].argmax()
+
+
+def test_the_finding_says_how_many_why_and_what_was_found(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    binary = {"outputs": [{"name": "p", "datatype": "FP16", "shape": [1, 3],
+                           "parameters": {"binary_data_size": 6}}]}  # fmt: skip
+    for _ in range(25):
+        service.send(100, GOOD[0], orjson.dumps(binary))
+    (title,) = service.open().values()
+    assert title.startswith("Blind: 0 of 2,500 answers of 'champion' could be read (binary: ")
+    (finding,) = service.loop.service.ledger.open()
+    assert (finding.signal.kind, finding.signal.severity) == ("blind", "critical")
+    assert finding.signal.size is not None
+    assert finding.signal.size.value == 1.0
+    assert finding.signal.examples == ("r-2500", "r-2499", "r-2498", "r-2497", "r-2496")
+    service.send(30, GOOD[0], b"not json")
+    service.send(20, *GOOD)
+    (words,) = (one.words for _, one in service.loop.watches.unreadable())
+    assert (
+        words == "20 of the last 100 answers of 'champion' could be read (50 binary, 30 not JSON)"
+    )
+
+
+def test_the_share_is_configured(tmp_path: Path) -> None:
+    few, many = Service(tmp_path, blind=0.02), Service(tmp_path, blind=0.5)
+    for service in (few, many):
+        service.send(98, *GOOD)
+        service.send(2, BINARY, GOOD[1])
+    assert few.open().keys() == {REQUESTS}
+    assert many.open() == {}
+    many.send(50, BINARY, GOOD[1])
+    assert many.open().keys() == {REQUESTS}
+
+
+def test_what_depends_on_unread_payloads_is_blind_and_does_not_wait_for_data(
+    tmp_path: Path,
+) -> None:
+    performance = {"prediction": "p", "threshold": 0.5}
+    service = Service(tmp_path, learn=1000, performance=performance)
+    service.send(60, GOOD[0], b"not json")
+    found = {(one["check"], one["reason"]) for one in service.loop.watches.untested()}
+    assert found == {(name, "unreadable") for name in ("answers", "drift", "performance")}
+    for check, words in service.untested().items():
+        assert "blind: 0 of 60 answers of 'champion' could be read" in words, check
 
 
 def test_it_outlasts_a_restart(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ INDICATORS: list[dict[str, Any]] = [
     {"availability": {}},
     {"latency": {"within": "60ms", "by": "interpolate"}},
     {"quantile": {"quantile": "p99", "at_most": "80ms"}},
+    {"ttft": {"within": "500ms"}},
 ]
 
 

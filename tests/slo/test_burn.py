@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,7 @@ def test_minutes_to_page_of_three_nines(bad: float, minutes: float) -> None:
     found = first(burns(0.999, MONTH), "page", bad, MONTH)
     assert found is not None
     assert found.seconds / 60 == pytest.approx(minutes)
+    assert not found.guarded
 
 
 @given(st.floats(0.002, 1.0), st.sampled_from([0.99, 0.995, 0.999, 0.9999]))
@@ -103,6 +105,10 @@ def test_few_events_wait_for_the_minimum_number() -> None:
     assert few is not None
     assert few.guarded
     assert few.seconds == pytest.approx(HOUR)
+    assert few.burn.window.long == HOUR, "the window holds the first one until the last one comes"
+    half = first(found, "page", 0.5, MONTH, rate=10 / 3600)
+    assert half is not None
+    assert half.seconds == pytest.approx(HOUR), "half of the events are bad"
     rare = first(found, "page", 1.0, MONTH, rate=5 / (7 * HOUR))
     assert rare is None, "in six hours there are never five"
     assert first(found, "ticket", 1.0, MONTH, rate=5 / (7 * HOUR)) is not None
@@ -163,3 +169,79 @@ def test_a_period_too_short_for_any_window_is_refused() -> None:
     assert windows_of(2 * HOUR, own) == own
     with pytest.raises(PeriodError, match="not longer than the long window of 1h"):
         windows_of(HOUR, own)
+
+
+def test_the_windows_of_the_workbook() -> None:
+    assert [(one.severity, one.share, one.long, one.short) for one in WORKBOOK] == [
+        ("page", 0.02, 3600, 300),
+        ("page", 0.05, 21_600, 1800),
+        ("ticket", 0.10, 86_400, 7200),
+        ("ticket", 0.10, 259_200, 21_600),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("period", "minutes"),
+    [(3 * DAY, [(36, 3), (144, 12), (432, 36)]), (DAY, [(12, 1), (48, 4), (144, 12)]),
+     (2 * HOUR, [(12, 1)])],
+)  # fmt: skip
+def test_the_short_window_is_a_twelfth(period: float, minutes: list[tuple[int, int]]) -> None:
+    found = [(one.long / MINUTE, one.short / MINUTE) for one in windows_of(period)]
+    assert found == minutes
+
+
+def test_a_fault_on_top_of_another_is_noticed_earlier() -> None:
+    burn = burns(0.999, MONTH)[0]
+    assert burn.to_fire(0.5, 0.004) == pytest.approx(3600 * (0.0144 - 0.004) / (0.5 - 0.004))
+    assert burn.to_fire(0.5, 0.02) == 0.0, "it fires already"
+    assert math.isinf(burn.to_fire(0.5, 0.5)), "nothing changes"
+    assert math.isinf(burn.to_fire(0.01, 0.02)), "it gets better"
+    assert math.isinf(burn.to_fire(burn.threshold)), "a threshold is to be exceeded"
+
+
+def test_thresholds_at_the_edges() -> None:
+    reached = burns(0.95, MONTH, highest=14.4 * (1.0 - 0.95))[0]
+    assert (reached.factor, reached.reason) == (pytest.approx(14.4), "")
+    hardly = burns(0.94, MONTH)[0]
+    assert "86.4 % bad events: it hardly ever fires; lowered to" in hardly.reason
+    for objective in (1.0 - 1.0 / 14.4, 0.92):
+        assert "it can never fire; lowered to" in burns(objective, MONTH)[0].reason
+    # Just above a burn rate of one, there is something to lower to.
+    assert burns(0.3, MONTH)[0].factor == pytest.approx(0.8 / 0.7)
+    one = burns(0.2, MONTH)
+    assert [burn.factor for burn in one] == pytest.approx([1.0] * 4)
+    spent = burns(0.9, MONTH)[0].reason
+    assert "lowered to 8 x (80 % bad events), which is reached after 1.111 % of the budget" in spent
+
+
+def test_a_factor_just_below_one_is_raised() -> None:
+    last = burns(0.99, 27 * DAY)[3]
+    assert last.factor == 1.0
+    assert "raised to 1" in last.reason
+    assert not burns(0.99, MONTH)[3].reason
+
+
+def test_where_no_window_can_help_another_objective_is_proposed() -> None:
+    window = Window("page", 0.9, HOUR, 5 * MINUTE)
+    with pytest.raises(UnreachableError, match=r"an objective above 20 % can"):
+        burns(0.05, MONTH, [window])
+    with pytest.raises(UnreachableError, match=r"a long window of 28\.5 d or more"):
+        burns(0.05, MONTH, [Window("page", 0.8, HOUR, 5 * MINUTE)])
+
+
+def test_of_two_alerts_at_the_same_moment_the_first_counts() -> None:
+    twice = [Window("page", 0.02, HOUR, short * MINUTE) for short in (5, 10)]
+    found = first(burns(0.999, MONTH, twice), "page", 1.0, MONTH)
+    assert found is not None
+    assert found.burn.window.short == 5 * MINUTE
+
+
+@pytest.mark.parametrize(("factor", "least"), [(14.4, 1), (14.4, 5), (6.0, 5), (3.0, 2.5)])
+def test_false_pages_are_tails_of_poisson(factor: float, least: float) -> None:
+    from scipy.stats import poisson
+
+    expected = np.arange(0.02, 40.0, 0.02)
+    enough = np.maximum(math.ceil(least), np.floor(factor * expected) + 1)
+    # The grid meets the discontinuities of the tail, so it is the same up to rounding.
+    worst = float(poisson.sf(enough - 1, expected).max())
+    assert false_pages(factor, least) == pytest.approx(worst, rel=1e-6)

@@ -195,6 +195,29 @@ def test_methods_of_openslo(tmp_path: Path) -> None:
     assert f"avg_over_time(http_total{{}}[{WINDOW}])" in gauges.total
 
 
+def test_times_of_tokens_are_read_at_the_edges_of_vllm(tmp_path: Path) -> None:
+    def sli(kind: str, **settings: Any) -> Events:
+        one = {"name": "t", kind: {"quantile": 0.99, **settings}, "model": "chat"}
+        found = loaded(tmp_path, ours(one))
+        assert (found.slos[0].objective, found.slos[0].kind) == (0.99, kind)
+        assert isinstance(found.slos[0].sli, Events)
+        return found.slos[0].sli
+
+    exact = sli("ttft", within="500ms")
+    first = (
+        'understudy_llm_time_to_first_token_seconds_bucket{model="chat",arm="champion",le="0.5"}'
+    )
+    assert first in exact.bad
+    assert exact.exactness == "exact: the limit is a bucket boundary"
+    between = sli("tpot", within="60ms")
+    assert "understudy_llm_time_per_output_token_seconds_bucket" in between.bad
+    assert "0.4 * sum" in between.bad, "60 lies 40 % of the way from 50 to 75"
+    assert problems(tmp_path, ours({"name": "t", "ttft": {"within": "1s", "by": "native"}}))
+    assert problems(tmp_path, ours({"name": "t", "tpot": {"within": "1s"}})) == {
+        "slos[0]": "objective is required"
+    }
+
+
 def test_yaml_round_trips() -> None:
     data = {"a": "x\ny\n", "b": ["1", 2, {"c": "{{ $labels.x }}: 5 %"}], "d": "on", "e": ""}
     assert yaml.safe_load(dumped(data)) == data

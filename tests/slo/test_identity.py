@@ -237,7 +237,7 @@ def explained(folder: Path, **more: Any) -> str:
 def test_explain_names_the_models(tmp_path: Path) -> None:
     text = explained(tmp_path, scrape={"job": "understudy"})
     assert "  of      all models of the job understudy\n" in text
-    assert "Besides, all models of the job understudy: UnderstudyDrift" in text
+    assert "Besides, all models of the job understudy: UnderstudyBlind, UnderstudyDrift" in text
     assert "Besides, installation, all sidecars of the job understudy: UnderstudyConfig" in text
     text = explained(tmp_path, model=["a", "b"], namespace="prod", arm="new")
     assert '  of      models a and b, arm new of all scraped jobs with namespace="prod"\n' in text

@@ -134,7 +134,7 @@ def test_runbooks_are_set_once_for_rules_and_messages(tmp_path: Path) -> None:
         assert rule["annotations"]["runbook_url"] == url
         found = rule["labels"]["understudy_kind"] == "finding"
         own = rule["annotations"].get("findings_url")
-        assert own == ("https://u.example/v1/findings?model={{ $labels.model }}" if found else None)
+        assert own == ("https://u.example/?model={{ $labels.model }}" if found else None)
     relative = ["slo", "generate", str(file), "--runbooks", "docs/runbooks"]
     done = CliRunner().invoke(main, relative)
     assert done.exit_code == 2

@@ -17,7 +17,7 @@ import orjson
 from understudy.monitor.config.notify import RESEND_SECONDS
 from understudy.monitor.config.runbooks import alert_name
 from understudy.monitor.findings import words
-from understudy.monitor.findings.channels.base import Channel, Source
+from understudy.monitor.findings.channels.base import Channel, Probe, Source
 from understudy.monitor.findings.finding import Finding
 
 PATH = "/api/v2/alerts"
@@ -28,6 +28,7 @@ _MAX_KEY = 512
 class Alertmanager(Channel):
     """Of each finding it stores the ``labels`` of the alert, the ``revision``, and ``start``."""
 
+    probe = Probe("GET", "/api/v2/status", accepts=lambda reply: reply.status == 200)
     _sent = 0.0
 
     @property

@@ -16,6 +16,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from understudy.monitor.config.notify import Notification
@@ -39,6 +40,20 @@ MAX_NOTIFIED = 1000
 GIVE_UP_SECONDS = 86_400.0
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request that a receiver answers without showing a message to a person.
+
+    It goes to the channel's address plus ``suffix``. ``accepts`` is whether a receiver that gave
+    this answer would accept messages; None: an answer shows only that it can be reached.
+    """
+
+    method: str
+    suffix: str = ""
+    body: bytes = b""
+    accepts: Callable[[Reply], bool] | None = None
+
+
 class Source(Protocol):
     """What a channel reads of a ledger."""
 
@@ -59,6 +74,9 @@ class Channel(ABC):
     spacing_seconds = 0.0
     """Shortest time between two requests."""
 
+    probe = Probe("HEAD")
+    """How to check address and credentials; ``understudy doctor`` does."""
+
     runbooks = PUBLIC
     """URL of the pages about alerts; see :class:`understudy.monitor.config.runbooks.Runbooks`."""
 
@@ -78,9 +96,9 @@ class Channel(ABC):
         return runbook_url(self.runbooks, alert_name(finding.signal.kind))
 
     def page(self, finding: Finding) -> str | None:
-        """URL of the finding's own page, if the public address is known."""
+        """URL of the finding's page in the console, if the public address is known."""
         link = self.config.link
-        return f"{link.rstrip('/')}/v1/findings/{finding.id}" if link else None
+        return f"{link.rstrip('/')}/?finding={finding.id}" if link else None
 
     @abstractmethod
     def pending(self, source: Source, now: float) -> int:
@@ -156,7 +174,14 @@ class Channel(ABC):
         self.error = reason or None
         return outcome
 
-    async def _post(self, suffix: str, make: Callable[[], tuple[bytes, dict[str, str]]]) -> Reply:
+    async def send_probe(self) -> Reply:
+        """The answer to :attr:`probe`. Raises DeliveryError when there is none."""
+        probe = self.probe
+        return await self._post(probe.suffix, lambda: (probe.body, {}), probe.method)
+
+    async def _post(
+        self, suffix: str, make: Callable[[], tuple[bytes, dict[str, str]]], method: str = "POST"
+    ) -> Reply:
         url = self.config.url or self.variable(self.config.url_env)
         body, headers = make()
         if self.config.token_env:
@@ -167,7 +192,7 @@ class Channel(ABC):
                 context, tls.ca if tls else None, tls.verify if tls else True
             )
         address = url.rstrip("/") + suffix if suffix else url
-        return await post(address, body, headers, self.config.timeout, self._tls)
+        return await post(address, body, headers, self.config.timeout, self._tls, method)
 
     def variable(self, name: str | None) -> str:
         """A secret from the environment. Raises DeliveryError."""

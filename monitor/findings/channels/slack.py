@@ -8,13 +8,22 @@ import orjson
 
 from understudy.common.text import visible
 from understudy.monitor.findings import words
+from understudy.monitor.findings.channels.base import Probe
 from understudy.monitor.findings.channels.messages import Message, MessageChannel
 from understudy.monitor.findings.finding import SEVERITIES
+from understudy.monitor.findings.post import Reply
 
 _MAX_HEADER = 150
 _MAX_SECTION = 2900
 _MOST = 8
 _MARKS = {"info": "ℹ️", "warning": "⚠️", "critical": "🔴"}
+
+
+def _without_text(reply: Reply) -> bool:
+    """Whether a receiver rejects a message only since it is empty: not for its address, which some
+    reject with the same status."""
+    text = reply.text.lower()
+    return reply.status == 400 and any(word in text for word in ("text", "payload", "body"))
 
 
 class Slack(MessageChannel):
@@ -24,6 +33,7 @@ class Slack(MessageChannel):
     """
 
     spacing_seconds = 1.0
+    probe = Probe("POST", body=b"{}", accepts=_without_text)
 
     def render(self, message: Message, now: float) -> tuple[bytes, dict[str, str]]:
         """Body and headers. Texts of findings are plain: none of their characters is a sign of

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.common.codecs import Table, decode_exchange
-from understudy.monitor.config.compile import rewrites_of
+from understudy.monitor.config.compile import rewrite_of, rewrites_of
 from understudy.monitor.config.fields import server_address
 from understudy.monitor.config.header_values import MissingValueError, read
 from understudy.monitor.config.model import Config, Upstream
@@ -33,7 +33,7 @@ from understudy.monitor.errors import ValidationCaseError
 from understudy.monitor.findings.finding import Contribution, Signal
 from understudy.monitor.health.validation.cases import Answer, Case, check, load_cases
 from understudy.monitor.proxy.probe import ARM, sockets
-from understudy.monitor.proxy.target import rewritten
+from understudy.monitor.proxy.rewriting import Rewriter
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +125,13 @@ class Validation:
 
     def _model(self, name: str | None) -> ModelConfig:
         for model in self.config.models:
-            if name in (None, model.name):
+            if name in (None, model.name) and model.match is None:
                 return model
-        raise ValidationCaseError(f"validation.model: there is no model {name!r}")
+        match = next((model for model in self.config.models if model.match is not None), None)
+        if match is not None and name is not None:
+            return match.named(name)
+        text = "name one" if name is None else f"model {name!r} is not configured"
+        raise ValidationCaseError(f"validation.model: {text}")
 
     def _round_of(
         self,
@@ -168,6 +172,14 @@ class Validation:
 
     def _send(self, upstream: Upstream, model: ModelConfig, body: bytes, timeout: float) -> Answer:
         """Send through the workers in turn, skipping sockets that a dead worker has left behind."""
+        rewriter = Rewriter(rewrites_of(upstream), rewrite_of(upstream))
+        own, of_body = rewriter.target(path_of(model).encode())
+        if of_body:
+            # A worker streams the bodies of cases, so it leaves them as they are.
+            rewritten = rewriter.body(body)
+            if rewritten is None:
+                return Answer(0, None, 0.0, "not sent: the case does not name the model")
+            body = rewritten
         probes = self._probe_sockets()
         self._turn += 1
         for index in range(len(probes)):
@@ -188,12 +200,12 @@ class Validation:
             return Answer(0, None, 0.0, f"not sent: {error}")
         if upstream.host:
             headers["Host"] = upstream.host
-        own = rewritten(path_of(model).encode(), rewrites_of(upstream)).decode()
-        path = server_address(upstream.url).path + own
+        path = server_address(upstream.url).path + own.decode()
         return _request(_direct_connection(upstream, timeout), path, headers, model, body)
 
     def signals(self) -> list[Signal]:
         """Groups of cases that have passed before and fail now."""
+        settings = self.config.validation
         result = []
         for (arm, kind), group in self.groups.items():
             if not group.failed or not group.once_passed:
@@ -203,7 +215,7 @@ class Validation:
                 Signal(
                     key=f"validation/{arm}/{kind}",
                     kind="validation",
-                    model=self._model(None).name,
+                    model=self._model(settings.model if settings is not None else None).name,
                     version="",
                     segment=arm,
                     severity="critical" if champion else "warning",

@@ -19,6 +19,7 @@ from understudy.monitor.kafka.offline import Offline
 from understudy.monitor.kafka.partitions import HEALTH
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records import record
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.records.handoff import Names
 
 NAMES = Names(1, (("delays", "1", "auto"),), ("champion", "candidate"))
@@ -42,7 +43,7 @@ def _encoded(
     number: int, at: float, seconds: float, arm: int, role: int = 0, failed: bool = False
 ) -> bytes:
     outcome, status = (record.SERVER_ERROR, 500) if failed else (record.OK, 200)
-    _, parts = record.encode(
+    _, parts = encode_record(
         0, arm, status, role, outcome, at, int(seconds * 1e9), 0, 0, 0, 0,
         f"r-{number}".encode(), b"", b"", b"/", b"", b"", None, None,
     )  # fmt: skip
@@ -150,9 +151,9 @@ def test_requests_that_were_not_sent_say_nothing_about_an_arm(tmp_path: Path) ->
     assert len(sidecar.open()) == 1
     sidecar = Sidecar(tmp_path, {"latency_p50": "<= 50ms"})
     names = dict(zip(record.OUTCOMES, range(len(record.OUTCOMES)), strict=True))
-    for outcome in ("queue_full", "breaker_open", "body_too_large", "fell_behind"):
+    for outcome in ("queue_full", "breaker_open", "body_too_large", "fell_behind", "not_rewritten"):
         for _ in range(2000):
-            _, parts = record.encode(
+            _, parts = encode_record(
                 0, 1, 0, record.ROLE_MIRROR, names[outcome], sidecar.now, int(9e9), 0, 0, 0, 0,
                 b"r", b"", b"", b"/", b"", b"", None, None,
             )  # fmt: skip

@@ -61,4 +61,4 @@ def test_invalid_files_are_rejected(tmp_path: Path) -> None:
     assert run(old, tmp_path / "none.csv").exit_code == 2
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    assert "no row to compare" in run(old, empty).output
+    assert "it has no rows" in run(old, empty).output

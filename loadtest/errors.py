@@ -17,8 +17,3 @@ class TargetError(LoadTestError):
 
 class GeneratorError(LoadTestError):
     """The load generator failed; nothing is known of the target."""
-
-
-def reason(error: Exception) -> str:
-    """The message of an OSError without its number and the file name; else the text."""
-    return str(getattr(error, "strerror", None) or error)

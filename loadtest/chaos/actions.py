@@ -20,11 +20,12 @@ from typing import Any
 import yaml
 
 from understudy.common.http import call
+from understudy.common.unreadable import why_unreadable
 from understudy.common.yaml_text import YamlError, read_yaml
 from understudy.loadtest.chaos import processes
 from understudy.loadtest.chaos.guard import Guard
 from understudy.loadtest.chaos.undo import Undo, perform, replace, run, start_time
-from understudy.loadtest.errors import LoadTestError, PlanError, reason
+from understudy.loadtest.errors import LoadTestError, PlanError
 
 guard: Guard | None = None
 """The guard of the running experiment; without one, only rollbacks undo faults."""
@@ -173,7 +174,8 @@ def sidecar_errors(
         before = path.read_text()
         document = read_yaml(before)
     except (OSError, YamlError) as error:
-        raise PlanError(f"sidecar_errors: {config}: cannot be read: {reason(error)}") from error
+        why = why_unreadable(path, error)
+        raise PlanError(f"sidecar_errors: {config}: cannot be read: {why}") from error
     if not isinstance(document, dict):
         raise PlanError(f"sidecar_errors: {config}: must be a mapping")
     pid = processes.find(port=port)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from understudy.common.extensions import WIRE_FORMATS
+from understudy.common.unreadable import why_unreadable
 from understudy.loadtest.engine.pool import Open
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.plan import Checks as Declared
@@ -69,7 +70,8 @@ def checks_of(declared: Declared, of: Payloads, payloads: Sequence[Payload]) -> 
         try:
             schema = json.loads(schema.read_text())
         except (OSError, ValueError) as error:
-            raise PlanError(f"{declared.schema_}: checks.schema cannot be read: {error}") from error
+            why = why_unreadable(schema, error)
+            raise PlanError(f"{schema}: checks.schema cannot be read: {why}") from error
     form: str = declared.format
     if form == "auto" and "format" in of.model_fields_set:
         form = next((name for name in WIRE_FORMATS if of.format.startswith(name)), "none")
@@ -136,7 +138,9 @@ def _trace(load: Load, limits: Limits) -> np.ndarray[tuple[int], np.dtype[np.flo
     except IsADirectoryError:
         first = b"{"  # a folder of records; recorded() reports that it must be exported
     except OSError as error:
-        raise PlanError(f"{load.trace}: cannot be read: {error.strerror}") from error
+        raise PlanError(
+            f"{load.trace}: cannot be read: {why_unreadable(load.trace, error)}"
+        ) from error
     if first == b"{":
         times = [one.at or 0.0 for one in recorded(load.trace, _MOST_TRACED, {})]
     else:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from understudy.common.problems import problems
+from understudy.common.unreadable import why_unreadable
 from understudy.loadtest.engine.histogram import BUCKETS
-from understudy.loadtest.errors import PlanError, reason
+from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.result import FORMAT
 from understudy.loadtest.gate.verdict import Verdict
 
@@ -95,7 +96,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: cannot be read: {reason(error)}") from error
+        raise PlanError(f"{path}: cannot be read: {why_unreadable(path, error)}") from error
     again = f"understudy gate … --json-file {path}"
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise PlanError(f"{path}: is not a gate result; write one: {again}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from understudy.common.cells import count_cells
 from understudy.common.files import CSV, FileError, json_values, objects
+from understudy.common.unreadable import why_unreadable
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads.columns import Columns
 from understudy.loadtest.payloads.formats import in_format
@@ -152,7 +153,7 @@ def access_log(path: Path, most: int) -> list[float]:
                 if len(times) >= most:
                     break
     except OSError as error:
-        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+        raise PlanError(f"{path}: cannot be read: {why_unreadable(path, error)}") from error
     if not times:
         raise PlanError(f"{path}: has no requests")
     return sorted(times)

@@ -9,9 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from understudy.common.http import Response, call
+from understudy.common.unreadable import why_unreadable
 from understudy.monitor.cli.address import TOKEN
 from understudy.monitor.errors import ApiError, ConfigError
 
+_NO_ROUTE = "Not Found"
+"""What a service says of a path that it does not have; of an unknown id it says more."""
 _TIMEOUT_SECONDS = 30.0
 
 
@@ -24,7 +27,7 @@ class Client:
 
     def __init__(self, url: str, token_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
-        self._token = os.environ.get(TOKEN, "") if token_file is None else _read_token(token_file)
+        self.token = os.environ.get(TOKEN, "") if token_file is None else _read_token(token_file)
 
     def get(self, path: str, seconds: float = _TIMEOUT_SECONDS) -> Any:
         """GET JSON from ``path``; ``seconds`` limits each step of the call. Raises ApiError, which
@@ -48,8 +51,8 @@ class Client:
     ) -> bytes:
         address = self.url + path
         headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         try:
             response = call(address, method, body, headers, timeout_seconds=seconds)
         except OSError as error:
@@ -67,7 +70,7 @@ def _read_token(path: Path) -> str:
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
+        reason = why_unreadable(path, error)
         raise ConfigError(str(path), [("", f"--token-file cannot be read: {reason}")]) from error
     if not token or not token.isprintable() or not token.isascii():
         message = "--token-file must hold one line: the bearer token"
@@ -83,6 +86,12 @@ def _message(response: Response, address: str) -> str:
         return (
             f"{found}: is this the control address of an Understudy service? It is 'control.listen'"
             " in its configuration; name it with --url"
+        )
+    if response.status == 404 and message == _NO_ROUTE:
+        return (
+            f"{address} does not exist: with `evaluation: kafka`, findings, experiments, drift and "
+            "baselines are at an evaluator, and all else at each sidecar; name the other one with "
+            "--url"
         )
     if response.status in (401, 403):
         return f"{message} (the token comes from --token-file or the environment variable {TOKEN})"

@@ -61,7 +61,13 @@ def script_of(shell: str) -> str:
     found = get_completion_class(shell)
     assert found is not None
     template = found(main, {}, _PROGRAM, f"_{_PROGRAM.upper()}_COMPLETE")
-    return template.source_template % template.source_vars()
+    script = template.source_template % template.source_vars()
+    if shell == "zsh":
+        # compdef exists only after compinit, which a new .zshrc does not call.
+        first, _, rest = script.partition("\n")
+        needed = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }"
+        script = f"{first}\n{needed}\n{rest}"
+    return script
 
 
 def _install(shell: str, script: str) -> list[Path]:
@@ -77,7 +83,6 @@ def _install(shell: str, script: str) -> list[Path]:
     start = home / ".bashrc"
     if shell == "zsh":
         start = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
-        load = f"(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}\n{load}"
     before = start.read_text(encoding="utf-8") if start.exists() else ""
     lines = f"{_BEGIN}\n{load}\n{_END}\n"
     if _BEGIN in before and _END in before:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from understudy.common.terminal import echo
+from understudy.common.unreadable import why_unreadable
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
@@ -28,17 +29,25 @@ _MARKS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  ", "skipped": 
     metavar="URL",
     help="A Prometheus server that should scrape this service.",
 )
+@click.option(
+    "--send-test",
+    is_flag=True,
+    help="Send a test message to each notification channel, and then that it has closed.",
+)
 @json_option
-def doctor(config: Path, request: Path | None, prometheus: str | None, as_json: bool) -> None:
-    """Check CONFIG against reality: servers, ports, disk, clock, Kafka, Prometheus.
+def doctor(
+    config: Path, request: Path | None, prometheus: str | None, send_test: bool, as_json: bool
+) -> None:
+    """Check CONFIG against reality: servers, ports, disk, Kafka, notifications, Prometheus.
 
     Every fault comes with its fix; CONFIG is understudy.yaml by default.
 
     Model servers: reachable, ready, the model is there, a sample can be read (one request is sent
     to each, where the server describes its inputs or --request is given), clock. This machine:
-    ports, disk, permissions, file descriptors. Kafka and its topics, if configured. Prometheus,
-    with --prometheus. Run it as the user and on the machine of the service, before or while it
-    runs.
+    ports, disk, permissions, file descriptors. Kafka and its topics, if configured. Notification
+    channels: reachable, and credentials where the receiver can check them; no message is sent
+    without --send-test. Prometheus, with --prometheus. Run it as the user and on the machine of the
+    service, before or while it runs.
 
     Exits 0 without a fault, 1 with one, 2 when CONFIG is not valid.
 
@@ -46,13 +55,14 @@ def doctor(config: Path, request: Path | None, prometheus: str | None, as_json: 
     Examples:
       understudy doctor
       understudy doctor understudy.yaml --request sample.json --json
+      understudy doctor understudy.yaml --send-test
       understudy doctor understudy.yaml --prometheus http://127.0.0.1:9091
     """
     from understudy.monitor.doctor.examine import examine
 
     body = _read(request) if request is not None else None
     checks = []
-    for check in examine(config, prometheus_url=prometheus, request=body):
+    for check in examine(config, prometheus_url=prometheus, request=body, send_test=send_test):
         checks.append(check)
         if not as_json:
             echo(f"{_MARKS[check.status]} {check.subject}: {check.text}")
@@ -76,7 +86,10 @@ def doctor(config: Path, request: Path | None, prometheus: str | None, as_json: 
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        found = file.read_bytes()
     except OSError as error:
-        message = f"--request cannot be read: {error.strerror}"
+        message = f"--request cannot be read: {why_unreadable(file, error)}"
         raise ConfigError(str(file), [("", message)]) from error
+    if not found.strip():
+        raise ConfigError(str(file), [("", "--request must hold the body of a request: is empty")])
+    return found

@@ -111,6 +111,7 @@ def report_command(
     from understudy.monitor.baseline.build import BuildOptions, build
     from understudy.monitor.baseline.files import Reader
     from understudy.monitor.baseline.model import Baseline
+    from understudy.monitor.errors import BaselineError
     from understudy.monitor.health.report.analysis import Analysis, ReportOptions
     from understudy.monitor.health.report.html import page
 
@@ -144,6 +145,8 @@ def report_command(
         analysis = Analysis(baseline, options)
         for table in reader.tables():
             analysis.take(table)
+    if not analysis.rows:
+        raise BaselineError(f"{current}: it has no rows")
     found = analysis.report()
     if html_path is not None:
         try:

@@ -85,8 +85,3 @@ SPECIAL: dict[str, dict[int, str]] = {
     "validate": {1: "a case fails", 2: "the cases cannot be read"},
 }
 """By command: what differs from :data:`GENERAL`."""
-
-
-def codes_of(command: str) -> dict[int, str]:
-    """All exit codes of a command, such as "gate compare", with what they mean."""
-    return dict(sorted((GENERAL | SPECIAL.get(command, {})).items()))

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from understudy.common.terminal import echo, echo_lines
+from understudy.common.unreadable import why_unreadable
 from understudy.monitor.cli.options import FILE, json_option
 from understudy.monitor.errors import ConfigError
 
@@ -59,7 +60,9 @@ def file(manifest: Path, sidecar_path: Path, require: bool, as_json: bool) -> No
         raw = sys.stdin.buffer.read() if source == "stdin" else manifest.read_bytes()
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(source, [("", f"cannot be read: {error}")]) from error
+        raise ConfigError(
+            source, [("", f"cannot be read: {why_unreadable(manifest, error)}")]
+        ) from error
     outcome = inject_manifests(text, sidecar, source)
     for note in outcome.notes:
         echo(note, err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -63,7 +64,7 @@ COMMANDS = (
     ),
     Entry(
         "doctor",
-        "Check CONFIG against reality: servers, ports, disk, clock, Kafka, Prometheus",
+        "Check CONFIG against reality: servers, ports, disk, Kafka, notifications, Prometheus",
         f"{_CLI}.doctor:doctor",
     ),
     Entry("drift", "Compare files for changes of inputs and predictions", f"{_CLI}.drift:drift"),
@@ -93,6 +94,11 @@ COMMANDS = (
         f"{_LOADTEST}.gate.cli:gate",
         needs="chaoslib",
         extra="load",
+    ),
+    Entry(
+        "ingest",
+        "Make records of requests that do not pass the sidecar",
+        f"{_CLI}.ingest:ingest",
     ),
     Entry(
         "init",
@@ -143,7 +149,11 @@ COMMANDS = (
         "Send the validation cases to the champion and every challenger, once",
         f"{_CLI}.validate:validate",
     ),
-    Entry("version", "Print the version", f"{_CLI}.version:version"),
+    Entry(
+        "version",
+        "Print the version, and the form of the data plane that runs",
+        f"{_CLI}.version:version",
+    ),
 )
 _ENTRIES = {entry.name: entry for entry in COMMANDS}
 
@@ -167,6 +177,13 @@ def _load(entry: Entry) -> click.Command:
 
 class _Main(click.Group):
     """Imports a command when it runs, and turns our exceptions into a message and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; a terminal that cannot show a character shows ``?`` for it."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, _ in self._helps()]

@@ -149,7 +149,7 @@ def export(
     if document.get("undecoded"):
         hint = "" if config is not None else "; give --config to decode payloads"
         echo(f"{document['undecoded']:,} records have no readable features{hint}")
-    _say_faults(document)
+    _say_faults(log, document)
 
 
 @records.command("show")
@@ -200,7 +200,7 @@ def show(
         else:
             echo(_shown(item))
     if not as_json:
-        _say_faults(_faults(result))
+        _say_faults(log, _faults(result))
 
 
 @records.command("verify")
@@ -250,7 +250,7 @@ def verify(log: Path, as_json: bool) -> None:
             f"{log}: {document['files']:,} files, {document['bytes']:,} bytes, "
             f"{counts['records']:,} records and {counts['labels']:,} labels{span}"
         )
-        _say_faults(document)
+        _say_faults(log, document)
         echo("whole" if whole else "damaged")
     sys.exit(0 if whole else 1)
 
@@ -269,10 +269,10 @@ def _faults(log: Log) -> dict[str, Any]:
     }
 
 
-def _say_faults(document: dict[str, Any]) -> None:
+def _say_faults(log: Path, document: dict[str, Any]) -> None:
     damaged = document["damaged"]
     if document["broken_lines"]:
-        echo(f"{document['broken_lines']:,} lines could not be read", err=True)
+        echo(f"{log}: {document['broken_lines']:,} lines could not be read", err=True)
     if document["repeated"]:
         echo(f"{document['repeated']:,} records were written twice and are counted once", err=True)
     if damaged["places"]:

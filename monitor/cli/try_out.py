@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from understudy.common.terminal import echo
+from understudy.common.terminal import echo, echo_lines
 from understudy.common.units import percent, spoken
 from understudy.monitor.cli.model_server import ModelServerError, find, with_scheme
-from understudy.monitor.cli.options import model_option, protocol_option
+from understudy.monitor.cli.options import json_lines_option, model_option, protocol_option
 from understudy.monitor.errors import ApiError
 
 if TYPE_CHECKING:
@@ -37,26 +38,40 @@ _SAY_SECONDS = 10.0
 @model_option
 @protocol_option
 @click.option("--no-browser", is_flag=True, help="Do not open the page.")
-def try_out(url: str, models: tuple[str, ...], protocol: str | None, no_browser: bool) -> None:
+@json_lines_option
+def try_out(
+    url: str, models: tuple[str, ...], protocol: str | None, no_browser: bool, as_json: bool
+) -> None:
     """Run the sidecar with defaults in front of the model server at URL, and open the page.
 
     Asks the server what it speaks, says where to send requests, and then what it sees: rates,
     latencies, errors, findings. State is in a temporary folder, which Ctrl-C removes; nothing is
     written to the working directory. To keep a configuration, use `understudy init`.
 
+    With --json, each line has an `event`: found (the server), started (the addresses and a request
+    to send), figures, message (a problem, warning or finding), stopped.
+
     Exits 0 after Ctrl-C, 1 when the model server does not answer or the sidecar ends.
 
     \b
     Examples:
       understudy try http://127.0.0.1:8081
-      understudy try http://127.0.0.1:8501 --model delays --no-browser
+      understudy try http://127.0.0.1:8501 --model delays --no-browser --json
     """
     from understudy.common.processes import port_or_free
     from understudy.monitor.discovery.template import Wanted, configuration
 
     server = find(with_scheme(url), models, protocol)
     listen, control = port_or_free(_LISTEN), port_or_free(_CONTROL)
-    echo(f"found   {server.url}: {server.description}")
+    tell = _Teller(as_json)
+    tell(
+        "found",
+        f"found   {server.url}: {server.description}",
+        url=server.url,
+        product=server.product,
+        protocols=list(server.protocols),
+        models=[model.name for model in server.models],
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="understudy-try-") as name:
         folder = Path(name)
@@ -74,12 +89,27 @@ def try_out(url: str, models: tuple[str, ...], protocol: str | None, no_browser:
             encoding="utf-8",
         )
         try:
-            _run(server, folder, listen, f"http://127.0.0.1:{control}", no_browser)
+            _run(server, folder, listen, f"http://127.0.0.1:{control}", no_browser, tell)
         except KeyboardInterrupt:
-            echo("Stopped. Everything is removed.")
+            tell("stopped", "Stopped. Everything is removed.")
 
 
-def _run(server: FoundServer, folder: Path, listen: int, page: str, no_browser: bool) -> None:
+class _Teller:
+    """Says what happens: to a person, or with ``as_json`` to a program."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def __call__(self, event: str, text: str, /, **document: Any) -> None:
+        if self._as_json:
+            echo(json.dumps({"event": event, **document}))
+        else:
+            echo_lines(text)
+
+
+def _run(
+    server: FoundServer, folder: Path, listen: int, page: str, no_browser: bool, tell: _Teller
+) -> None:
     """Run the sidecar until it ends, or Ctrl-C."""
     from understudy.common.processes import Process, ProcessFailed
     from understudy.monitor.cli.client import Client
@@ -89,10 +119,10 @@ def _run(server: FoundServer, folder: Path, listen: int, page: str, no_browser: 
     process = Process("understudy serve", command, folder / "log", cwd=folder)
     try:
         process.wait_until(lambda: _answers(client), _START_SECONDS)
-        _tell(server, listen, page)
+        _started(server, f"http://127.0.0.1:{listen}", page, tell)
         if not no_browser and _has_browser():
             webbrowser.open(page)
-        _follow(process, client)
+        _follow(process, client, tell)
         raise ModelServerError(f"understudy serve has ended:\n{process.tail()}")
     except ProcessFailed as error:
         raise ModelServerError(str(error)) from error
@@ -112,21 +142,24 @@ def _has_browser() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def _tell(server: FoundServer, listen: int, page: str) -> None:
+def _started(server: FoundServer, url: str, page: str, tell: _Teller) -> None:
     from understudy.monitor.discovery.sample import sample_of
 
-    echo(f"send    requests to http://127.0.0.1:{listen} instead, such as:")
     sample = sample_of(server.models[0])
-    target = f"http://127.0.0.1:{listen}{sample.path}"
-    echo(f"        curl -H 'Content-Type: application/json' {target} \\")
-    echo(f"          -d {shlex.quote(sample.body.decode())}")
+    body = sample.body.decode()
+    lines = [
+        f"send    requests to {url} instead, such as:",
+        f"        curl -H 'Content-Type: application/json' {url}{sample.path} \\",
+        f"          -d {shlex.quote(body)}",
+    ]
     if not sample.fits:
-        echo("        (with inputs of your model: the server does not describe them)")
-    echo(f"page    {page}/")
-    echo("end     Ctrl-C")
+        lines.append("        (with inputs of your model: the server does not describe them)")
+    text = "\n".join([*lines, f"page    {page}/", "end     Ctrl-C"])
+    request = {"path": sample.path, "body": body, "described": sample.fits}
+    tell("started", text, url=url, page=f"{page}/", request=request)
 
 
-def _follow(process: Process, client: Client) -> None:
+def _follow(process: Process, client: Client, tell: _Teller) -> None:
     """Say what it sees, as long as it runs: figures now and then, and what is new."""
     said: set[str] = set()
     count, last = 0, 0.0
@@ -139,23 +172,36 @@ def _follow(process: Process, client: Client) -> None:
         window = status["arms"][0]["windows"]["start"]
         if window["count"] > count and time.monotonic() - last >= (_SAY_SECONDS if count else 0.0):
             count, last = window["count"], time.monotonic()
-            echo(f"{_clock()}  {_figures(status)}")
+            figures = _figures(status)
+            tell("figures", f"{_clock()}  {_line(figures)}", time=time.time(), **figures)
         findings = [one["headline"] for one in status["findings"].get("incidents", ())]
         for text in (*status["problems"], *status["warnings"], *findings):
             if text not in said:
                 said.add(text)
-                echo(f"{_clock()}  {text}")
+                tell("message", f"{_clock()}  {text}", time=time.time(), text=text)
 
 
-def _figures(status: dict[str, Any]) -> str:
+def _figures(status: dict[str, Any]) -> dict[str, Any]:
+    """What it has seen so far; times in seconds, the rate per second over the last ten."""
     arm = status["arms"][0]
     whole, recent = arm["windows"]["start"], arm["windows"]["10s"]
-    errors = percent(whole["errors"] / whole["count"], 3)
-    predictions = sum(one["count"] for one in status["predictions"])
+    return {
+        "requests": whole["count"],
+        "rate": recent["rate"],
+        "p50": whole["p50"],
+        "p99": whole["p99"],
+        "errors": whole["errors"],
+        "predictions": sum(one["count"] for one in status["predictions"]),
+    }
+
+
+def _line(figures: dict[str, Any]) -> str:
+    errors = percent(figures["errors"] / figures["requests"], 3)
+    predictions = figures["predictions"]
     read = f"; {predictions:,} predictions read" if predictions else ""
     return (
-        f"{whole['count']:,} requests, {recent['rate'] or 0.0:.3g}/s, p50 "
-        f"{_time(whole['p50'])}, p99 {_time(whole['p99'])}, "
+        f"{figures['requests']:,} requests, {figures['rate'] or 0.0:.3g}/s, p50 "
+        f"{_time(figures['p50'])}, p99 {_time(figures['p99'])}, "
         f"errors {errors}{read}"
     )
 

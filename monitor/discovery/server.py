@@ -13,7 +13,7 @@ V2, V1, MLFLOW = "open-inference-v2", "kserve-v1", "mlflow"
 SELDON, TORCHSERVE = "seldon-v1", "torchserve"
 """Wire formats of the configuration."""
 OPENAI = "openai"
-"""Its payloads are forwarded and not read."""
+"""The paths tell its formats apart."""
 PROTOCOLS = {
     V2: "Open Inference Protocol (V2)",
     V1: "KServe V1 / TensorFlow Serving",

@@ -51,12 +51,10 @@ class Wanted:
 
 def configuration(wanted: Wanted) -> str:
     """The text of the file."""
-    read = any(model.protocol != OPENAI for model in wanted.models)
     parts = [_head(wanted), _models(wanted.models), _servers(wanted)]
     if wanted.challengers:
-        parts.append(_experiments(wanted, read))
-    if read:
-        parts.append(_MONITORING)
+        parts.append(_experiments(wanted))
+    parts.append(_MONITORING)
     parts.append(f"# All settings: {_DOCS}/configuration.md\n")
     return "\n".join(parts)
 
@@ -107,8 +105,7 @@ def _models(models: Sequence[FoundModel]) -> str:
     for model, name in list(zip(models, names_of(models), strict=True))[:_MOST_MODELS]:
         text += f"  - name: {_text(name)}\n"
         if model.protocol == OPENAI:
-            text += "    paths: [/v1/chat/completions, /v1/completions]\n"
-            text += _line("    read: false", "free text: forwarded and timed, not read")
+            text += "    paths: [/v1/chat/completions, /v1/completions, /v1/embeddings]\n"
             break  # all models of such a server share these paths
         if model.protocol in (SELDON, TORCHSERVE):
             text += f"    protocol: {model.protocol}\n"
@@ -140,7 +137,8 @@ def _servers(wanted: Wanted) -> str:
     return text
 
 
-def _experiments(wanted: Wanted, read: bool) -> str:
+def _experiments(wanted: Wanted) -> str:
+    chat = any(model.protocol == OPENAI for model in wanted.models)
     setting, comment, weights = _EXPERIMENTS[wanted.mode]
     count = len(wanted.challengers)
     text = _line("experiments:", "may a challenger replace the champion? ends in a verdict")
@@ -154,13 +152,13 @@ def _experiments(wanted: Wanted, read: bool) -> str:
         if count > 1 and wanted.mode != "shadow":
             ends = f"[{number / count:.6g}, {(number + 1) / count:.6g}]"
             text += _line(f"    slice: {ends}", "its part of the requests")
-        if not read:
-            text += _line("    opaque_answers: true", "only whether a request was answered counts")
         text += _line("    minimum_duration: 5m", "some faults show only after minutes")
         text += _line("    metrics:", "what must not get worse, and by how much")
         text += "      - {metric: error_rate, margin: 1 pp}\n"
         text += "      - {metric: latency_p99, margin: 20 %}\n"
-        if read:
+        if chat:
+            text += "      # - {metric: prediction, field: ttft_seconds, better: lower}\n"
+        else:
             text += "      # - {metric: accuracy, role: success, effect: 1 pp}   # needs labels\n"
     return text
 

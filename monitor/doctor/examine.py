@@ -11,6 +11,7 @@ from understudy.monitor.config.declared import unfit
 from understudy.monitor.config.header_values import values_of
 from understudy.monitor.config.load import load
 from understudy.monitor.config.model import Config
+from understudy.monitor.doctor.channels import channels
 from understudy.monitor.doctor.check import Check, fault, ok, warning
 from understudy.monitor.doctor.machine import machine
 from understudy.monitor.doctor.outside import kafka, prometheus
@@ -20,16 +21,22 @@ from understudy.monitor.routing.routes import Routes
 
 
 def examine(
-    file: Path, *, prometheus_url: str | None = None, request: bytes | None = None
+    file: Path,
+    *,
+    prometheus_url: str | None = None,
+    request: bytes | None = None,
+    send_test: bool = False,
 ) -> Iterator[Check]:
-    """Check the configuration in ``file``. Raises ConfigError when it is not valid: then nothing
-    else can be checked."""
+    """Check the configuration in ``file``; with ``send_test``, send a test message to every
+    notification channel. Raises ConfigError when it is not valid: then nothing else can be
+    checked."""
     config = load(file)
     values, missing = values_of(config, os.environ)
     yield from _configuration(config, file, missing)
     yield from machine(config)
     yield from servers(config, values, request)
     yield from kafka(config, str(file))
+    yield from channels(config, send_test)
     yield from prometheus(config, prometheus_url)
 
 

@@ -129,7 +129,7 @@ def _disk(config: Config) -> Iterator[Check]:
     wanted = {
         Path(config.state_dir): (
             "state_dir",
-            config.feedback.max_size + config.monitoring.history_size,
+            config.feedback.max_size + config.monitoring.history_size + config.history.max_size,
         )
     }
     if config.records.log is not None:
@@ -163,7 +163,7 @@ def _folder(key: str, path: Path, size: int) -> Check:
             subject,
             f"{_size(free)} are free at {existing}, and up to {_size(size)} may be used",
             "free some space, or lower the limits (feedback.max_size, monitoring.history_size, "
-            "records.log, kafka.spool)",
+            "history.max_size, records.log, kafka.spool)",
         )
     return ok(
         subject, f"{path} can be written; {_size(free)} are free, up to {_size(size)} are used"

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from understudy.common.codecs import Undecodable, decode_exchange
 from understudy.common.units import spoken
-from understudy.monitor.config.compile import rewrites_of
+from understudy.monitor.config.compile import rewrite_of, rewrites_of
 from understudy.monitor.config.header_values import Values
 from understudy.monitor.config.model import Config, Model, Server
 from understudy.monitor.config.payloads import path_of, spec_of
@@ -27,10 +27,12 @@ from understudy.monitor.discovery.server import (
     discover,
 )
 from understudy.monitor.doctor.check import Check, fault, ok, skipped, warning
-from understudy.monitor.proxy.target import rewritten
+from understudy.monitor.proxy.rewriting import Rewriter
 
 _SKEW_SECONDS = 5.0
 """Clocks that differ by more put records and labels into the wrong order."""
+_MOST_OTHERS = 10
+"""Models of a server that are checked without being listed."""
 _NAME = re.compile(r"/v[12]/models/([^/:]+)")
 _READABLE = (V2, V1, MLFLOW, SELDON, TORCHSERVE)
 
@@ -82,7 +84,8 @@ def _asked(
     started = time.monotonic()
     first = asker.get("/")
     seconds = time.monotonic() - started
-    found = discover(asker, server.url, [_name(server, model) for model in config.models])
+    listed = [model for model in config.models if model.match is None]
+    found = discover(asker, server.url, [_name(server, model) for model in listed])
     if found.ready is False:
         yield fault(
             role,
@@ -92,8 +95,17 @@ def _asked(
     else:
         yield ok(role, f"{server.url} answers in {spoken(seconds)}: {found.description}")
     yield from _clock(role, first)
-    for model in config.models:
+    for model in listed:
         yield from _model(role, model, server, found, asker, request)
+    match = next((model for model in config.models if model.match is not None), None)
+    if match is not None:
+        known = {_name(server, model) for model in listed}
+        others = [one.name for one in found.models if one.name not in known]
+        if not others:
+            text = "the server lists no further ones: names come from requests"
+            yield ok(f"other models of {role}", text)
+        for name in others[:_MOST_OTHERS]:
+            yield from _model(role, match.named(name), server, found, asker, request)
 
 
 def _clock(role: str, reply: Reply) -> Iterator[Check]:
@@ -140,7 +152,7 @@ def _model(
     one = known.get(name) or next(iter(known.values()), None)
     sample = sample_of(one) if one is not None and one.protocol in _READABLE else None
     named = model.paths is not None or model.protocol != "auto"
-    path = own if named or server.rewrite_path or sample is None else sample.path
+    path = own if named or own != path_of(model) or sample is None else sample.path
     if request is None and (sample is None or not sample.fits):
         yield skipped(
             subject,
@@ -154,12 +166,14 @@ def _model(
 
 def _sent(server: Server, model: Model) -> str:
     """The path of the model's requests, as the server gets it."""
-    return rewritten(path_of(model).encode(), rewrites_of(server)).decode()
+    path = path_of(model).encode()
+    return Rewriter(rewrites_of(server), rewrite_of(server)).target(path)[0].decode()
 
 
 def _name(server: Server, model: Model) -> str:
     """The name of the model on that server."""
-    found = _NAME.search(_sent(server, model)) if server.rewrite_path else None
+    rewritten = server.rewrite_path or rewrite_of(server) is not None
+    found = _NAME.search(_sent(server, model)) if rewritten else None
     return unquote(found[1]) if found is not None else model.name
 
 

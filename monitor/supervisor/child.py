@@ -76,6 +76,7 @@ class Child(Peer):
         self._back_off = back_off
         self._variables = dict(variables or {})
         self._heartbeat = heartbeat.create()
+        self._watches = 0
         self._silence = Silence()
         self._killing = False
         self._started = 0.0
@@ -91,6 +92,8 @@ class Child(Peer):
     def check(self, elapsed: float) -> None:
         """Look whether it hangs or takes too much memory, ``elapsed`` seconds after the last time,
         and have it replaced then."""
+        self._watches += 1
+        heartbeat.watch(self._heartbeat, self._watches)
         process = self._process
         if process is None or self._killing:
             return

@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from understudy.monitor.errors import UnderstudyError
+from understudy.monitor.supervisor.process_use import ProcessUse
 
 log = logging.getLogger(__name__)
 
 REPLY_SECONDS = 30.0
+
+
+_SILENT_SECONDS = 5.0
+"""Silence of the supervisor that is worth a warning."""
+_HANGS_SECONDS = 30.0
+"""Silence after which the service is not alive."""
 
 
 @dataclass(slots=True)
@@ -36,6 +43,26 @@ class Supervisor:
     config_error: str | None = None
     state_problem: str | None = None
     """Why the state folder cannot be used."""
+    processes: dict[str, ProcessUse] = field(default_factory=dict)
+    """By name, what the processes of another container use; see ``separate``."""
+    silent_seconds: float = 0.0
+    """For how long it has not watched its processes, although it could have."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether only a restart of the service helps."""
+        return self.silent_seconds > _HANGS_SECONDS
+
+    @property
+    def silence(self) -> str | None:
+        """What to know of a supervisor that does not respond."""
+        if self.silent_seconds < _SILENT_SECONDS:
+            return None
+        return (
+            f"the supervisor has not responded for {self.silent_seconds:.0f} s: clients are "
+            "served, but a process that ends is not replaced, and no configuration is taken over; "
+            "restart the service if that lasts"
+        )
 
     def update(self, message: dict[str, Any]) -> None:
         """Apply a status message."""
@@ -129,6 +156,9 @@ class ControlLine:
                 return True
             if command == "status":
                 self._supervisor.update(message)
+            elif command == "use":
+                found = message["processes"].items()
+                self._supervisor.processes = {name: ProcessUse(*use) for name, use in found}
             elif command == "reload":
                 self._send(self._reload(message))
         except (ValueError, TypeError, AttributeError, KeyError) as error:

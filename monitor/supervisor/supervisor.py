@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,16 @@ from understudy.monitor.supervisor.config_file import ConfigFile
 from understudy.monitor.supervisor.faults import Faults
 from understudy.monitor.supervisor.limits import Limits
 from understudy.monitor.supervisor.peer import Peer
+from understudy.monitor.supervisor.process_use import use_of
 from understudy.monitor.supervisor.remote_plane import RemotePlane
 from understudy.monitor.supervisor.run_directory import RunDirectory
+from understudy.monitor.supervisor.systemd import Systemd
 from understudy.monitor.supervisor.watchdog import watch
 
 log = logging.getLogger(__name__)
 
+USE_SECONDS = 5.0
+"""Time between two reports of what the processes use."""
 CONFIRM_SECONDS = 15.0
 """How long the children may take to follow a new configuration."""
 FIXED = ("listen", "control", "workers", "state_dir", "kafka")
@@ -113,6 +118,7 @@ class Supervisor:
         self._covered: dict[str, list[int]] = {}
         """Slots of workers that do not accept connections, as told to each of the others."""
         self._watching: list[asyncio.Task[None]] = []
+        self._systemd = Systemd(os.environ)
 
     async def run(self) -> int:
         """Start everything, wait for SIGTERM or SIGINT, stop everything; the exit code.
@@ -132,10 +138,13 @@ class Supervisor:
                 await self.evaluation.open(self.directory.evaluation)
             self._watching = [
                 loop.create_task(watch(self._children)),
+                loop.create_task(self._push_use()),
                 loop.create_task(self._file.follow(lambda: self.config, self._on_changed_file)),
             ]
+            beating = loop.create_task(self._systemd.watch())
             await self._stop.wait()
             await self._shut_down()
+            beating.cancel()
             return 1 if self._forced else 0
         finally:
             for task in self._watching:
@@ -152,10 +161,12 @@ class Supervisor:
     def reload(self) -> None:
         """Read the file again. Raises ConfigError and keeps the running configuration."""
         content = self._file.content()
+        self._systemd.reloading()
         try:
             self._reload()
         finally:
             self._file.was_read(content, self.config)
+            self._systemd.ready(f"serving on {self.address}")
 
     def _reload(self) -> None:
         try:
@@ -364,6 +375,8 @@ class Supervisor:
             self._applied[child.name] = int(event.get("generation", self.generation))
             self._heard.set()
             if event["event"] == "ready":
+                if "data_plane" in event:
+                    log.info("%s is ready; its code is %s", child.name, event["data_plane"])
                 self._on_change()
 
     def _on_killed(self, child: Child, seconds: float) -> None:
@@ -400,6 +413,7 @@ class Supervisor:
         if evaluation.ready or self._separate:
             self._announced = True
             self._on_ready(self)
+            self._systemd.ready(f"serving on {self.address}")
         elif evaluation.restarts and not self._warned:
             self._warned = True
             log.warning(
@@ -452,6 +466,20 @@ class Supervisor:
             }
         )
 
+    async def _push_use(self) -> None:
+        """Report what the processes of this container use to the evaluation plane in another one,
+        which cannot see them, until cancelled."""
+        while self._separate:
+            await asyncio.sleep(USE_SECONDS)
+            pids = {f"worker-{slot}": worker.pid for slot, worker in enumerate(self.workers)}
+            found = {
+                name: astuple(use)
+                for name, pid in {**pids, "supervisor": os.getpid()}.items()
+                if pid is not None and (use := use_of(pid)) is not None
+            }
+            if self.evaluation is not None:
+                self.evaluation.tell({"do": "use", "processes": found})
+
     def _on_changed_file(self) -> None:
         log.info("%s has changed", self._config_path)
         self._on_hangup()
@@ -472,6 +500,7 @@ class Supervisor:
 
     async def _shut_down(self) -> None:
         log.info("draining")
+        self._systemd.stopping()
         # Closed here, so that the port refuses new connections at once.
         for listener in self._listeners:
             listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patient
 from tests.support.terminal import Terminal, understudy
 
 BIN = Path(sys.executable).parent
@@ -57,6 +59,20 @@ def test_tab_completes_commands_and_options(tmp_path: Path, shell: str) -> None:
         terminal.wait_for(lambda text: "understudy experiment replay" in " ".join(text.split()))
         terminal.press(" --experim\t")
         terminal.wait_for(lambda text: "replay --experiment" in " ".join(text.split()))
+
+
+def test_the_script_for_zsh_needs_nothing_before_it(tmp_path: Path) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    line = f"source <({shlex.join(understudy('completion', 'zsh'))}); echo $_comps[understudy]"
+    done = subprocess.run(
+        ["zsh", "-f", "-c", line],
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+        env={**os.environ, **environment(tmp_path, "zsh")},
+    )
+    assert (done.stdout, done.stderr) == ("_understudy_completion\n", "")
 
 
 def test_installing_twice_changes_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:

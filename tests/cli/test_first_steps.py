@@ -233,7 +233,10 @@ def test_init_says_what_to_do_when_it_cannot_know(tmp_path: Path) -> None:
 def test_init_can_be_told_instead(tmp_path: Path) -> None:
     words = ("http://no.example:1", "--protocol", "openai", "--model", "chat")
     found = written(tmp_path, *words)
-    assert found["models"][0]["read"] is False
+    assert found["models"][0] == {
+        "name": "chat",
+        "paths": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"],
+    }
 
 
 def test_init_overwrites_nothing_without_force(flights: str, tmp_path: Path) -> None:
@@ -377,6 +380,17 @@ def test_doctor_asks_for_the_path_that_the_server_gets(flights: str, tmp_path: P
     assert "8 features" in checks["model prices of champion"]["text"]
 
 
+def test_doctor_asks_for_models_that_are_not_listed(flights: str, tmp_path: Path) -> None:
+    code, checks = doctor(config_for(tmp_path, flights, models=[{"match": "*"}]))
+    assert code == 0, checks
+    assert "8 features" in checks["model delays of champion"]["text"]
+    code, checks = doctor(
+        config_for(tmp_path, flights, models=[{"name": "delays"}, {"match": "*"}])
+    )
+    assert code == 0, checks
+    assert "names come from requests" in checks["other models of champion"]["text"]
+
+
 def test_validation_straight_to_the_servers_asks_for_it_as_well(
     flights: str, tmp_path: Path
 ) -> None:
@@ -401,6 +415,17 @@ def test_validation_straight_to_the_servers_asks_for_it_as_well(
             champion=champion,
             models=[{"name": "prices"}],
             validation={"cases": str(cases), "direct": True},
+        )
+        assert run("validate", "--config", file).exit_code == code
+    challenger = {"name": "c", "url": flights}
+    for rewrite, code in (({"model": {"prices": "delays"}}, 0), ({"model": "none"}, 1)):
+        file = config_for(
+            tmp_path,
+            flights,
+            champion={"url": flights, "rewrite_path": rewrites},
+            challengers=[{**challenger, "rewrite": rewrite}],
+            models=[{"match": "*"}],
+            validation={"cases": str(cases), "direct": True, "model": "prices"},
         )
         assert run("validate", "--config", file).exit_code == code
 
@@ -525,6 +550,39 @@ def test_try_says_what_to_send_and_what_it_sees_and_leaves_nothing(
     assert "Everything is removed" in lines[-1]
     assert list(work.iterdir()) == []
     assert list(temporary.iterdir()) == []
+
+
+def test_try_says_it_as_json_lines(flights: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "understudy", "try", flights, "--no-browser", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    try:
+        found, started = (json.loads(process.stdout.readline()) for _ in range(2))
+        assert (found["event"], found["url"], found["models"]) == ("found", flights, ["delays"])
+        assert started["event"] == "started"
+        assert httpx.get(started["page"], timeout=patient(10)).status_code == 200
+        sent, headers = started["request"], {"Content-Type": "application/json"}
+        assert sent["described"] is True
+        url = started["url"] + sent["path"]
+        answer = httpx.post(url, content=sent["body"], headers=headers, timeout=patient(30))
+        assert answer.status_code == 200
+        figures = json.loads(process.stdout.readline())
+        assert figures["event"] == "figures"
+        assert (figures["requests"], figures["errors"]) == (1, 0)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=patient(60))
+        assert json.loads(out.splitlines()[-1]) == {"event": "stopped"}
+        assert process.returncode == 0
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=patient(60))
 
 
 def test_try_says_why_it_cannot(tmp_path: Path) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.patience import patient
 from tests.support.running_experiment import NOW, running
+from tests.support.service import ROOT
 from understudy.common.screen import Console, Table, Text, plain_table
 from understudy.monitor.cli.experiment_offline import decision_table
 from understudy.monitor.cli.findings_text import incident_table, page, table
@@ -127,3 +133,25 @@ def test_gate_compare(width: int) -> None:
         "1234 ms", "+900 % to +1,100 %", Text("cannot be told: only 212 requests", "yellow"),
     )  # fmt: skip
     check_whole(lambda: made, "stage")
+
+
+def test_a_terminal_without_unicode_gets_question_marks(tmp_path: Path) -> None:
+    rows = "".join(f"{n % 7},{'ü' if n % 2 else 'é'}\n" for n in range(60))
+    (tmp_path / "rows.csv").write_text("a,b\n" + rows, encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for line in (
+        ("baseline", "build", "rows.csv", "-o", "made.json"),
+        ("baseline", "show", "made.json"),
+        ("drift", "report", "rows.csv", "rows.csv"),
+        ("gate", "--help"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "understudy", *line],
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, **plain, "PYTHONPATH": str(ROOT)},
+            timeout=patient(60),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.isascii()
+        assert b"Traceback" not in done.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.patience import eventually, patient
 from tests.support.plane_process import PlaneProcess
-from understudy.monitor.telemetry.processes import use_of
+from understudy.monitor.supervisor.process_use import use_of
 
 MIB = 1024 * 1024
 TOKEN = "correct horse"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,10 @@ def test_the_supervisor_imports_nothing_of_the_evaluation_plane() -> None:
 
 
 def test_version() -> None:
-    assert understudy("version").stdout == f"understudy {__version__}\n"
+    said = understudy("version").stdout
+    assert re.fullmatch(
+        rf"understudy {re.escape(__version__)} \((pure Python: .+|compiled .+)\)\n", said
+    )
 
 
 def test_check_of_a_good_file(tmp_path: Path) -> None:

@@ -76,9 +76,11 @@ def test_the_workers_need_no_evaluation_plane_and_it_finds_them(world: Divided) 
     assert set(load.stop()) == {"200"}
     records = world.settled()["records"]
     assert records["evaluated"] == records["sent"] >= 100
-    # Process ids of the other container are those of other processes here.
-    assert world.total("understudy_process_open_fds", process="evaluation") > 0
-    assert world.total("understudy_process_open_fds", process="worker-0") == 0
+    # Process ids of the other container are those of other processes here: its supervisor reports.
+    for name in ("evaluation", "companion", "worker-0", "worker-1", "supervisor"):
+        eventually(lambda name=name: world.total("understudy_process_open_fds", process=name) > 0)
+        assert world.total("understudy_process_resident_memory_bytes", process=name) > 1 << 20
+    assert all(worker["memory_bytes"] > 1 << 20 for worker in world.status()["workers"])
 
 
 @pytest.mark.parametrize("way", ["killed", "hangs", "container"])

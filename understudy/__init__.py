@@ -115,3 +115,19 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _use_compiled() -> None:
+    """Import the data plane in its compiled form if there is one; see ``docs/compiled.md``."""
+    from os import environ, path
+
+    place = environ.get("UNDERSTUDY_COMPILED") or path.join(path.dirname(__file__), "_compiled")
+    if not environ.get("UNDERSTUDY_PURE") and path.isdir(place):
+        from pathlib import Path
+
+        from understudy.common.compiled import install
+
+        install(Path(place))
+
+
+_use_compiled()

@@ -17,8 +17,9 @@ import orjson
 
 from understudy.monitor.errors import ProtocolError, ReplayError
 from understudy.monitor.labels.label import Label
+from understudy.monitor.records.encode import encode
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import OUTCOMES, ROLES, Record, encode
+from understudy.monitor.records.record import OUTCOMES, ROLES, Record
 
 _TIMES = ("duration", "first_byte", "queue")
 _TEXTS = ("request_id", "trace_id", "unit", "target", "request_headers", "response_headers")
@@ -50,6 +51,7 @@ def record_line(record: Record, identity: str = "") -> bytes:
                 "sampled": record.sampled,
                 **{name: getattr(record, name).decode("latin-1") for name in _TEXTS},
                 **{name: _text(getattr(record, f"{name}_body")) for name in _BODIES},
+                **({"events": _base64(record.events)} if record.events else {}),
             }
         }
     )
@@ -111,6 +113,7 @@ def read_record(data: Mapping[str, Any]) -> bytes:
             int(data.get("assigned", 0)),
             int(data.get("proxy_id", 0)),
             data.get("sampled") is True,
+            events=_bytes(data.get("events")) or b"",
         )
     except KeyError as error:
         raise ReplayError(f"record: {error.args[0]} is missing") from error
@@ -142,7 +145,11 @@ def _text(body: bytes | None) -> object:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        return {"base64": base64.b64encode(body).decode()}
+        return _base64(body)
+
+
+def _base64(body: bytes) -> object:
+    return {"base64": base64.b64encode(body).decode()}
 
 
 def _bytes(body: object) -> bytes | None:

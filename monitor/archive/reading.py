@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from understudy.common.files import FileError, lines
+from understudy.common.unreadable import why_unreadable
 from understudy.monitor.errors import ReplayError
 from understudy.monitor.records.log import Damage, is_log, read
 
@@ -57,8 +58,10 @@ def open_log(path: Path) -> RecordLogFiles:
         if not is_log(path):
             raise ReplayError(f"{path}: there is no log of records in this folder")
         return RecordLogFiles(path, sorted(path.glob("*.useg")), True)
-    if not path.exists():
-        raise ReplayError(f"{path}: there is no such file or folder")
+    try:
+        path.stat()
+    except OSError as error:
+        raise ReplayError(f"{path}: cannot be read: {why_unreadable(path, error)}") from error
     parts = []
     for part in path.parent.glob(f"{path.name}.*"):
         suffix = part.name[len(path.name) + 1 :]

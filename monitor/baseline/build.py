@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.common.codecs.llm.columns import ANSWER_HASH, HASHES
 from understudy.monitor.baseline.builder import SAMPLE, Builder
 from understudy.monitor.baseline.calibration.regions import MOST_ROWS
 from understudy.monitor.baseline.cycles import Rows, learn_cycles
@@ -111,6 +112,8 @@ def _rows(readers: Sequence[Reader], wanted: BuildOptions) -> Iterator[Rows]:
 
 def _kept(wanted: BuildOptions, table: Table) -> dict[str, list[Any]]:
     out = wanted.ignore | ({wanted.time} if wanted.time else set())
+    if ANSWER_HASH in table.columns:
+        out |= HASHES  # they are not watched
     return {name: cells for name, cells in table.columns.items() if name not in out}
 
 
@@ -139,7 +142,7 @@ def _sample(readers: Sequence[Reader], most: int) -> Table:
                 elif (drawn := chance.randrange(count)) < most:
                     rows[drawn] = {n: cells[index] for n, cells in table.columns.items()}
     if not rows:
-        raise BaselineError(f"{readers[-1].path}: there is no row in it")
+        raise BaselineError(f"{readers[-1].path}: it has no rows")
     return Table({name: [row.get(name) for row in rows] for name in names})
 
 

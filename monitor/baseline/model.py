@@ -13,6 +13,7 @@ from typing import Any, Literal
 import orjson
 
 from understudy.common.text import visible
+from understudy.common.unreadable import why_unreadable
 from understudy.monitor.baseline.parts import (
     check_parts,
     merged_calibration,
@@ -228,7 +229,7 @@ class Baseline:
         try:
             data = orjson.loads(path.read_bytes())
         except OSError as error:
-            raise BaselineError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise BaselineError(f"{path}: cannot be read: {why_unreadable(path, error)}") from error
         except orjson.JSONDecodeError as error:
             raise BaselineError(f"{path}: not valid JSON: {error}") from error
         return cls.from_dict(data, str(path))

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Collection, Iterator, Mapping
 
 from understudy.common.problems import Problem
-from understudy.monitor.config.compile import arm_names, default_paths
+from understudy.monitor.config.compile import arm_names, default_paths, paths_of
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.fields import server_address, split_address
 from understudy.monitor.config.model import (
@@ -240,6 +240,10 @@ def _models(config: Config) -> Iterator[Problem]:
     owners: dict[str, int] = {}
     for index, model in enumerate(config.models):
         path = f"models[{index}]"
+        if model.match is not None:
+            if any(one.match is not None for one in config.models[:index]):
+                yield f"{path}.match", "an earlier model has `match`: one is for all others"
+            continue
         if model.name == "other":
             yield (
                 f"{path}.name",
@@ -291,10 +295,13 @@ def _experiments(config: Config, serving: Collection[str]) -> Iterator[Problem]:
         for unit, name in experiment.overrides.items():
             if name not in (config.champion.name, *experiment.challengers):
                 yield f"{path}.overrides.{unit}", f"{name!r} is not an arm of this experiment"
+        name = experiment.model or config.models[0].name
+        if any(model.name == name and model.match is not None for model in config.models):
+            yield f"{path}.model", "must be one model: list it by its name in `models`"
         if experiment.model is None and len(models) > 1:
             yield f"{path}.model", "is required: there is more than one model"
         elif experiment.model is not None and experiment.model not in models:
-            yield f"{path}.model", f"there is no model {experiment.model!r}"
+            yield f"{path}.model", f"model {experiment.model!r} is not configured"
         for before in config.experiments[:index]:
             if before.name != experiment.name:
                 found = together(config, before, experiment, serving)
@@ -401,11 +408,7 @@ def _rules(experiment: Experiment, unread: str) -> Iterator[Problem]:
 
 def _rewrites(config: Config) -> Iterator[Problem]:
     """Rewrites that no inference request is subject to, as after a typing error."""
-    paths = [
-        path.partition("*")[0]
-        for model in config.models
-        for path in model.paths or default_paths(model.name, model.protocol)
-    ]
+    paths = [path.partition("*")[0] for model in config.models for path in paths_of(model)]
     for path, upstream in _upstreams(config).items():
         for old in upstream.rewrite_path:
             if not any(one.startswith(old) or old.startswith(one) for one in paths):
@@ -414,7 +417,14 @@ def _rewrites(config: Config) -> Iterator[Problem]:
 
 def _addresses(config: Config) -> Iterator[Problem]:
     for path, upstream in _upstreams(config).items():
-        socket = server_address(upstream.url).socket
+        address = server_address(upstream.url)
+        if (upstream.http2 or address.http2) and importlib.util.find_spec("ngh2") is None:
+            yield (
+                f"{path}.url",
+                "HTTP/2 needs the package ngh2, which has wheels for CPython on x86-64 and ARM64: "
+                "pip install ngh2",
+            )
+        socket = address.socket
         if socket is not None and len(os.fsencode(socket)) > _LONGEST_SOCKET:
             yield (
                 f"{path}.url",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from understudy.common.grpc_messages import INFER, STREAM_INFER
 from understudy.monitor.config import model
 from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.fields import server_address
@@ -63,12 +64,13 @@ def compile_plan(
                 m.name,
                 m.version,
                 m.protocol,
-                tuple(m.paths or default_paths(m.name, m.protocol)),
+                tuple(paths_of(m)),
                 m.first_byte,
                 m.between_bytes,
                 m.total,
                 tuple(m.overload),
                 m.retry,
+                plan.Match(tuple(m.match.names), m.match.body, m.match.most) if m.match else None,
             )
             for m in config.models
         ),
@@ -84,6 +86,7 @@ def compile_plan(
             body_timeout=limits.body_timeout,
             body_rate=limits.body_rate,
             keepalive_timeout=limits.keepalive,
+            connection_age=limits.connection_age,
             drain_timeout=limits.drain,
             memory_bytes=limits.memory,
         ),
@@ -110,7 +113,9 @@ def servers_of(config: model.Config, experiment: Experiment) -> dict[str, str]:
             for name, header in server.headers.items()
             if header.value is not None and not is_credential(name.encode())
         )
-        text = repr((server.url, server.host, headers, *sorted(server.rewrite_path.items())))
+        which = (server.url, server.host, headers, *sorted(server.rewrite_path.items()))
+        rewrite = rewrite_of(server)
+        text = repr(which if rewrite is None else (*which, rewrite))
         digests[server.name] = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return digests
 
@@ -152,13 +157,47 @@ def worker_count(config: model.Config) -> int:
 
 _METHODS = ("predict", "classify", "regress")
 _MORE_PATHS = {
+    **dict.fromkeys(("auto", "open-inference-v2"), (INFER, STREAM_INFER)),
     "seldon-v1": ("/api/v1.0/predictions", "/api/v0.1/predictions"),
+    "bentoml": ("/predict",),
     "torchserve": ("/predictions/{name}", "/predictions/{name}/*"),
+    "openai-chat": ("/v1/chat/completions", "/chat/completions"),
+    "openai-completions": ("/v1/completions", "/completions"),
+    "openai-responses": ("/v1/responses", "/responses"),
+    "openai-embeddings": ("/v1/embeddings", "/embeddings", "/v1/rerank", "/rerank"),
+    "anthropic-messages": ("/v1/messages",),
+    "triton-generate": (
+        "/v2/models/{name}/generate",
+        "/v2/models/{name}/generate_stream",
+        "/v2/models/{name}/versions/*/generate",
+        "/v2/models/{name}/versions/*/generate_stream",
+    ),
+    "tgi": ("/generate", "/generate_stream"),
+    "ollama": ("/api/chat", "/api/generate"),
 }
 
 
+_NAMED = (
+    *("auto", "openai-chat", "openai-completions", "openai-responses", "openai-embeddings"),
+    *("anthropic-messages", "triton-generate", "ollama"),
+)
+"""Protocols whose paths or bodies name the model."""
+
+
+def paths_of(declared: model.Model) -> list[str]:
+    """The inference paths of a declared model."""
+    if declared.paths is not None:
+        return declared.paths
+    if declared.match is None:
+        return default_paths(declared.name, declared.protocol)
+    protocols = _NAMED if declared.protocol == "auto" else (declared.protocol,)
+    more = (path.format(name="*") for name in protocols for path in _MORE_PATHS.get(name, ()))
+    return list(dict.fromkeys((*(p for p in default_paths("*", "") if "*" in p), *more)))
+
+
 def default_paths(name: str, protocol: str = "auto") -> list[str]:
-    """The inference paths of a model in the V2, V1 and MLflow protocols, and in its own."""
+    """The inference paths of a model in the V2 (HTTP and gRPC), V1 and MLflow protocols, and in its
+    own."""
     return [
         f"/v2/models/{name}/infer",
         f"/v2/models/{name}/versions/*/infer",
@@ -337,6 +376,7 @@ def _upstream(config: model.Config, upstream: model.Champion | model.Challenger)
         tls=_tls(upstream.tls or model.UpstreamTls()) if address.secure else None,
         path_prefix=address.path,
         rewrites=tuple((old.decode(), new.decode()) for old, new in rewrites_of(upstream)),
+        rewrite=rewrite_of(upstream),
         host_header=upstream.host,
         headers=tuple(
             (name, header.value)
@@ -351,6 +391,7 @@ def _upstream(config: model.Config, upstream: model.Champion | model.Challenger)
         resolve_every=upstream.resolve,
         max_header_lines=config.limits.header_lines,
         max_interim=config.limits.interim,
+        http2=address.http2 if upstream.http2 is None else upstream.http2,
     )
 
 
@@ -358,6 +399,16 @@ def rewrites_of(upstream: model.Upstream) -> tuple[tuple[bytes, bytes], ...]:
     """Beginnings of targets and what replaces them, the longest first."""
     found = sorted(upstream.rewrite_path.items(), key=lambda one: -len(one[0]))
     return tuple((old.encode(), new.encode()) for old, new in found)
+
+
+def rewrite_of(upstream: model.Upstream) -> plan.Rewrite | None:
+    """What replaces the model's name and version in requests to a challenger, if anything does."""
+    declared = upstream.rewrite if isinstance(upstream, model.Challenger) else None
+    if declared is None:
+        return None
+    if isinstance(declared.model, dict):
+        return plan.Rewrite(tuple(declared.model.items()), declared.version)
+    return plan.Rewrite((("*", declared.model or ""),), declared.version)
 
 
 def _tls(tls: model.UpstreamTls) -> plan.Tls:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, WithJsonSchema, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from understudy.common.problems import NOT_SHOWN
@@ -20,6 +20,8 @@ _URL = re.compile(
     r"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?",
     re.IGNORECASE,
 )
+HTTP2_SCHEMES = {"h2c": "http", "grpc": "http", "grpcs": "https"}
+"""Schemes of model servers that speak HTTP/2, and those of what is below it."""
 _PATH = re.compile(r"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*)?")
 _SOCKET = re.compile(r"unix:(?P<socket>[^:\0]+)(?::(?P<path>/[^:]*))?")
 _SEGMENT = re.compile(r"\*(?::[A-Za-z]+)?|[^*]*")
@@ -45,6 +47,8 @@ class ServerAddress(NamedTuple):
     authority: str
     path: str
     socket: str | None
+    http2: bool = False
+    """Whether its scheme says that the server speaks HTTP/2."""
 
 
 def server_address(url: str) -> ServerAddress:
@@ -54,10 +58,11 @@ def server_address(url: str) -> ServerAddress:
         path = (match["path"] or "").rstrip("/")
         return ServerAddress(False, "localhost", 80, "localhost", path, match["socket"])
     parts = urlsplit(url)
-    secure = parts.scheme == "https"
+    secure = parts.scheme in ("https", "grpcs")
     port = parts.port or (443 if secure else 80)
     path = parts.path.rstrip("/")
-    return ServerAddress(secure, parts.hostname or "", port, parts.netloc, path, None)
+    http2 = parts.scheme in HTTP2_SCHEMES
+    return ServerAddress(secure, parts.hostname or "", port, parts.netloc, path, None, http2)
 
 
 def with_socket(url: str, absolute: Callable[[str], str]) -> str:
@@ -114,7 +119,11 @@ def _url(value: str) -> str:
 
 def _server_url(value: str) -> str:
     if not value.startswith("unix:"):
-        return _url(value)
+        scheme, mark, rest = value.partition("://")
+        below = HTTP2_SCHEMES.get(scheme.lower())
+        if not mark or below is None:
+            return _url(value)
+        return scheme.lower() + _url(f"{below}://{rest}")[len(below) :]
     match = _SOCKET.fullmatch(value)
     if match is None or not _PATH.fullmatch(match["path"] or ""):
         raise ValueError(
@@ -201,6 +210,10 @@ Name = Annotated[
 ]
 """A label: letters, digits, dot, dash and underscore, at most 63."""
 MODEL_NAME = r"^[^\s\x00-\x1f\x7f*?#\\\"]{1,200}$"
+NamePattern = Annotated[
+    str, Field(pattern=r"^[^\s\x00-\x1f\x7f?#\\\"]{1,200}$", examples=["meta-llama/*"])
+]
+"""Names of models, in which ``*`` matches any text."""
 ModelName = Annotated[
     str,
     Field(pattern=MODEL_NAME, examples=["delays", "meta-llama/Llama-3-8B"]),
@@ -219,6 +232,7 @@ ServerUrl = Annotated[
         examples=[
             "http://127.0.0.1:8081",
             "https://models.example/delays",
+            "grpc://triton:8001",
             "unix:/run/model.sock",
         ]
     ),
@@ -243,6 +257,19 @@ Edges = Annotated[
     AfterValidator(_rising),
     Field(max_length=64, examples=[[0.1, 0.5, 0.9]]),
 ]
+_VERSION = "^[A-Za-z0-9._-]{0,63}$"
+AskedVersion = Annotated[
+    str,
+    Field(pattern=_VERSION),
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": _VERSION}, {"type": "integer", "minimum": 0}],
+            "examples": [2],
+        }
+    ),
+]
+"""The version of a model that requests ask for."""
 Workers = Annotated[
     int | Literal["auto"],
     WrapValidator(_workers),

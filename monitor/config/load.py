@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from understudy.common.problems import problems
+from understudy.common.unreadable import why_unreadable
 from understudy.common.yaml_text import YamlError, read_text, read_yaml
 from understudy.monitor.config.checks import problems_of
 from understudy.monitor.config.fields import with_socket
@@ -24,12 +25,16 @@ def load(path: Path) -> Config:
 
     Relative file names in it are taken from the file's own folder.
     """
-    if not path.exists():
+    try:
+        path.stat()
+    except FileNotFoundError as error:
         problem = (
-            "cannot be read: No such file or directory. Name the file, or write one with:"
+            f"cannot be read: {why_unreadable(path, error)}. Name the file, or write one with:"
             " understudy init URL-OF-THE-MODEL-SERVER"
         )
-        raise ConfigError(str(path), [("", problem)])
+        raise ConfigError(str(path), [("", problem)]) from error
+    except OSError:
+        pass  # the reader says why
     return parse(text_of(path), str(path), path.resolve().parent)
 
 

@@ -11,6 +11,7 @@ from understudy.monitor.config.experiment import Experiment
 from understudy.monitor.config.extensions import WIRE_FORMATS
 from understudy.monitor.config.fields import (
     Address,
+    AskedVersion,
     Columns,
     Edges,
     File,
@@ -20,14 +21,18 @@ from understudy.monitor.config.fields import (
     ModelName,
     ModelPath,
     Name,
+    NamePattern,
     PathPrefix,
     Pointer,
     ServerUrl,
     Variable,
     Workers,
     is_loopback,
+    server_address,
 )
+from understudy.monitor.config.goodput import Goodput
 from understudy.monitor.config.headers import Credentials, CredentialsTo, Headers
+from understudy.monitor.config.history import History
 from understudy.monitor.config.kafka import Kafka
 from understudy.monitor.config.monitoring import Monitoring
 from understudy.monitor.config.notify import Notify
@@ -74,7 +79,7 @@ class Listen(Section):
 
 
 class Control(Section):
-    """Metrics, status page and control API."""
+    """Metrics, console and control API."""
 
     listen: Address = "127.0.0.1:9090"
     """Listening address, as host:port."""
@@ -114,18 +119,45 @@ class Classes(Section):
     """Names of the classes, in the order of their scores. Default: their numbers."""
 
 
+class Match(Section):
+    """Names of models that are not listed: each becomes a model, once one of its requests has
+    succeeded. A plain text is a pattern for names."""
+
+    names: list[NamePattern] = Field(
+        default=["*"], min_length=1, max_length=100, examples=[["meta-llama/*"]]
+    )
+    """Names that become models, in which `*` matches any text. Requests for others count under
+    `name` of this entry."""
+    body: Pointer = "/model"
+    """JSON pointer to the name in bodies, for paths that have none. Bodies above
+    `capture.max_body`, or that are not JSON, count under `name` of this entry."""
+    most: int = Field(default=50, ge=1, le=200)
+    """Maximum number of such models, per worker. Requests for further ones count under `name` of
+    this entry."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        return {"names": [data]} if isinstance(data, str) else data
+
+
 class Model(Section):
     """A model, and which requests are its inference requests."""
 
     name: ModelName
-    """Label in metrics, and name in the default paths."""
+    """Label in metrics, and name in the default paths. With `match`, the label of requests without
+    a known name; default `other`."""
     version: str = Field(default="", max_length=63, examples=["1"])
     """Label in metrics."""
+    match: Match | None = None
+    """Make this entry the settings of all models that are not listed, with labels from their
+    requests. The first `*` of a path is the model's name, the second one its version."""
     protocol: Protocol = "auto"
     """Wire format; `auto` detects it from path and content."""
     paths: Annotated[list[ModelPath], Field(min_length=1)] | None = None
     """Paths of inference requests; * matches one segment. Default: those for this name in
-    V2, V1 and MLflow, and in its own protocol."""
+    V2, V1 and MLflow, and in its own protocol; with `match` those for any name, and those of
+    language models, whose bodies have the name."""
     features: Columns = []
     """Names for positional input columns."""
     predictions: Columns = []
@@ -153,6 +185,8 @@ class Model(Section):
     the response: for models that may get a request twice. GET and HEAD are always repeated if that
     connection had been used before. The body must not be larger than `capture.max_body`."""
 
+    goodput: Goodput | None = None
+    """Of a language model: the times within which an answer is good."""
     performance: Performance | None = None
     """How accuracy is computed, with and without labels."""
 
@@ -160,8 +194,23 @@ class Model(Section):
     """false: its payloads are forwarded and never decoded. Latency, errors and size are monitored,
     inputs and answers are not, and nothing warns of it."""
 
+    def named(self, name: str) -> Model:
+        """The settings of one of the models that this entry matches."""
+        return self.model_copy(update={"name": name, "match": None})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unnamed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("match") is not None and "name" not in data:
+            data = {**data, "name": "other"}
+        return data
+
     @model_validator(mode="after")
     def _whole(self) -> Model:
+        own = {"version": self.version, "baseline": self.baseline, "performance": self.performance}
+        for key, one in own.items():
+            if one and self.match is not None:
+                raise ValueError(f"{key} is of one model: list that by its name, before `match`")
         unread = {
             "baseline": self.baseline,
             "performance": self.performance,
@@ -223,7 +272,11 @@ class Upstream(Section):
     """Label of the arm in metrics."""
     url: ServerUrl
     """URL of the model server; its path is prepended to each request's path. `unix:/run/model.sock`
-    is a Unix socket, `unix:/run/model.sock:/path` one with a path."""
+    is a Unix socket, `unix:/run/model.sock:/path` one with a path. `h2c://` and `grpc://` mean
+    HTTP/2 without TLS, `grpcs://` with TLS."""
+    http2: bool | None = None
+    """Whether to speak HTTP/2 to it, which calls of gRPC need. Default: as the scheme of the URL
+    says; for https it is agreed on in the TLS handshake (ALPN)."""
     rewrite_path: dict[PathPrefix, PathPrefix] = Field(
         default={}, max_length=64, examples=[{"/v2/models/m/": "/v2/models/m/versions/2/"}]
     )
@@ -252,8 +305,10 @@ class Upstream(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Upstream:
-        if self.tls is not None and not self.url.startswith("https:"):
+        if self.tls is not None and not self.url.startswith(("https:", "grpcs:")):
             raise ValueError("tls is given, but the url is not https")
+        if self.http2 is False and server_address(self.url).http2:
+            raise ValueError("http2 is false, but the url's scheme says HTTP/2")
         for key, names in (("headers", self.headers), ("remove_headers", self.remove_headers)):
             own = OWN_HEADERS & set(names)
             if own:
@@ -339,6 +394,27 @@ class Mirror(Section):
     """Circuit breaker."""
 
 
+class Rewrite(Section):
+    """Which model requests ask for, where it is not the one that clients name. The name is replaced
+    in the path (V1 and V2), in the members `model` and `model_name` of a JSON body, and in headers
+    such as `seldon-model`. A request that names no model in any of these is not sent."""
+
+    model: ModelName | dict[ModelName, ModelName] | None = Field(
+        default=None, examples=["delays-v2", {"delays": "delays-v2"}]
+    )
+    """Name of the model to ask for; or, by names that clients use, what replaces them: requests for
+    other models are sent as they are. Default: the name stays."""
+    version: AskedVersion = ""
+    """Version to ask for, in the path, in `model_version` and in headers. Default: that of the
+    client."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Rewrite:
+        if not self.model and not self.version:
+            raise ValueError("give a model, a version, or both")
+        return self
+
+
 class Challenger(Server):
     """A model server that gets mirrored requests, whose responses never reach a client. In a split
     or canary experiment, it also serves a share of the clients' requests."""
@@ -348,6 +424,9 @@ class Challenger(Server):
     where it serves clients. Credentials of its own belong in `headers`."""
     mirror: Mirror = Mirror()
     """How requests are mirrored to it."""
+    rewrite: Rewrite | None = None
+    """The model, or version of it, to ask for: for another one on the same server, such as version
+    2 in one Triton, or another adapter of one server of language models."""
 
 
 class Capture(Section):
@@ -390,6 +469,10 @@ class Limits(Section):
     keepalive: Seconds = 75.0
     """Idle timeout of a client connection, also of one that reads nothing of the response that
     is left."""
+    connection_age: Seconds | None = 600.0
+    """Maximum age of a client connection over HTTP/2, shortened at random by up to a fifth. An
+    older client is told to open another one, so that the workers and pods share the load again; a
+    request in flight is never cut. null: no limit."""
     memory: Bytes = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
     """Maximum size of what a worker keeps for all its connections: bodies that are not whole, wait
     for a connection to the model server or are copied for records and mirrored requests, and
@@ -485,7 +568,7 @@ class Config(Section):
     listen: Listen
     """Listening address for clients."""
     control: Control = Control()
-    """Metrics, status page and control API."""
+    """Metrics, console and control API."""
     workers: Workers = "auto"
     """Number of worker processes; `auto`: one per CPU, at most 4."""
     state_dir: File = "understudy-state"
@@ -528,6 +611,8 @@ class Config(Section):
     """Pages that notifications and rules link to."""
     monitoring: Monitoring = Monitoring()
     """Detection of silent failure."""
+    history: History = History()
+    """What the charts of the console show."""
     handoff: HandOff = HandOff()
     """The queue between workers and the evaluation plane."""
     telemetry: Telemetry = Telemetry()

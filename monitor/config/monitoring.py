@@ -43,6 +43,9 @@ class Monitoring(Section):
         default=[], max_length=50, examples=[[{"series": "temp", "kind": "kswin"}]]
     )
     """Additional detectors for single series; they corroborate, without the run length above."""
+    blind: Annotated[Ratio, Field(ge=0.01)] = 0.1
+    """Share of the newest 100 requests of a model, or of the answers of an arm, that raises a
+    finding when they cannot be read."""
     stale: Seconds | None = None
     """Duration without traffic that raises a finding, at any hour; default: derived from the usual
     gaps, where there was traffic at the same hour a week ago."""

@@ -126,6 +126,8 @@ Outcome = Literal[
     "overload",
     "garbage",
     "model_overload",
+    "stream_error",
+    "truncated",
     "shutdown",
     "client_error",
 ]
@@ -153,6 +155,17 @@ class Latency(Section):
     edges: list[Seconds] = []
     """Additional bucket boundaries of the sidecar's histogram: the latencies in its
     `objectives`."""
+
+
+class TokenTime(Section):
+    """Answers of a language model with a time within a limit."""
+
+    within: Seconds
+    """The time limit."""
+    quantile: QuantileShare | None = None
+    """Alternative to `objective`: p99, or 0.99, means that 99 % must be within the limit."""
+    by: Literal["auto", "edge", "interpolate", "strict"] = "auto"
+    """How to read the histogram, as for `latency`. Its boundaries are those of vLLM's metrics."""
 
 
 def _exported(value: float) -> float:
@@ -264,6 +277,8 @@ KINDS = (
     "performance",
     "freshness",
     "cost",
+    "ttft",
+    "tpot",
     "events",
 )
 
@@ -303,6 +318,10 @@ class Objective(Section):
     """Time with labels that arrive in time."""
     cost: Cost | None = None
     """Time with cost per prediction within a limit."""
+    ttft: TokenTime | None = None
+    """Answers of a language model whose first token comes within a limit."""
+    tpot: TokenTime | None = None
+    """Answers of a language model whose time per output token is within a limit."""
     events: Events | None = None
     """Events defined by custom expressions."""
     model: Models | None = None
@@ -310,7 +329,7 @@ class Objective(Section):
     version: str | None = Field(default=None, max_length=128)
     """Only this version."""
     arm: str | None = Field(default=None, max_length=128)
-    """Only this arm. Default for predictions and cost: `champion`."""
+    """Only this arm. Default for predictions, cost, ttft and tpot: `champion`."""
     period: Period | None = None
     """Period of the objective; default: that of the file."""
     alerting: Alerting | None = None
@@ -339,14 +358,20 @@ class Objective(Section):
         if len(said) != 1:
             found = f"has {' and '.join(said)}" if said else "has no indicator"
             raise ValueError(f"{found}: give it exactly one of {', '.join(KINDS)}")
-        implied = self.latency is not None and self.latency.quantile is not None
+        implied = self._quantile is not None
         if (self.objective is None) != implied:
             raise ValueError(
-                "objective is given twice: omit it, or latency.quantile"
+                f"objective is given twice: omit it, or {self.kind}.quantile"
                 if implied
                 else "objective is required"
             )
         return self
+
+    @property
+    def _quantile(self) -> float | None:
+        """The share that an indicator gives itself."""
+        within = self.latency or self.ttft or self.tpot
+        return None if within is None else within.quantile
 
     @property
     def kind(self) -> str:
@@ -358,9 +383,9 @@ class Objective(Section):
         """The share that must be good."""
         if self.objective is not None:
             return self.objective
-        assert self.latency is not None
-        assert self.latency.quantile is not None
-        return self.latency.quantile
+        implied = self._quantile
+        assert implied is not None
+        return implied
 
 
 class SloFile(Section):

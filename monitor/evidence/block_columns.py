@@ -15,6 +15,7 @@ from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Grid, RecordBlock
 from understudy.monitor.evidence.columns import Column, Floats, cells_at, column_of, listed
 from understudy.monitor.records import record as outcomes
+from understudy.monitor.records.record import Record
 
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -160,6 +161,7 @@ class BlockColumns:
         self.response_size = numbers["response_size"]
         self.ids = block.texts["request_id"].values()
         self._keys: list[bytes] | None = None
+        self._records: list[Record] | None = None
         self.request = Part(block.count, block.request, block.request_rows, block.features)
         self.response = Part(block.count, block.response, block.response_rows, block.predictions)
         self.finished: Mask = self.outcome != outcomes.OPEN
@@ -177,6 +179,13 @@ class BlockColumns:
             self._keys = keys
         return self._keys
 
+    @property
+    def records(self) -> list[Record]:
+        """The records, without headers and payloads."""
+        if self._records is None:
+            self._records = list(self.block.records())
+        return self._records
+
     def codes(self, part: Part, records: Indices) -> Floats:
         """By record, whether ``part`` of it was decoded: 0 if it was, 1 + the index in ``REASONS``
         why not, and NaN where nothing was to be read."""
@@ -187,6 +196,15 @@ class BlockColumns:
             reasons = np.array([_CODES[why.reason] for why in self.block.undecodable])
             codes[gone] = reasons[-1 - grid[gone]]
         return codes
+
+    def details(self, part: Part, records: Indices) -> Column:
+        """By record, what was found where ``part`` of it was not decoded: None, or NaN, where it
+        was."""
+        grid = part.grid[records]
+        if not (grid < 0).any():
+            return np.full(len(records), np.nan)
+        why = self.block.undecodable
+        return [None if number >= 0 else why[-1 - number].detail for number in grid.tolist()]
 
     def batch(
         self,

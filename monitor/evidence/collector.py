@@ -52,7 +52,7 @@ class EvidenceCollector:
         self.columns = self.layout.columns
         self._observer = Observer(self.columns, declared.cost)
         self.mirrored = MirrorComparison(
-            declared.compare, arms, declared.challengers, self._observer, redact
+            declared.name, declared.compare, arms, declared.challengers, self._observer, redact
         )
         self._labels: dict[str, PairJoiner[tuple[list[float], float]]] = {
             name: PairJoiner(_MOST_WAITING) for name in declared.challengers

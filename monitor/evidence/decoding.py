@@ -34,6 +34,7 @@ def _spec(model: ModelSettings) -> ModelSpec:
         model.json_features,
         model.json_predictions,
         model.classes,
+        model.limits,
     )
 
 
@@ -47,13 +48,15 @@ class Decoder:
 
     def __init__(self, settings: Settings) -> None:
         self._configured = {(m.name, m.version): m for m in settings.models}
+        self._match = settings.match
         self._unread = frozenset(key for key, m in self._configured.items() if not m.read)
+        self._others_read = self._match is None or self._match.read
         self._specs: dict[tuple[str, str, str], ModelSpec] = {}
         self._seen: dict[tuple[str, str, str], str] = {}
 
     def expected(self, key: tuple[str, str]) -> tuple[str, ...]:
         """Names of the features that a request of (model, version) should have."""
-        model = self._configured.get(key)
+        model = self._configured.get(key, self._match)
         return model.features or tuple(name for name, _ in model.json_features) if model else ()
 
     def pointers(self, key: tuple[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -61,7 +64,7 @@ class Decoder:
 
         Empty unless the model's configuration maps plain JSON.
         """
-        model = self._configured.get(key)
+        model = self._configured.get(key, self._match)
         if model is None:
             return {}, {}
         return dotted(model.json_features), dotted(model.json_predictions)
@@ -72,7 +75,7 @@ class Decoder:
         """Features and predictions of a record; ``named`` is (model, version, protocol)."""
         if record.outcome == OPEN:
             return _NOT_FINISHED, _NOT_FINISHED
-        if named[:2] in self._unread:
+        if named[:2] in self._unread or not (self._others_read or named[:2] in self._configured):
             return _NOT_READ, _NOT_READ
         spec = self._specs.get(named)
         if spec is None:
@@ -89,6 +92,8 @@ class Decoder:
     def _make(self, named: tuple[str, str, str]) -> ModelSpec:
         model = self._configured.get(named[:2])
         # A worker may still be one configuration behind or ahead.
+        if model is None and self._match is not None:
+            model = replace(self._match, name=named[0], version=named[1])
         spec = _spec(model) if model is not None else ModelSpec(*named)
         if len(self._specs) >= _MAX_SPECS:
             self._specs.clear()
@@ -118,4 +123,6 @@ def _decode(spec: ModelSpec, record: Record) -> Decoded:
         record.status,
         record.response_headers,
         record.response_body,
+        record.duration_ns * 1e-9,
+        record.events,
     )

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from understudy.common.arrays import distinct
 from understudy.common.codecs import Table
+from understudy.common.codecs.llm.columns import ANSWER_HASH, NOT_COMPARED
 from understudy.monitor.config.experiment import Compare
 from understudy.monitor.evidence.arms import Arms
 from understudy.monitor.evidence.block_columns import BlockColumns, Indices, Mask, Part
 from understudy.monitor.evidence.columns import Column, cells_at, listed
 from understudy.monitor.evidence.joiner import Deadlines, PairJoiner
 from understudy.monitor.evidence.observe import NAN, Censored, Observer
-from understudy.monitor.records.record import ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT
+from understudy.monitor.records.handoff import Names
+from understudy.monitor.records.record import ROLE_MIRROR, ROLE_PRIMARY, TIMEOUT, Record
 from understudy.shadow import comparison
 from understudy.shadow.assignment import point, threshold
 from understudy.shadow.experiment.fates import (
@@ -47,6 +49,25 @@ Pairs = tuple[Any, list[bytes], Any, list[Column]]
 """Times, keys of requests, sides and columns."""
 
 
+Exchange = tuple[Names, Record]
+"""A request and its answer, without headers and payloads, and the names that the record uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The answers of champion and challenger to one request, both readable, were compared.
+
+    ``at`` is the unix time at which the later one ended; ``difference`` is text for people, without
+    the values of redacted columns, and empty where they agree."""
+
+    experiment: str
+    at: float
+    agree: bool
+    difference: str
+    champion: Exchange
+    challenger: Exchange
+
+
 @dataclass(slots=True)
 class Half:
     """One answer of a pair; ``values`` are in the order of the observer's columns, ``fate`` is one
@@ -63,6 +84,8 @@ class Half:
     origin: tuple[int, int]
     """Position of its record in the input: offset of the block, index in the block."""
     request_id: bytes
+    exchange: Exchange | None = None
+    """Only where comparisons are passed on."""
 
     @property
     def due(self) -> float:
@@ -77,14 +100,20 @@ class MirrorComparison:
     values of redacted columns from what is stored for display.
     """
 
+    compared: Callable[[Compared], None] | None = None
+    """Called with comparisons: of answers that differ, and with ``pass_equal`` with all."""
+    pass_equal = False
+
     def __init__(
         self,
+        experiment: str,
         compare: Compare,
         arms: Arms,
         challengers: Sequence[str],
         observer: Observer,
         redact: Redact,
     ) -> None:
+        self._experiment = experiment
         self._arms = arms
         self.waiting: dict[str, PairJoiner[Half]] = {
             name: PairJoiner(_MOST_WAITING, partial(self._unpaired, name)) for name in challengers
@@ -108,14 +137,18 @@ class MirrorComparison:
         self._inputs: dict[bytes, Table] = {}
         self._newest = 0.0
         self._patience = arms.wait(challengers)
-        self._agree = comparison.Rules(
-            compare.absolute,
-            compare.relative,
-            compare.ulp,
-            tuple(compare.ignore),
-            tuple(compare.unordered),
-            compare.top_k,
+        self._agree, self._agree_text = (
+            comparison.Rules(
+                compare.absolute,
+                compare.relative,
+                compare.ulp,
+                (*compare.ignore, *more),
+                tuple(compare.unordered),
+                compare.top_k,
+            )
+            for more in ((), NOT_COMPARED)
         )
+        """The second is for answers of language models, whose sizes and times always differ."""
 
     # In -----------------------------------------------------------------------------------------
 
@@ -151,11 +184,21 @@ class MirrorComparison:
                 alone[differing] = True
                 first, second, answered = first[complete], second[complete], answered[complete]
             if len(first):
+                if self.compared is not None and self.pass_equal:
+                    self._pass_equal(block, first[answered], second[answered], self.compared)
                 pairs = self._pairs_of(found, challenger, first, second, answered)
                 if pairs[1]:
                     yield challenger, pairs
             if repeats.size or alone.any():
                 self._wait(found, challenger, ours[alone[ours]], theirs[alone[theirs]], repeats)
+
+    def _pass_equal(
+        self, block: BlockColumns, first: Indices, second: Indices, take: Callable[[Compared], None]
+    ) -> None:
+        for ours, theirs in zip(first.tolist(), second.tolist(), strict=True):
+            at = float(max(block.at[ours], block.at[theirs]))
+            halves = ((block.names, block.records[one]) for one in (ours, theirs))
+            take(Compared(self._experiment, at, True, "", *halves))
 
     @staticmethod
     def _records_of(block: BlockColumns, mask: Mask, arm: str) -> Indices:
@@ -277,6 +320,7 @@ class MirrorComparison:
                 answers[index] if fates[index] == ANSWERED else None,
                 (block.offset, record),
                 block.ids[record],
+                (block.names, block.records[record]) if self.compared is not None else None,
             )
             halves = joiner.add(key, side, half, 3 if self._is_repeated(key) else 2)
             if halves is None:
@@ -365,6 +409,8 @@ class MirrorComparison:
                     ]
             if note:
                 self._note(challenger, ended, key, note)
+            if champion.exchange is not None and other.exchange is not None:
+                self._pass(difference, ended, champion.exchange, other.exchange)
         first, second = list(champion.values), list(other.values)
         if self._disagreement is not None:
             first[self._disagreement], second[self._disagreement] = own, differs
@@ -373,6 +419,18 @@ class MirrorComparison:
         self._pairs.setdefault(challenger, []).append(
             (ended, key, 0, evaluated, *fates, *first, *second)
         )
+
+    def _pass(
+        self,
+        difference: comparison.Comparison | None,
+        at: float,
+        champion: Exchange,
+        challenger: Exchange,
+    ) -> None:
+        agree = difference is None or difference.agree
+        if self.compared is not None and (self.pass_equal or not agree):
+            text = "" if difference is None or agree else self._explained(difference)
+            self.compared(Compared(self._experiment, at, agree, text, champion, challenger))
 
     def _explained(self, difference: comparison.Comparison) -> str:
         """The differences as text, with redacted values removed."""
@@ -390,7 +448,8 @@ class MirrorComparison:
             cells = zip(first.values, second.values, strict=True)
             if all(type(a) is type(b) and bool(a == b) for a, b in cells):
                 return None
-        return comparison.compare(columns_of(first), columns_of(second), self._agree)
+        agree = self._agree_text if ANSWER_HASH in first.names else self._agree
+        return comparison.compare(columns_of(first), columns_of(second), agree)
 
     def _may_be_worst(self, challenger: str, rank: tuple[float, float, bytes]) -> bool:
         """Whether this disagreement may be among the worst over all processes."""

@@ -50,6 +50,7 @@ _FATES = {
     outcomes.CLIENT_STALLED: fates.CLIENT_STALLED,
     outcomes.SHUTDOWN: fates.CANCELLED,
     outcomes.FELL_BEHIND: fates.QUEUE_FULL,
+    outcomes.NOT_REWRITTEN: fates.NOT_REWRITTEN,
 }
 _FATE = np.array(
     [

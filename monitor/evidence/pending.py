@@ -12,12 +12,17 @@ from understudy.monitor.evidence.block_columns import BlockColumns
 from understudy.monitor.evidence.mirrored import columns_of
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.labels.store import Prediction
-from understudy.monitor.records.record import OK, ROLE_PRIMARY
+from understudy.monitor.records.record import OK, ROLE_MIRROR, ROLE_PRIMARY
 from understudy.monitor.records.redaction import Redaction
 
 PREFIX = "@"
 """Prefix of a feature's name among the outputs of a pending prediction: the feedback store keeps
 outputs only, and the label's segment is computed from features."""
+
+
+TRACE = "trace:of the answer"
+"""Name, among the outputs of a pending prediction, of the trace and span of the answer, for what is
+sent about it when its label comes."""
 
 
 class PendingPredictions:
@@ -29,6 +34,7 @@ class PendingPredictions:
         self._segments = tuple(config.monitoring.segments)
         declared = {(m.name, m.version): m.performance for m in config.models if m.performance}
         self._performance = declared if config.monitoring.enabled else {}
+        self._traced = "labels" in config.telemetry.events.evaluations
 
     def take(self, block: BlockColumns, offer: Callable[[Prediction], None]) -> None:
         """Pass the predictions of a block whose labels are wanted to ``offer``."""
@@ -54,6 +60,8 @@ class PendingPredictions:
             wanted = inputs.names if performance.slices else self._segments
             visible = tuple(name for name in wanted if not self._redaction.hides(name))
             columns |= segment_columns(visible, inputs.names, inputs.values)
+            if self._traced:
+                columns |= trace_columns(block, record, answer.rows)
             request_id = block.ids[record].decode("latin-1")
             started = float(block.started[record])
             offer(Prediction(request_id, self.champion, False, block.key[0], 0.0, started, columns))
@@ -67,6 +75,16 @@ def kept_outputs(
     return {
         name: cells for name, cells in outputs.items() if name in names or not redaction.hides(name)
     }
+
+
+def trace_columns(block: BlockColumns, record: int, rows: int) -> dict[str, list[object]]:
+    """The trace and the span of an answer, for each of its rows; nothing if it was not traced."""
+    of = block.records[record]
+    ids = of.span.split(b" ", 3)
+    if len(ids) < 4:
+        return {}
+    span = ids[2 if of.role == ROLE_MIRROR else 1]
+    return {TRACE: [f"{of.trace_id.decode('latin-1')}-{span.decode('latin-1')}"] * rows}
 
 
 def segment_columns(

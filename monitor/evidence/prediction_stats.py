@@ -9,6 +9,13 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.common.codecs.llm.columns import TOKENS
+from understudy.common.token_buckets import (
+    FIRST_TOKEN_EDGES,
+    PER_TOKEN_EDGES,
+    TOKEN_EDGES,
+    WHOLE_EDGES,
+)
 from understudy.monitor.evidence.columns import Column, Moments, floats_of, numbers
 from understudy.shadow.state import (
     Converter,
@@ -26,6 +33,18 @@ DEFAULT_BUCKETS = (
     *(2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1e3, 1e4, 1e5, 1e6),
 )
 """Upper edges: fine for probabilities, by orders of magnitude elsewhere."""
+EDGES_OF = {
+    "ttfc_seconds": FIRST_TOKEN_EDGES,
+    "ttft_seconds": FIRST_TOKEN_EDGES,
+    "ttfo_seconds": FIRST_TOKEN_EDGES,
+    "tpot_seconds": PER_TOKEN_EDGES,
+    "gap_p50_seconds": PER_TOKEN_EDGES,
+    "gap_p99_seconds": PER_TOKEN_EDGES,
+    "longest_gap_seconds": PER_TOKEN_EDGES,
+    "e2e_seconds": WHOLE_EDGES,
+    **dict.fromkeys(TOKENS, TOKEN_EDGES),
+}
+"""Of answers of language models, whatever the configuration says: rules read these edges."""
 MAX_PREDICTIONS = 64
 """Names per model, version and arm; values of further names are counted as overflow."""
 MAX_CLASSES = 20
@@ -197,8 +216,14 @@ class Predictions(Stateful):
     def _named(self, name: str) -> PredictionStats | None:
         stats = self.by_name.get(name)
         if stats is None and len(self.by_name) < MAX_PREDICTIONS:
-            stats = self.by_name[name] = PredictionStats(self._edges, self._classes_of(name))
+            stats = self.by_name[name] = PredictionStats(
+                self._edges_of(name), self._classes_of(name)
+            )
         return stats
+
+    def _edges_of(self, name: str) -> NDArray[np.float64]:
+        edges = EDGES_OF.get(name)
+        return self._edges if edges is None else np.array(edges)
 
     def _classes_of(self, name: str) -> int:
         return 0 if self._hides(name) else self._max_classes
@@ -214,7 +239,7 @@ class Predictions(Stateful):
         self._max_classes = max_classes
         self._hides = hides
         for name, stats in self.by_name.items():
-            stats.configure(self._edges, self._classes_of(name))
+            stats.configure(self._edges_of(name), self._classes_of(name))
 
     def _restored(self) -> None:
         if len(self.by_name) > MAX_PREDICTIONS:

@@ -8,6 +8,7 @@ import numpy as np
 
 from understudy.common.arrays import distinct
 from understudy.common.codecs import Reason
+from understudy.common.codecs.llm.columns import ANSWER_HASH, HASHES
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.block_columns import (
     ROWS_DIFFER,
@@ -22,9 +23,9 @@ from understudy.monitor.records.record import CHARGED, OK, OURS, ROLE_PRIMARY, S
 
 ROWS, ANSWERS, REQUESTS, UNDECODABLE = "rows", "answers", "requests", "undecodable"
 """Types of rows: features with the champion's answers if any; answers alone; whether each request
-and its answer were decoded, with the arm that answered, its time and whether it failed, also of
-mirrored requests; and why a payload was not."""
-_OF_REQUESTS = ("request", "answer", "arm", "seconds", "failed")
+and its answer were decoded, with the arm that answered, its time, whether it failed, and what was
+found in a payload that was not decoded, also of mirrored requests; and why a payload was not."""
+_OF_REQUESTS = ("request", "answer", "arm", "seconds", "failed", "request_detail", "answer_detail")
 _CHARGED = tuple(CHARGED)
 _NOT_TRIED = tuple(outcome for outcome, side in SIDES.items() if side == OURS)
 """Mirrored requests that ended so say nothing about the arm."""
@@ -57,15 +58,17 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
         arms: Column = [block.names.arm(arm) for arm in block.arm[here].tolist()]
         seconds = block.seconds[here]
         failed = np.isin(block.outcome[here], _CHARGED).astype(np.float64)
-        cells: list[Column] = [asked, told, arms, seconds, failed]
+        details = [block.details(part, here) for part in (request, response)]
+        cells: list[Column] = [asked, told, arms, seconds, failed, *details]
         yield block.batch((REQUESTS, *block.key), _OF_REQUESTS, here, cells)
     whole = primary & answered & (block.arm == block.champion) & both & even
     for first, second in distinct_pairs(request.grid[whole], response.grid[whole]):
         records = np.flatnonzero(whole & (request.grid == first) & (response.grid == second))
         names = request.grids[first].names
         kind: tuple[str, ...] = (ROWS, *block.key, block.arms[block.champion], str(len(names)))
-        cells = [*request.of(first, records), *response.of(second, records)]
-        every = (STARTED, *names, *response.grids[second].names)
+        answers, columns = _answers(response, second, records)
+        cells = [*request.of(first, records), *columns]
+        every = (STARTED, *names, *answers)
         yield _with_started(block, kind, every, request.rows(records)[0], cells)
     alone = primary & ~whole & (request.grid >= 0)
     for number in distinct(request.grid[alone]).tolist():
@@ -79,11 +82,21 @@ def rows_of(block: BlockColumns) -> Iterator[ColumnBatch]:
         if number >= 0:
             records = np.flatnonzero(rest & (block.arm == arm) & (response.grid == number))
             kind = (ANSWERS, *block.key, block.names.arm(arm))
-            names = (STARTED, *response.grids[number].names)
-            cells = response.of(number, records)
+            answers, cells = _answers(response, number, records)
+            names = (STARTED, *answers)
             yield _with_started(block, kind, names, response.rows(records)[0], cells)
     yield from _undecodable(block, "request", primary, request)
     yield from _undecodable(block, "response", rest, response)
+
+
+def _answers(part: Part, grid: int, records: Indices) -> tuple[tuple[str, ...], list[Column]]:
+    """Names and columns of answers, without the hashes of single texts: they are there to compare
+    two answers, and have no distribution."""
+    names, columns = part.grids[grid].names, part.of(grid, records)
+    if ANSWER_HASH not in names:
+        return names, columns
+    shown = [(n, c) for n, c in zip(names, columns, strict=True) if n not in HASHES]
+    return tuple(name for name, _ in shown), [column for _, column in shown]
 
 
 def _with_started(

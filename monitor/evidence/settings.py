@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from understudy.common.codecs.spec import Classes
 from understudy.common.problems import problems
+from understudy.monitor.config.goodput import limits_of
 from understudy.monitor.config.model import Config
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.evidence.prediction_stats import DEFAULT_BUCKETS, MAX_CLASSES
@@ -31,6 +32,13 @@ class ModelSettings:
     json_predictions: tuple[tuple[str, str], ...] = ()
     read: bool = True
     classes: Classes | None = None
+    match: tuple[str, ...] = ()
+    """Of settings of models that are not listed: patterns for their names, in which ``*`` is any
+    text."""
+    most: int = 0
+    """The most such models."""
+    limits: tuple[tuple[str, float], ...] = ()
+    """Columns of a language model's answers, each with the time within which one is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class Settings:
     credential_headers: tuple[str, ...] = ()
     credential_query: tuple[str, ...] = ()
     """Patterns of names, besides the usual ones."""
+    history_bytes: int = 64 * 1024 * 1024
+    """Largest size of the history of what was measured."""
     document: Mapping[str, Any] = field(default_factory=dict)
     """The whole configuration as plain data."""
 
@@ -65,6 +75,11 @@ class Settings:
             return Config.model_validate(self.document)
         except ValidationError as error:
             raise ConfigError("configuration", problems(error, self.document, Config)) from error
+
+    @property
+    def match(self) -> ModelSettings | None:
+        """Those of all models that are not listed; None if there are no others."""
+        return next((model for model in self.models if model.match), None)
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -103,6 +118,7 @@ class Settings:
             control_hosts=_hosts(data),
             credential_headers=tuple(credentials.get("headers") or ()),
             credential_query=tuple(credentials.get("query") or ()),
+            history_bytes=int((data.get("history") or {}).get("max_size", 64 * 1024 * 1024)),
             document=data,
         )
 
@@ -119,7 +135,7 @@ def _hosts(data: Mapping[str, Any]) -> tuple[str, ...]:
 def _model(data: dict[str, Any]) -> ModelSettings:
     mapping, classes = data.get("json") or {}, data.get("classes")
     return ModelSettings(
-        str(data["name"]),
+        str(data.get("name", "other")),
         str(data.get("version", "")),
         str(data.get("protocol", "auto")),
         tuple(data.get("features") or ()),
@@ -130,4 +146,7 @@ def _model(data: dict[str, Any]) -> ModelSettings:
         Classes(str(classes["of"]), tuple(map(str, classes.get("labels") or ())))
         if classes
         else None,
+        tuple((data.get("match") or {}).get("names") or ()),
+        int((data.get("match") or {}).get("most") or 0),
+        limits_of(data.get("goodput")),
     )

@@ -20,8 +20,12 @@ from understudy.monitor.evidence.block_columns import BlockColumns
 from understudy.monitor.evidence.blocks import RecordBlock
 from understudy.monitor.evidence.collector import EvidenceCollector
 from understudy.monitor.evidence.columns import Column, column_of, listed
-from understudy.monitor.evidence.mirrored import columns_of
-from understudy.monitor.evidence.pending import PendingPredictions, kept_outputs
+from understudy.monitor.evidence.mirrored import Compared, columns_of
+from understudy.monitor.evidence.pending import (
+    PendingPredictions,
+    kept_outputs,
+    trace_columns,
+)
 from understudy.monitor.evidence.redaction import redaction_of
 from understudy.monitor.evidence.rows import rows_of
 from understudy.monitor.labels.store import Joined, Prediction
@@ -56,6 +60,12 @@ class StageOne:
         """By experiment."""
         self.offer: Callable[[Prediction], None] | None = None
         """Called with predictions that may get a label."""
+        self.compared: Callable[[Compared], None] | None = None
+        """Called with comparisons of mirrored answers: of those that differ, and with
+        ``pass_equal`` with all."""
+        self.pass_equal = False
+        self.labelled: Callable[[Sequence[Joined]], None] | None = None
+        """Called with labels that were joined to their predictions."""
         self._pending: PendingPredictions | None = None
         self._redaction = Redaction(())
         self._first_model = ""
@@ -94,6 +104,8 @@ class StageOne:
         try:
             experiments = self._experiments(block.names).get(model, ())
             for collector, shares in experiments:
+                mirrored = collector.mirrored
+                mirrored.compared, mirrored.pass_equal = self.compared, self.pass_equal
                 collector.take(columns, shares)
             if self.offer is not None:
                 self._offer(columns, experiments, self.offer)
@@ -138,6 +150,8 @@ class StageOne:
         """Pass each prediction on once: for the experiment that assigned its request, otherwise for
         any that wants its label."""
         left: NDArray[np.bool_] = np.ones(block.count, np.bool_)
+        traced = self.config is not None and "labels" in self.config.telemetry.events.evaluations
+        many = block.response.many
         wanting = [(one, shares) for one, shares in experiments if one.layout.wants_labels]
         for assigned in (True, False):
             for collector, shares in wanting:
@@ -158,6 +172,9 @@ class StageOne:
                 ):
                     outputs = columns_of(answer) if answer is not None else {}
                     outputs = kept_outputs(outputs, collector.label_outputs, self._redaction)
+                    if traced:
+                        rows = 1 if many is None else max(1, int(many[record]))
+                        given |= trace_columns(block, record, rows)
                     offer(
                         Prediction(
                             block.ids[record].decode("latin-1"),
@@ -173,6 +190,8 @@ class StageOne:
 
     def take_labels(self, joined: Sequence[Joined]) -> None:
         """Take labels that were joined to their predictions."""
+        if self.labelled is not None:
+            self.labelled(joined)
         for collector in self.collectors.values():
             model = self._model_of(collector)
             collector.take_labels(one for one in joined if one.model == model)

@@ -15,8 +15,7 @@ import orjson
 
 from understudy.common.durable import read_document, replace_document, set_aside
 from understudy.monitor.experiments.live import LiveExperiment
-from understudy.monitor.experiments.report import plots
-from understudy.monitor.experiments.summary import document
+from understudy.monitor.experiments.summary import document, limits_of
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def final_report(live: LiveExperiment, now: float, who: str, why: str) -> dict[s
             name: _thinned(contestant.timeline.points)
             for name, contestant in live.contestants.items()
         },
-        "plots": plots(live),
+        "plots": limits_of(live),
     }
 
 

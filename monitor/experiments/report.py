@@ -11,7 +11,7 @@ from typing import Any
 from understudy.common.templates import render, trusted
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.monitor.experiments.plot import sequence
-from understudy.monitor.experiments.summary import document
+from understudy.monitor.experiments.summary import document, limits_of
 from understudy.monitor.experiments.text import interval, scale_of, shown
 
 Parts = tuple[
@@ -24,19 +24,7 @@ _TEMPLATE = Path(__file__).parent / "templates" / "experiment.html"
 def parts_of(live: LiveExperiment, now: float) -> Parts:
     """What the page of a running experiment shows."""
     timelines = {name: c.timeline.points for name, c in live.contestants.items()}
-    return document(live, now), timelines, plots(live)
-
-
-def plots(live: LiveExperiment) -> dict[str, dict[str, Any]]:
-    """By metric: the margin that its plot shows, signed, and whether it is a share of the
-    champion's value."""
-    return {
-        h.name: {
-            "margin": h.margin.value * (1.0 if h.lower_is_better else -1.0),
-            "relative": h.margin.relative,
-        }
-        for h in live.experiment.rules.hypotheses
-    }
+    return document(live, now), timelines, limits_of(live)
 
 
 def html(
@@ -95,17 +83,19 @@ def _metric(
         "champion": shown(item["champion"], factor, unit),
         "challenger": shown(item["challenger"], factor, unit),
         "difference": interval(item["difference"], factor, unit),
-        "plot": trusted(_plot(item["metric"], points, margin)),
+        "plot": plot_of(item["metric"], points, margin),
     }
 
 
-def _plot(metric: str, course: Sequence[Mapping[str, Any]], of_metric: Mapping[str, Any]) -> str:
+def plot_of(metric: str, course: Sequence[Mapping[str, Any]], of_metric: Mapping[str, Any]) -> Any:
+    """The band of a metric's difference over a timeline, as SVG; empty before it has an interval.
+    ``of_metric`` has its margin, as the document's limits."""
     points = _drawable(course, metric)
     if not points:
         return ""
     values = [p["metrics"][metric] for p in points]
     margin = of_metric.get("margin") or None
-    if margin is not None and of_metric["relative"]:
+    if margin is not None and of_metric.get("relative"):
         champion = values[-1]["champion"]
         margin = None if champion is None else margin * champion
     factor, unit = scale_of(metric)
@@ -115,7 +105,7 @@ def _plot(metric: str, course: Sequence[Mapping[str, Any]], of_metric: Mapping[s
         else None
         for v in values
     ]
-    return sequence(
+    drawing = sequence(
         [p["requests"] for p in points],
         gaps,
         [v["difference"] for v in values],
@@ -124,6 +114,7 @@ def _plot(metric: str, course: Sequence[Mapping[str, Any]], of_metric: Mapping[s
         factor=factor,
         unit=unit,
     )
+    return trusted(drawing)
 
 
 def _drawable(points: Sequence[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -71,10 +72,30 @@ def document(live: LiveExperiment, now: float) -> dict[str, Any]:
             "expected": list(split.expected) if split is not None else [],
             "log_e": split.log_e if split is not None else 0.0,
         },
+        "limits": limits_of(live),
         "unanswered": _unanswered(live),
         "units_seen": _units_seen(live),
         "challengers": [contestant(live, c, now) for c in live.contestants.values()],
     }
+
+
+def limits_of(live: LiveExperiment) -> dict[str, dict[str, Any]]:
+    """By metric, what its difference is held against, challenger minus champion: ``margin``, beyond
+    which it is harm, and ``effect``, the improvement that is wanted (None without one), each
+    absolute or, if ``relative``, a share of the champion's value; and the log e-value
+    ``log_threshold`` from which on evidence suffices."""
+    found = {}
+    for h in live.experiment.rules.hypotheses:
+        worse = 1.0 if h.lower_is_better else -1.0
+        effect = h.effect if h.effect is not None and h.effect.value else None
+        found[h.name] = {
+            "margin": h.margin.value * worse,
+            "relative": h.margin.relative,
+            "effect": -effect.value * worse if effect is not None else None,
+            "effect_relative": effect.relative if effect is not None else False,
+            "log_threshold": -math.log(live.experiment.rules.alpha),
+        }
+    return found
 
 
 def _units_seen(live: LiveExperiment) -> dict[str, Any] | None:
@@ -179,6 +200,7 @@ def contestant(live: LiveExperiment, c: ChallengerState, now: float) -> dict[str
             "requires": state.requires,
             "minimum_requests": state.stage.minimum_requests,
             "minimum_seconds": state.stage.minimum_seconds,
+            "all": [{"name": one.name, "weight": one.weight} for one in state.stages],
         },
         "mode": c.mode,
         "weight": state.weight,

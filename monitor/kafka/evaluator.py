@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
@@ -12,10 +13,13 @@ from understudy.monitor.config.model import Config
 from understudy.monitor.errors import KafkaAwayError, KafkaTroubleError, LostError
 from understudy.monitor.kafka.client import describe_error, is_credentials_error
 from understudy.monitor.kafka.importing import Importer
-from understudy.monitor.kafka.member import Member
+from understudy.monitor.kafka.member import Attach, Member
 from understudy.monitor.kafka.options import Options
 from understudy.monitor.kafka.partitions import evidence_partitions, scope_of
 from understudy.monitor.kafka.retrying import RetryingConsumer
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 
 def topic_partitions(options: Options) -> dict[str, int]:
@@ -61,6 +65,13 @@ class Evaluator(RetryingConsumer[Member]):
         self.options = options
         self._config = config
         self._partitions: dict[str, int] = {}
+        self.attach: Attach | None = None
+        """Called with each partition that is taken over, of the input or of the evidence, before
+        anything is evaluated."""
+        self.families: list[Callable[[], Iterator[Metric]]] = []
+        """Metrics of what is attached."""
+        self.config_error: str | None = None
+        """Why the configuration file was rejected when it was read last, while this one ran."""
         super().__init__(self._member)
         self.importing: RetryingConsumer[Importer] | None = None
         if config.sources:
@@ -78,7 +89,7 @@ class Evaluator(RetryingConsumer[Member]):
     def _member(self) -> Member:
         if not self._partitions:
             self.check()
-        return Member(self._config, self.options, self._partitions)
+        return Member(self._config, self.options, self._partitions, self.attach)
 
     def stop(self) -> None:
         """Finish, commit and leave; from any thread."""
@@ -96,6 +107,7 @@ def status(evaluator: Evaluator) -> dict[str, Any]:
         "group": evaluator.options.group,
         "failures": evaluator.failures,
         "error": evaluator.error,
+        "config_error": evaluator.config_error,
         "records": evaluator.counts()["records"],
         "imported": _importing_status(evaluator.importing),
         "partitions": [],

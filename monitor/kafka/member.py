@@ -7,6 +7,7 @@ stage two evaluates its partitions of the evidence.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from kafka import TopicPartition
@@ -30,15 +31,25 @@ from understudy.monitor.kafka.partitions import (
 )
 from understudy.monitor.kafka.routes import RouteWriter
 
+Attach = Callable[[Partition | EvidenceConsumer], None]
+
 
 class Member(Membership):
     """Joins the group when constructed. ``partitions`` are the partition counts by topic name.
+    ``attach`` is called with each partition that is taken over, before it evaluates anything.
 
     Raises KafkaError when no broker answers or a broker refuses a request.
     """
 
-    def __init__(self, config: Config, options: Options, partitions: dict[str, int]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        options: Options,
+        partitions: dict[str, int],
+        attach: Attach | None = None,
+    ) -> None:
         self.config = config
+        self._attach = attach
         self.partitions = partitions
         self.inputs: dict[int, Partition] = {}
         """Stage one, by partition of records and labels."""
@@ -171,6 +182,8 @@ class Member(Membership):
         number = tp.partition
         if tp.topic == self.topics.evidence:
             consumer = self.consumers[number] = self._consumer(tp, begin, state)
+            if self._attach is not None:
+                self._attach(consumer)
             if number == EXPERIMENTS:
                 self._claim(consumer)
             else:
@@ -211,7 +224,7 @@ class Member(Membership):
     def _partition(
         self, tp: TopicPartition, offset: int, state: State | None, committed: CommittedReader
     ) -> Partition:
-        partition = Partition(self.config, f"{tp.topic}/{tp.partition}")
+        partition = self._new_partition(tp)
         if state is None:
             return partition
         try:
@@ -219,12 +232,18 @@ class Member(Membership):
         except SnapshotError as error:
             partition.close()
             self._set_aside(tp, error)
-            return Partition(self.config, partition.name)
+            return self._new_partition(tp)
         try:
             self._replay_waiting(partition, tp, offset, committed)
         except BaseException:
             partition.close()
             raise
+        return partition
+
+    def _new_partition(self, tp: TopicPartition) -> Partition:
+        partition = Partition(self.config, f"{tp.topic}/{tp.partition}")
+        if self._attach is not None:
+            self._attach(partition)
         return partition
 
     def _replay_waiting(

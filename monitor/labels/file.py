@@ -125,18 +125,23 @@ class FeedbackFile:
     def lacking(self) -> int:
         """How many bytes the disk lacks of what is to be left free, and for what comes until the
         next call; 0 where there is room. Raises StateError."""
+        self.open()
         try:
             return max(0, lacking_bytes(self.path.parent, _WAL_BYTES // 2))
         except OSError as error:
             raise StateError(f"{self.path}: {error}") from error
 
     def shrink(self, at_once: bool = False) -> None:
-        """Release free pages if there are many, or ``at_once``; a few will be reused soon."""
+        """Release free pages if there are many, or ``at_once``, with the log; a few will be reused
+        soon."""
         pages, free, _ = self._pages()
         if free > (0 if at_once else max(_VACUUM_PAGES, pages // 4)):
             with self.guarded():
                 # Each step frees one page, and only executescript() takes all steps.
                 self.open().executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+        if at_once:
+            with self.guarded():
+                self.open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _pages(self) -> tuple[int, int, int]:
         db = self.open()

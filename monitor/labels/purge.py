@@ -10,6 +10,7 @@ from typing import Any
 from understudy.monitor.labels.file import FeedbackFile
 
 _AT_ONCE = 5_000
+_AT_ONCE_ON_A_FULL_DISK = 1_000
 _MOST_BATCHES = 20
 _LEAST_BYTES = 8 * 1024 * 1024
 """What stays on a disk that is almost full: deleting more would not help it."""
@@ -27,6 +28,7 @@ class Purge:
         self._max_bytes = max_bytes
         self._max_rows = max_rows
         self._excess_reason = "size"
+        self._at_once = _AT_ONCE
 
     def run(self, now: float) -> None:
         """Delete until the file is within its limits.
@@ -34,30 +36,41 @@ class Purge:
         ``now`` is unix time in seconds. Raises StateError; earlier batches stay deleted.
         """
         db = self._file.open()
-        # The state of the service is on this disk, too, and is worth more.
-        lacking = self._file.lacking()
-        if lacking:
-            most = max(_LEAST_BYTES, self._file.size() - lacking)
-            if most < self._max_bytes:
-                self._max_bytes, self._excess_reason = most, "disk"
         with self._file.guarded():
             # Another process may still be delivering records of an older run.
             self._file.tallies.load(db)
+        self.make_room()
         for _ in range(_MOST_BATCHES):
             if not (self._old(now) or self._excess()):
                 break
-        self._file.shrink(at_once=lacking > 0)
+        self._file.shrink()
+
+    def make_room(self) -> None:
+        """Delete the oldest rows as far as the disk has too little room: the state of the service
+        is on it, too, and is worth more. Raises StateError; earlier batches stay deleted."""
+        lacking = self._file.lacking()
+        if not lacking:
+            return
+        most = max(_LEAST_BYTES, self._file.size() - lacking)
+        if most < self._max_bytes:
+            self._max_bytes, self._excess_reason = most, "disk"
+            # What a transaction deletes is first written to the log, on the same disk.
+            self._at_once = _AT_ONCE_ON_A_FULL_DISK
+        for _ in range(_MOST_BATCHES):
+            if not self._excess():
+                break
+        self._file.shrink(at_once=True)
 
     def _old(self, now: float) -> bool:
         """Delete one batch of expired rows; True when there may be more."""
         with self._file.transaction() as db:
             limit = now - self._horizon * _REMEMBERED
             old = db.execute(
-                f"{_OLDEST} WHERE started < ? ORDER BY started LIMIT ?", (limit, _AT_ONCE)
+                f"{_OLDEST} WHERE started < ? ORDER BY started LIMIT ?", (limit, self._at_once)
             ).fetchall()
             self._drop(db, old, "horizon")
-            orphans = self._drop_orphans(db, now - self._horizon, "orphan_horizon")
-        return len(old) == _AT_ONCE or orphans == _AT_ONCE
+            orphans = self._drop_orphans(db, now - self._horizon, "orphan_horizon", self._at_once)
+        return len(old) == self._at_once or orphans == self._at_once
 
     def _excess(self) -> bool:
         """Delete one batch of the oldest rows beyond the limits; True when there may be more.
@@ -75,11 +88,11 @@ class Purge:
         orphans = kept.get("orphans", 0)
         with self._file.transaction() as db:
             if orphans > predictions:
-                most = min(excess, orphans, _AT_ONCE)
+                most = min(excess, orphans, self._at_once)
                 gone = self._drop_orphans(db, None, f"orphan_{self._excess_reason}", most)
             else:
                 # Deleting a prediction deletes its labels.
-                most = min(math.ceil(excess * predictions / max(1, rows)), _AT_ONCE)
+                most = min(math.ceil(excess * predictions / max(1, rows)), self._at_once)
                 old = db.execute(f"{_OLDEST} ORDER BY started LIMIT ?", (most,)).fetchall()
                 self._drop(db, old, self._excess_reason)
                 gone = len(old)
@@ -106,7 +119,7 @@ class Purge:
         self._file.tallies.add("kept", "labels", -max(0, labels))
 
     def _drop_orphans(
-        self, db: sqlite3.Connection, before: float | None, reason: str, most: int = _AT_ONCE
+        self, db: sqlite3.Connection, before: float | None, reason: str, most: int
     ) -> int:
         gone = db.execute(
             "DELETE FROM labels WHERE (request_id, row) IN (SELECT request_id, row FROM labels"

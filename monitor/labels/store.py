@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -26,6 +26,9 @@ from understudy.monitor.labels.purge import Purge
 FILE_NAME = "feedback.sqlite"
 OUTCOMES = ("joined", "corrected", "duplicate", "conflict", "orphan", "late")
 MOST_ROWS = 2_000_000
+ROWS_AT_ONCE = 2_000
+"""Predictions of a transaction: SQLite's log holds all that it changes until it ends, which may be
+several pages for each."""
 _LAST = 100
 """Labels by which it is judged whether labels match predictions."""
 _LONGEST_OUTPUTS = 4096
@@ -149,10 +152,18 @@ class FeedbackStore:
         """Store predictions, and join the labels that wait for them; duplicates are ignored.
 
         Clients may choose ids. Of several requests with the same id, the first one of an arm gets
-        the label until it is deleted; the others are counted. Raises StateError, with none stored.
+        the label until it is deleted; the others are counted. Where the disk is almost full, the
+        oldest give way to the new ones. Raises StateError; earlier ones stay stored then, and are
+        recognised when they come again.
         """
+        for some in _batched(_of_one_record(predictions), ROWS_AT_ONCE):
+            if self._file.lacking():
+                Purge(self._file, self.horizon, self.max_bytes, self.max_rows).make_room()
+            self._add_predictions(some)
+
+    def _add_predictions(self, predictions: Sequence[Prediction]) -> None:
         with self._file.transaction() as db:
-            for one in _of_one_record(predictions):
+            for one in predictions:
                 text = orjson.dumps(one.outputs, default=str).decode()
                 if len(text) > _LONGEST_OUTPUTS:
                     self.tallies.add("purged", "too_large")
@@ -392,6 +403,10 @@ class FeedbackStore:
             },
             "delays": self.tallies.delays(),
         }
+
+
+def _batched(items: Sequence[Prediction], size: int) -> Iterator[Sequence[Prediction]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _is_another(db: sqlite3.Connection, one: Prediction) -> bool:

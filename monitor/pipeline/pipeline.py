@@ -31,8 +31,10 @@ from understudy.monitor.labels.label import Label
 from understudy.monitor.labels.store import Joined
 from understudy.monitor.pipeline.exemplars import Exemplars
 from understudy.monitor.pipeline.recent import Recent
+from understudy.monitor.pipeline.served import ServedVersions, served_version
+from understudy.monitor.records.encode import FIXED
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import FIXED, OPEN, Record, decode_batch
+from understudy.monitor.records.record import OPEN, Record, decode_batch
 from understudy.shadow.state import Config, Converter, Count, Key, Saved, Stateful, Transient
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class Pipeline(Stateful):
     predictions: Saved[dict[ArmKey, Predictions]]
     undecodable: Saved[Counter[tuple[str, str, str, str, str]]]
     """(model, version, arm, part of the exchange, reason)"""
+    served: Transient[ServedVersions]
     exemplars: Transient[Exemplars]
     recent: Transient[Recent]
     stage_one: Config[StageOne]
@@ -93,6 +96,7 @@ class Pipeline(Stateful):
         self.features = {}
         self.predictions = {}
         self.undecodable = Counter()
+        self.served = ServedVersions()
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
         self.stage_one = StageOne(settings.arms[0], self._fault)
@@ -166,6 +170,10 @@ class Pipeline(Stateful):
                     self._count(names, record, "request", why)
                 for why in response.lost:
                     self._count(names, record, "response", why)
+            version = served_version(record, response)
+            if version:
+                key = (*model(record.model)[:2], names.arm(record.arm))
+                self.served.add(key, version, record)
             yield record, request, response
 
     def _count(self, names: Names, record: Record, part: str, why: Undecodable) -> None:

@@ -18,8 +18,12 @@ from understudy.monitor.errors import StateError
 from understudy.monitor.evidence.redaction import redaction_of_settings
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.experiments.runner import ExperimentRunner
+from understudy.monitor.health.gauges import gauges_of
+from understudy.monitor.history.span import Gauge
+from understudy.monitor.history.store import FOLDER, History
 from understudy.monitor.ingest.records import KnownModels
 from understudy.monitor.ingest.service import IngestService
+from understudy.monitor.pipeline.events import Events
 from understudy.monitor.pipeline.mode import LabelIntake, Mode, StateSaver
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records.handoff import HandOffServer
@@ -36,6 +40,9 @@ from understudy.monitor.supervisor.control_line import Supervisor
 _FEWEST = 10
 _RECENT_SECONDS = 10.0
 _STALE_SECONDS = 15.0
+_LOOK_SECONDS = 0.5
+_EARLIER = 200
+"""Events from before the start, of findings and of experiments."""
 _MARK = "started"
 _SHOW_SECONDS = 600.0
 """For how long the end of a process that was killed is shown."""
@@ -66,6 +73,10 @@ class EvaluationPlane:
     reader: Statistics = field(init=False)
     redaction: Redaction = field(init=False)
     ingest: IngestService = field(init=False)
+    history: History = field(init=False)
+    events: Events = field(default_factory=Events)
+    _looked: float = field(init=False, default=0.0)
+    """When arms were last compared with their earlier state, in unix seconds."""
     _plan: tuple[tuple[int, int], Plan] | None = field(init=False, default=None)
     """The plan that was read last, by time and inode of its file."""
 
@@ -79,6 +90,9 @@ class EvaluationPlane:
         )
         self.redaction = redaction_of_settings(self.settings)
         self.ingest = IngestService(_declared(self.settings), self.pipeline.take)
+        folder = self.settings.state_dir / FOLDER
+        self.history = History(folder, self.settings.history_bytes, self._gauges)
+        self.more_faults.append(lambda: self.history.error)
 
     @property
     def experiments(self) -> ExperimentRunner | None:
@@ -87,11 +101,38 @@ class EvaluationPlane:
 
     def tick(self) -> None:
         """Read the workers' statistics."""
-        self.windows.add(self.reader.read())
+        self.history.take(self.windows.add(self.reader.read()), time.time())
 
     async def refresh(self) -> None:
         """The same without holding up the event loop."""
-        self.windows.add(await asyncio.to_thread(self.reader.read))
+        snapshot = await asyncio.to_thread(self.reader.read)
+        now = time.time()
+        self.history.take(self.windows.add(snapshot), now)
+        if now - self._looked >= _LOOK_SECONDS or now < self._looked:
+            self._looked = now
+            self.events.service(self.service(snapshot), now)
+
+    async def remember(self) -> None:
+        """Begin the events with those before the start, and take those to come."""
+        loop, experiments = self.pipeline.findings_loop, self.experiments
+
+        def read() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+            history = loop.service.history if loop is not None else None
+            changes = history.page(limit=_EARLIER)[0] if history is not None else []
+            audit = experiments.audit.read(limit=_EARLIER) if experiments is not None else []
+            return changes, audit
+
+        earlier = await asyncio.to_thread(read)
+        self.events.seed(*earlier)
+        self.pipeline.served.listeners.append(self.events.version_changed)
+        if loop is not None:
+            loop.service.listeners.append(self.events.findings)
+        if experiments is not None:
+            experiments.listeners.append(self.events.rollouts)
+
+    def _gauges(self) -> dict[Gauge, float]:
+        loop = self.pipeline.findings_loop
+        return gauges_of(loop.watches) if loop is not None else {}
 
     def snapshot(self) -> Snapshot:
         """Totals now, after evaluating all records received so far."""
@@ -157,6 +198,7 @@ class EvaluationPlane:
         self.pipeline.configure(settings)
         self.ingest.declared = _declared(settings)
         self.redaction = redaction_of_settings(settings)
+        self.history.configure(settings.history_bytes)
         if self.experiments is not None:
             config = settings.config()
             self.experiments.configure(config)
@@ -247,8 +289,19 @@ class EvaluationPlane:
         """Faults that clients do not notice: of arms, of what is monitored, and of the service."""
         loop = self.pipeline.findings_loop
         unread = loop.watches.warnings() if loop is not None else ()
-        paths = self._unmatched_paths(snapshot)
+        paths = [*self._unmatched_paths(snapshot), *self._unlisted()]
         return [*service.warnings, *paths, *unread, *self.faults(snapshot)]
+
+    def _unlisted(self) -> list[str]:
+        """The warning while requests ask for more models than become labels."""
+        match = next((m for m in self.plan().models if m.match is not None), None)
+        grown = sum(self.windows.counters("models_unlisted", _RECENT_SECONDS).values())
+        if not grown or match is None or match.match is None:
+            return []
+        return [
+            f"{grown:,} requests of the last {_RECENT_SECONDS:.0f} s were for models beyond "
+            f"`match.most` ({match.match.most}), and count as model {match.name!r}"
+        ]
 
     def _unmatched_paths(self, snapshot: Snapshot) -> list[str]:
         """The warning when all requests with a body went to paths of no model."""
@@ -257,6 +310,8 @@ class EvaluationPlane:
             of = dict(labels)
             if of.get("role") == "primary":
                 bodies["other" if of.get("model") == "other" else ""] += size
+        if any(model.match is not None for model in self.plan().models):
+            return []
         requests = snapshot.counter("requests", model="other", role="primary")
         if bodies[""] or not bodies["other"] or requests < _FEWEST:
             return []
@@ -267,7 +322,8 @@ class EvaluationPlane:
 
     def faults(self, snapshot: Snapshot) -> list[str]:
         """What the service cannot do at present, and clients do not notice."""
-        found = [self.supervisor.state_problem, self.saver.error, self.reader.error]
+        found = [self.supervisor.silence, self.supervisor.state_problem]
+        found += [self.saver.error, self.reader.error]
         if self.experiments is not None:
             found.append(self.experiments.error)
         if self.pipeline.recorder is not None:
@@ -318,5 +374,15 @@ def _set_aside(state_dir: Path) -> list[str]:
 
 
 def _declared(settings: Settings) -> KnownModels:
-    models = [(m.name, m.version, m.protocol) for m in settings.models]
-    return KnownModels(models, settings.arms)
+    # What stands for all others comes last.
+    of_all = sorted(settings.models, key=lambda model: bool(model.match))
+    models = [(m.name, m.version, m.protocol) for m in of_all]
+    match = settings.match
+    patterns, most = (match.match, match.most) if match is not None else ((), 0)
+    paths = [
+        (path, (str(one["name"]), str(one.get("version", "")), str(one.get("protocol", "auto"))))
+        for one in settings.document.get("models") or ()
+        if one.get("match") is None
+        for path in one.get("paths") or ()
+    ]
+    return KnownModels(models, settings.arms, patterns, most, paths)

@@ -23,6 +23,8 @@ class Recent:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._records: deque[tuple[Names, Record]] = deque()
+        self._added = 0
+        """Number that the next record will have."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -35,6 +37,7 @@ class Recent:
         for record in [r for r in records if r.outcome not in NOT_SENT][-self.keep :]:
             self._records.append((names, record))
             self._bytes += _size(record)
+            self._added += 1
         self._trim()
 
     def resize(self, keep: int) -> None:
@@ -47,6 +50,10 @@ class Recent:
             _, record = self._records.popleft()
             self._bytes -= _size(record)
 
-    def newest(self) -> Iterator[tuple[Names, Record]]:
-        """Newest first."""
-        return reversed(self._records)
+    def newest(self, before: int | None = None) -> Iterator[tuple[int, Names, Record]]:
+        """Newest first, each with its number, which grows; only those ``before`` another one."""
+        number = self._added
+        for names, record in reversed(self._records):
+            number -= 1
+            if before is None or number < before:
+                yield number, names, record

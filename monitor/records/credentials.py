@@ -1,7 +1,8 @@
-"""Names of headers and query parameters that carry credentials of clients.
+"""Names of headers, query parameters and fields that carry credentials of clients.
 
-What matches is not sent to challengers, and is never shown. Patterns are names in which * stands
-for any text; upper and lower case, and - and _, are treated alike, as servers do.
+Headers and parameters that match are not sent to challengers; what matches is never shown. Patterns
+are names in which * stands for any text; upper and lower case, and - and _, are treated alike, as
+servers do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ CREDENTIAL_QUERY = (
     "*token", "*api-key", "*apikey", "*access-key", "key", "auth", "authorization", "*password",
     "*passwd", "*secret", "sig", "*signature", "jwt", "x-amz-*", "x-goog-*",
 )  # fmt: skip
+
+CREDENTIAL_FIELDS = (
+    "*api-key", "*apikey", "*access-key", "*private-key", "*authorization", "*password", "*passwd",
+    "*secret", "*jwt", "access-token", "auth-token", "bearer-token", "id-token", "refresh-token",
+    "session-token", "*-access-token", "*-auth-token", "*-session-token", "cookie", "set-cookie",
+)  # fmt: skip
+"""Keys of payloads: fewer than of queries, since a key, a sign or a token is also what models read
+and write."""
 
 _BRACKETS = re.compile(rb"[\[\]]+")
 

@@ -11,28 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from struct import Struct
+from typing import Final
 
 from understudy.monitor.errors import ProtocolError
 
-HELLO = 1
+HELLO: Final = 1
 """JSON ``{"run", "slot", "incarnation", "pid"}``."""
-NAMES = 2
+NAMES: Final = 2
 """JSON ``{"generation", "models": [{"name", "version", "protocol"}], "arms": [name]}``; the names
 that the following batches index."""
-BATCH = 3
+BATCH: Final = 3
 """BATCH_HEAD, then encoded records."""
-WELCOME = 16
+WELCOME: Final = 16
 """JSON ``{"last_seq", "received"}``."""
-ACK = 17
+ACK: Final = 17
 """SEQ: every batch up to this number is in the evaluation plane's memory."""
-COMMIT = 18
+COMMIT: Final = 18
 """SEQ: every batch up to this number is in the evaluation plane's saved state."""
 
 HEAD = Struct("<IB")
 SEQ = Struct("<Q")
 BATCH_HEAD = Struct("<QI")
 """Number of the batch, count of its records."""
-MAX_FRAME = 64 * 1024 * 1024
+MAX_FRAME: Final = 64 * 1024 * 1024
 
 
 def frame(kind: int, payload: bytes) -> bytes:

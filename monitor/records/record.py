@@ -1,17 +1,29 @@
 """The record: one per exchange of a request and its response.
 
-A worker packs it with :func:`encode`; the evaluation plane unpacks a batch with
-:func:`decode_batch`. Only the standard library is used here: workers import this module.
+A worker packs it with :func:`understudy.monitor.records.encode.encode`; the evaluation plane
+unpacks a batch with :func:`decode_batch`. Only the standard library is used here: workers import
+this module.
 
-Encoding, little-endian: a fixed part (:data:`FIXED`) with the lengths of what follows, then the
-variable parts one after another. A batch is a run of encoded records.
+Encoding, little-endian: a fixed part (:data:`understudy.monitor.records.encode.FIXED`) with the
+lengths of what follows, then the variable parts one after another. A batch is a run of encoded
+records.
 """
 
 from __future__ import annotations
 
-from struct import Struct, calcsize, error
+from struct import calcsize, error
+from typing import Final
 
 from understudy.monitor.errors import RecordError
+from understudy.monitor.records.encode import (
+    FIXED,
+    LENGTH,
+    REQUEST_CAPTURED,
+    RESPONSE_CAPTURED,
+    STREAMED,
+    TRACE_SAMPLED,
+    TRACED,
+)
 
 OUTCOMES = (
     "ok",
@@ -34,42 +46,50 @@ OUTCOMES = (
     "client_stalled",
     "shutdown",
     "fell_behind",
+    "not_rewritten",
+    "stream_error",
+    "truncated",
 )
 """Names of outcomes; a record holds the index. ``too_large``, ``queue_full``, ``breaker_open``,
-``body_too_large`` and ``fell_behind`` are of mirrored requests only; those in :data:`NOT_SENT` were
-chosen for mirroring and not sent, and their records have neither times nor payloads. ``open`` is
-not an end: see :data:`OPEN`."""
-(
-    OK,
-    CLIENT_ERROR,
-    SERVER_ERROR,
-    TIMEOUT,
-    CANCELLED,
-    UPSTREAM_CONNECT,
-    UPSTREAM_RESET,
-    OVERLOAD,
-    REJECTED,
-    GARBAGE,
-    TOO_LARGE,
-    QUEUE_FULL,
-    BREAKER_OPEN,
-    BODY_TOO_LARGE,
-    OPEN,
-    MODEL_OVERLOAD,
-    INCOMPLETE,
-    CLIENT_STALLED,
-    SHUTDOWN,
-    FELL_BEHIND,
-) = range(len(OUTCOMES))
+``body_too_large``, ``fell_behind`` and ``not_rewritten`` are of mirrored requests only; those in
+:data:`NOT_SENT` were chosen for mirroring and not sent, and their records have neither times nor
+payloads. ``open`` is not an end: see :data:`OPEN`. Of streamed responses of status 2xx,
+``stream_error`` holds an error as its last event, and ``truncated`` lacks the end that its protocol
+marks."""
+OK: Final = 0
+CLIENT_ERROR: Final = 1
+SERVER_ERROR: Final = 2
+TIMEOUT: Final = 3
+CANCELLED: Final = 4
+UPSTREAM_CONNECT: Final = 5
+UPSTREAM_RESET: Final = 6
+OVERLOAD: Final = 7
+REJECTED: Final = 8
+GARBAGE: Final = 9
+TOO_LARGE: Final = 10
+QUEUE_FULL: Final = 11
+BREAKER_OPEN: Final = 12
+BODY_TOO_LARGE: Final = 13
+OPEN: Final = 14
+MODEL_OVERLOAD: Final = 15
+INCOMPLETE: Final = 16
+CLIENT_STALLED: Final = 17
+SHUTDOWN: Final = 18
+FELL_BEHIND: Final = 19
+NOT_REWRITTEN: Final = 20
+STREAM_ERROR: Final = 21
+TRUNCATED: Final = 22
 """A record with the outcome ``OPEN`` reports a request that an experiment has assigned to an arm
 and that has not finished: it has no payload, and ``duration_ns`` is its age. The record of the
 finished request follows, with the same id and the same ``started``. Only what counts assignments
 looks at it; everything else ignores it."""
-NOT_SENT = frozenset((QUEUE_FULL, BREAKER_OPEN, BODY_TOO_LARGE))
+NOT_SENT = frozenset((QUEUE_FULL, BREAKER_OPEN, BODY_TOO_LARGE, NOT_REWRITTEN))
 ENDS = tuple(name for name in OUTCOMES if name != OUTCOMES[OPEN])
 """Names of the outcomes of exchanges that have finished."""
-ANSWERED = frozenset((OK, CLIENT_ERROR, SERVER_ERROR, MODEL_OVERLOAD))
-"""The model server's response arrived whole."""
+ANSWERED = frozenset((OK, CLIENT_ERROR, SERVER_ERROR, MODEL_OVERLOAD, STREAM_ERROR, TRUNCATED))
+"""The model server's response arrived whole, as HTTP has it."""
+STREAM_FAULTS = frozenset((STREAM_ERROR, TRUNCATED))
+"""What only the content of a response says, not its status."""
 
 CLIENT = "client"
 MODEL = "model"
@@ -87,6 +107,8 @@ SIDES = {
     GARBAGE: MODEL,
     TOO_LARGE: MODEL,
     MODEL_OVERLOAD: MODEL,
+    STREAM_ERROR: MODEL,
+    TRUNCATED: MODEL,
     UPSTREAM_CONNECT: NETWORK,
     OVERLOAD: OURS,
     SHUTDOWN: OURS,
@@ -94,33 +116,18 @@ SIDES = {
     BREAKER_OPEN: OURS,
     BODY_TOO_LARGE: OURS,
     FELL_BEHIND: OURS,
+    NOT_REWRITTEN: OURS,
 }
 """The side that caused the end of an exchange, by outcome; every end but ``OK`` has one."""
 CHARGED = frozenset(outcome for outcome, side in SIDES.items() if side in (MODEL, NETWORK))
 """Failures of the model server, or of the way to it: circuit breakers count these."""
-OPEN_AFTER_NS = 1_000_000_000
+OPEN_AFTER_NS: Final = 1_000_000_000
 """Age at which a request of an experiment is reported as open; again whenever its age has doubled,
 so a request whose reports stop was lost together with its worker."""
 
-ROLE_PRIMARY = 0
-ROLE_MIRROR = 1
+ROLE_PRIMARY: Final = 0
+ROLE_MIRROR: Final = 1
 ROLES = ("primary", "mirror")
-
-REQUEST_CAPTURED = 1
-"""The request's payload is in the record, whole."""
-RESPONSE_CAPTURED = 2
-"""The response's payload is in the record, whole."""
-TRACE_SAMPLED = 4
-"""The trace that the request belongs to is sampled."""
-TRACED = 8
-"""Behind the trace id are the ids of spans, see :mod:`understudy.monitor.records.trace`."""
-
-FIXED = Struct("<IHHHBBBBdQQQQQQHHHHHHII")
-"""size · model · arm · status · role · outcome · flags · assigned · started (unix seconds) ·
-duration, time to first byte, queueing (nanoseconds) · request and response size (bytes) · id of the
-proxy · lengths of request id, trace id, unit, target, request headers, response headers, request
-payload, response payload."""
-
 
 _NUMBERS = (
     *("size", "model", "arm", "status", "role", "outcome", "flags", "assigned", "started"),
@@ -142,6 +149,8 @@ class Record:
     ``sampled`` is whether the trace ``trace_id`` is sampled; False where that is not known.
     ``span`` is empty, or has the ids of the request's spans: see
     :mod:`understudy.monitor.records.trace`. Only records that were unpacked have it.
+    ``events`` are the packed arrival times of the events of a streamed response, or empty: see
+    :func:`understudy.common.events.decode_times`.
     ``request_headers`` and ``response_headers`` hold the kept lines, joined by CRLF, without the
     empty line. Payloads are None when they were not captured. ``fixed`` is the packed fixed part:
     only records that were unpacked by :func:`decode_batch` have it, and their numbers must not be
@@ -152,6 +161,7 @@ class Record:
         "arm",
         "assigned",
         "duration_ns",
+        "events",
         "first_byte_ns",
         "fixed",
         "model",
@@ -189,6 +199,7 @@ class Record:
     response_size: int
     proxy_id: int
     sampled: bool
+    events: bytes
     span: bytes
     request_id: bytes
     trace_id: bytes
@@ -201,111 +212,16 @@ class Record:
     fixed: bytes
 
 
-Encoded = tuple[int, tuple[bytes, ...]]
-"""Size in bytes, and the parts that make up the record when they are joined."""
-
 _pack = FIXED.pack
 _unpack = FIXED.unpack_from
 _FIXED_SIZE = FIXED.size
-_NO_LENGTHS = (0,) * 8
-
-
-def encode(
-    model: int,
-    arm: int,
-    status: int,
-    role: int,
-    outcome: int,
-    started: float,
-    duration_ns: int,
-    first_byte_ns: int,
-    queue_ns: int,
-    request_size: int,
-    response_size: int,
-    request_id: bytes,
-    trace_id: bytes,
-    unit: bytes,
-    target: bytes,
-    request_headers: bytes,
-    response_headers: bytes,
-    request_body: bytes | None,
-    response_body: bytes | None,
-    assigned: int = 0,
-    proxy_id: int = 0,
-    sampled: bool = False,
-    traced: bool = False,
-) -> Encoded:
-    """Pack one record. Raises struct.error for texts longer than 65,535 bytes.
-
-    If it is ``traced``, ``trace_id`` is what :mod:`understudy.monitor.records.trace` describes. The
-    parts are not joined, so that a payload is copied once, into its batch.
-    """
-    flags = 0
-    if request_body is None:
-        request_body = b""
-    else:
-        flags = REQUEST_CAPTURED
-    if response_body is None:
-        response_body = b""
-    else:
-        flags |= RESPONSE_CAPTURED
-    if sampled:
-        flags |= TRACE_SAMPLED
-    if traced:
-        flags |= TRACED
-    size = (
-        _FIXED_SIZE
-        + len(request_id)
-        + len(trace_id)
-        + len(unit)
-        + len(target)
-        + len(request_headers)
-        + len(response_headers)
-        + len(request_body)
-        + len(response_body)
-    )
-    fixed = _pack(
-        size,
-        model,
-        arm,
-        status,
-        role,
-        outcome,
-        flags,
-        assigned,
-        started,
-        duration_ns,
-        first_byte_ns,
-        queue_ns,
-        request_size,
-        response_size,
-        proxy_id,
-        len(request_id),
-        len(trace_id),
-        len(unit),
-        len(target),
-        len(request_headers),
-        len(response_headers),
-        len(request_body),
-        len(response_body),
-    )
-    return size, (
-        fixed,
-        request_id,
-        trace_id,
-        unit,
-        target,
-        request_headers,
-        response_headers,
-        request_body,
-        response_body,
-    )
+_NOLENGTHS = (0,) * 8
 
 
 def fixed_of(record: Record) -> bytes:
     """The fixed part of a record that was not unpacked, without size, flags and lengths."""
     numbers = (0 if name in ("size", "flags") else getattr(record, name) for name in _NUMBERS)
-    return _pack(*numbers, *_NO_LENGTHS)
+    return _pack(*numbers, *_NOLENGTHS)
 
 
 def decode_batch(data: bytes) -> list[Record]:
@@ -361,6 +277,15 @@ def decode_batch(data: bytes) -> list[Record]:
         b = a + request_length
         record.request_body = data[a:b] if flags & REQUEST_CAPTURED else None
         a = b + response_length
+        record.events = b""
+        if flags & STREAMED:
+            start = b + LENGTH.size
+            if start > min(a, end):
+                raise RecordError(f"record at byte {position} of {end} is cut off")
+            b = start + LENGTH.unpack_from(data, b)[0]
+            record.events = data[start:b]
+            if b > a:
+                raise RecordError(f"record that ends at byte {a} has inconsistent lengths")
         record.response_body = data[b:a] if flags & RESPONSE_CAPTURED else None
         record.sampled = flags & TRACE_SAMPLED != 0
         if flags & TRACED:

@@ -21,6 +21,7 @@ from urllib.parse import unquote_plus
 import orjson
 
 from understudy.monitor.records.credentials import (
+    CREDENTIAL_FIELDS,
     CREDENTIAL_HEADERS,
     CREDENTIAL_QUERY,
     matcher,
@@ -52,13 +53,29 @@ def _decoded(text: str) -> list[str]:
     return found
 
 
+class _Hits:
+    """Hidden fields, path and key of each: those of rules, and those of credentials alone."""
+
+    __slots__ = ("credentials", "ruled")
+
+    def __init__(self) -> None:
+        self.ruled: list[tuple[str, str]] = []
+        self.credentials: list[tuple[str, str]] = []
+
+    def add(self, ruled: bool, path: str, key: str | None = None) -> None:
+        found = self.ruled if ruled else self.credentials
+        found.append((path, path.rpartition(".")[2] if key is None else key))
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A redacted payload. ``hits`` are the hidden fields: path and key of each; the key is empty
-    when the whole payload was withheld because of it."""
+    """A redacted payload. ``hits`` are the fields that a rule hides: path and key of each; the key
+    is empty when the whole payload was withheld because of it. ``credentials`` are the same of
+    fields that are hidden without a rule."""
 
     data: Any
     hits: tuple[tuple[str, str], ...]
+    credentials: tuple[tuple[str, str], ...] = ()
 
     def covered_by(self, names: Iterable[str]) -> bool:
         """Whether every hidden field is one of these decoded columns."""
@@ -67,9 +84,10 @@ class Shown:
 
 
 class Redaction:
-    """Compiled rules. Without rules only credentials are hidden: the usual headers and query
-    parameters, and those that match the patterns given here. ``paths`` are the dotted paths of
-    fields by the name of their column: a rule that hides one of the paths hides the name."""
+    """Compiled rules. Without rules only credentials are hidden: the usual headers, query
+    parameters and fields, and those that match the patterns given here. ``paths`` are the dotted
+    paths of fields by the name of their column: a rule that hides one of the paths hides the name.
+    """
 
     def __init__(
         self,
@@ -87,8 +105,12 @@ class Redaction:
             else None
         )
         self._known: dict[str, bool] = {}
+        self._known_fields: dict[str, bool] = {}
         self._is_credential = matcher((*CREDENTIAL_HEADERS, *credential_headers))
         self._is_secret = matcher((*CREDENTIAL_QUERY, *credential_query))
+        self._is_secret_field = matcher(
+            (*CREDENTIAL_FIELDS, *credential_headers, *credential_query)
+        )
 
     def columns(self, columns: Mapping[str, list[object]]) -> dict[str, object]:
         """Redacted columns; of a single row its cells."""
@@ -99,6 +121,20 @@ class Redaction:
 
     def hides(self, path: str) -> bool:
         """Whether the field at a dotted path is hidden."""
+        return self._ruled(path) or self._is_credential_field(path)
+
+    def _is_credential_field(self, path: str) -> bool:
+        """Whether a key of a dotted path names a credential."""
+        known = self._known_fields.get(path)
+        if known is None:
+            keys = _folded(path).encode("utf-8", "replace").split(b".")
+            known = any(map(self._is_secret_field, keys))
+            if len(self._known_fields) < 10_000 and len(path) < _MAX_NAME:
+                self._known_fields[path] = known
+        return known
+
+    def _ruled(self, path: str) -> bool:
+        """Whether a rule hides the field at a dotted path."""
         if self._matches is None:
             return False
         known = self._known.get(path)
@@ -119,7 +155,7 @@ class Redaction:
 
     def value(self, name: str, value: Any) -> Any:
         """A named value: hidden, or with hidden fields inside it."""
-        return REDACTED if self.hides(name) else self._inside(value, name, [], 0)
+        return REDACTED if self.hides(name) else self._inside(value, name, _Hits(), 0)
 
     def touches(self, columns: Mapping[str, Any]) -> bool:
         """Whether redaction would change any of the named values."""
@@ -158,12 +194,12 @@ class Redaction:
     def text(self, text: str) -> str:
         """A text with hidden values: in JSON, if it is JSON; else of ``name=value`` and ``name:
         value``."""
-        if self._matches is None:
-            return text
         data = _json(text)
         if data is not None:
             shown = self.payload(data[0]).data
             return text if shown == data[0] else _dumped(shown)
+        if self._matches is None:
+            return text
         parts = _BETWEEN.split(text)
         hide_next = False
         for place in range(0, len(parts), 2):
@@ -199,17 +235,15 @@ class Redaction:
         It is withheld as a whole when it contains a hidden name as a string: such a name refers to
         data elsewhere in the payload, as a column name of a table does.
         """
-        hits: list[tuple[str, str]] = []
+        hits = _Hits()
         data = self._inside(data, "", hits, 0)
-        if any(not key for _, key in hits):
-            return Shown(REDACTED, tuple(hits))
-        return Shown(data, tuple(hits))
+        if any(not key for _, key in hits.ruled):
+            data = REDACTED
+        return Shown(data, tuple(hits.ruled), tuple(hits.credentials))
 
-    def _inside(self, value: Any, path: str, hits: list[tuple[str, str]], depth: int) -> Any:
-        if self._matches is None:
-            return value
+    def _inside(self, value: Any, path: str, hits: _Hits, depth: int) -> Any:
         if depth > _MAX_DEPTH:
-            hits.append((path, ""))
+            hits.add(self._matches is not None, path, "")
             return REDACTED
         if isinstance(value, dict):
             return self._object(value, path, hits, depth)
@@ -219,27 +253,25 @@ class Redaction:
             return self._string(value, path, hits)
         return value
 
-    def _string(self, value: str, path: str, hits: list[tuple[str, str]]) -> Any:
-        if len(value) < _MAX_NAME and self.hides(value):
-            hits.append((value, ""))
+    def _string(self, value: str, path: str, hits: _Hits) -> Any:
+        if len(value) < _MAX_NAME and self._ruled(value):
+            hits.ruled.append((value, ""))
             return REDACTED
         shown = self.text(value)
         if shown != value:
-            hits.append((path, path.rpartition(".")[2]))
+            hits.add(self._matches is not None, path)
         return shown
 
-    def _object(
-        self, value: dict[str, Any], path: str, hits: list[tuple[str, str]], depth: int
-    ) -> dict[str, Any]:
+    def _object(self, value: dict[str, Any], path: str, hits: _Hits, depth: int) -> dict[str, Any]:
         name = value.get("name")
         if isinstance(name, str) and "data" in value and self.hides(name):
-            hits.append((name, name))
+            hits.add(self._ruled(name), name)
             return {**value, "data": REDACTED}
         shown: dict[str, Any] = {}
         for key, item in value.items():
             inner = f"{path}.{key}" if path else str(key)
             if self.hides(inner):
-                hits.append((inner, str(key)))
+                hits.add(self._ruled(inner), inner, str(key))
                 shown[key] = REDACTED
             else:
                 shown[key] = self._inside(item, inner, hits, depth + 1)

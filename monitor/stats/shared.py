@@ -39,15 +39,12 @@ import logging
 import mmap
 import os
 import struct
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil, log2
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
 from weakref import WeakSet
 from zlib import crc32
 
@@ -57,7 +54,6 @@ from understudy.monitor.stats.buckets import (
     CLASSIC,
     CLASSIC_EDGES,
     LOWEST_EXPONENT,
-    OFFSET,
     SCALE,
 )
 
@@ -117,9 +113,6 @@ _SINK_WORDS = SKETCH_WORDS + 2
 """A sketch, a counter and a gauge at the end of the file, where counts go without an entry."""
 _LOCK = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
 """``struct flock`` of the lock of a living writer: that of the first byte."""
-_LOWEST_NS = int(1e9 * 2.0**LOWEST_EXPONENT)
-_EDGES_NS = tuple(int(edge * 1e9) for edge in CLASSIC_EDGES)
-_SHIFT = OFFSET - log2(1e9) * SCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +189,14 @@ def walk(words: memoryview) -> Iterator[Entry]:
             yield Entry(place.kind, name, labels, place.offset)
 
 
-class Holder(Protocol):
-    """Keeps indices into the statistics."""
+class Hold:
+    """Indices into the statistics are kept somewhere, as long as this is; see
+    :meth:`SharedStats.hold`."""
 
-    def forget(self, index: int) -> None:
-        """The entry with this index is freed: count under the labels :data:`OTHER` from now on."""
+    __slots__ = ("__weakref__", "forget")
+
+    def __init__(self, forget: Callable[[int], None]) -> None:
+        self.forget = forget
 
 
 def _labels(key: bytes) -> dict[str, str]:
@@ -239,7 +235,7 @@ class SharedStats:
         """Entries that were not looked at since the plan changed, by kind."""
         self._is_live: IsLive = lambda _: True
         self._retired_at = 0.0
-        self._holders: WeakSet[Holder] = WeakSet()
+        self._holds: WeakSet[Hold] = WeakSet()
         self._retry_at = 0.0
         self.room = 0
         """Changes whenever there may be room for entries again."""
@@ -462,9 +458,17 @@ class SharedStats:
 
     # Entries that nothing needs any more --------------------------------------------------------
 
-    def hold(self, holder: Holder) -> None:
-        """``holder`` keeps indices: tell it when entries are freed."""
-        self._holders.add(holder)
+    def hold(self, forget: Callable[[int], None]) -> Hold:
+        """Call ``forget`` with the index of an entry that is freed: who keeps it counts under the
+        labels :data:`OTHER` from then on.
+
+        That lasts as long as the result is kept, by an owner of the object that ``forget`` belongs
+        to: a weak reference to the object itself would not do, since compiled classes have none,
+        and a reference of its own to the result would keep both until the garbage is collected.
+        """
+        hold = Hold(forget)
+        self._holds.add(hold)
+        return hold
 
     def retire(self, is_live: IsLive) -> None:
         """Entries that belong to nothing in the plan are freed after :data:`RETENTION`, or
@@ -524,8 +528,8 @@ class SharedStats:
         self._free.setdefault(words[start], []).append(start)
         words[self._reclaimed] += 1
         self.room += 1
-        for holder in list(self._holders):
-            holder.forget(source)
+        for hold in list(self._holds):
+            hold.forget(source)
         return True
 
     def _move(self, kind: int, source: int, target: int) -> None:
@@ -551,7 +555,8 @@ class SharedStats:
         return self._entry(GAUGE, name, labels or {})
 
     def sketch(self, name: str, labels: Mapping[str, str] | None = None) -> int:
-        """Index into :attr:`words` of a latency sketch, for :func:`observe`."""
+        """Index into :attr:`words` of a latency sketch, for
+        :func:`understudy.monitor.stats.sketch.observe`."""
         return self._entry(SKETCH, name, labels or {})
 
     def close(self) -> None:
@@ -560,21 +565,3 @@ class SharedStats:
         self._bytes.release()
         self._map.close()
         os.close(self._fd)
-
-
-def observe(words: memoryview, sketch: int, nanoseconds: int) -> None:
-    """Add a duration to the sketch at index ``sketch``. About half a microsecond."""
-    if nanoseconds > _LOWEST_NS:
-        index = ceil(log2(nanoseconds) * SCALE + _SHIFT)
-        if index >= BUCKETS:
-            index = BUCKETS - 1
-    else:
-        index = 0
-        if nanoseconds < 0:
-            nanoseconds = 0
-    words[sketch] += 1
-    words[sketch + 1] += nanoseconds
-    if nanoseconds > words[sketch + 2]:
-        words[sketch + 2] = nanoseconds
-    words[sketch + 3 + bisect_left(_EDGES_NS, nanoseconds)] += 1
-    words[sketch + SKETCH_BUCKETS + index] += 1

@@ -11,7 +11,7 @@ The length of a window is what its slots really cover: rates stay right when a t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,7 +75,8 @@ def _delta(old: Words | None, new: Words) -> Delta | None:
     return Delta(changed.astype(np.uint16), fresh[changed], sum_ns, max_ns)
 
 
-def _sum(deltas: list[Delta]) -> Distribution:
+def total_of(deltas: Sequence[Delta]) -> Distribution:
+    """The distribution of all growth together."""
     if not deltas:
         return Distribution()
     buckets = np.concatenate([delta.buckets for delta in deltas])
@@ -93,6 +94,21 @@ def _sum(deltas: list[Delta]) -> Distribution:
     return Distribution(counts, sum_ns, max_ns)
 
 
+def merged_delta(deltas: Sequence[Delta]) -> Delta:
+    """The growth of several, one or more, as one."""
+    if len(deltas) == 1:
+        return deltas[0]
+    buckets = np.concatenate([delta.buckets for delta in deltas])
+    weights = np.concatenate([delta.counts for delta in deltas])
+    unique, where = np.unique(buckets, return_inverse=True)
+    return Delta(
+        unique,
+        np.bincount(where, weights, len(unique)).astype(np.int64),
+        sum(delta.sum_ns for delta in deltas),
+        max(delta.max_ns for delta in deltas),
+    )
+
+
 def _merge(slots: list[Slot]) -> Slot:
     merged = Slot(slots[0].start, slots[-1].end)
     parts: dict[Series, list[Delta]] = {}
@@ -102,16 +118,7 @@ def _merge(slots: list[Slot]) -> Slot:
         for series, grown in slot.counters.items():
             merged.counters[series] = merged.counters.get(series, 0) + grown
     for series, deltas in parts.items():
-        buckets = np.concatenate([delta.buckets for delta in deltas])
-        weights = np.concatenate([delta.counts for delta in deltas])
-        unique, where = np.unique(buckets, return_inverse=True)
-        counts = np.bincount(where, weights, len(unique)).astype(np.int64)
-        merged.sketches[series] = Delta(
-            unique,
-            counts,
-            sum(delta.sum_ns for delta in deltas),
-            max(delta.max_ns for delta in deltas),
-        )
+        merged.sketches[series] = merged_delta(deltas)
     return merged
 
 
@@ -137,12 +144,13 @@ class Windows:
         self._fine: deque[Slot] = deque()
         self._coarse: deque[Slot] = deque()
 
-    def add(self, snapshot: Snapshot) -> None:
-        """Take the next snapshot. Counts in the first one are older than every window."""
+    def add(self, snapshot: Snapshot) -> Slot | None:
+        """Take the next snapshot, and return what has grown since the one before. Counts in the
+        first one are older than every window: it returns None."""
         before = self.latest
         self.latest = snapshot
         if before is None:
-            return
+            return None
         slot = Slot(before.time, snapshot.time)
         moved = _moved(before, snapshot)
         for series, words in snapshot.sketches.items():
@@ -164,6 +172,7 @@ class Windows:
             self._coarse.append(_merge([self._fine.popleft() for _ in range(MERGED)]))
         while self._coarse and self._coarse[0].end <= snapshot.time - self.longest:
             self._coarse.popleft()
+        return slot
 
     def copy(self) -> Windows:
         """The windows of this moment, for another thread."""
@@ -196,7 +205,7 @@ class Windows:
             for (other, labels), delta in slot.sketches.items():
                 if other == name:
                     parts.setdefault(labels, []).append(delta)
-        return {labels: _sum(deltas) for labels, deltas in parts.items()}
+        return {labels: total_of(deltas) for labels, deltas in parts.items()}
 
     def counters(self, name: str, seconds: float) -> dict[Labels, int]:
         """By label set, the increase of the counter ``name`` in the window."""

@@ -58,6 +58,8 @@ class Evidence:
     incomplete: bool = False
     """More of the values than a small share are not known."""
     unlabelled: tuple[float, float] = (0.0, 0.0)
+    unread: float = 0.0
+    """The share of requests whose answers were not read, of a metric that needs to know them."""
 
     @property
     def name(self) -> str:
@@ -355,9 +357,16 @@ class ChallengerEvidence(Stateful):
                 item = _evidence(measures, mode, alpha, cohorts)
                 if kind:
                     item = replace(item, unlabelled=self._unlabelled(kind, mode))
+                if _about_content(paired.hypothesis):
+                    item = replace(item, unread=self._unread(mode))
                 by_hypothesis.append(item)
         self._shown[mode, alpha] = by_hypothesis
         return by_hypothesis
+
+    def _unread(self, mode: str) -> float:
+        """The share of requests of a mode whose answers could not be read."""
+        evaluated = self.evaluated[mode]
+        return self.left_out[mode]["unreadable"] / evaluated if evaluated else 0.0
 
     def _unlabelled(self, kind: str, mode: str) -> tuple[float, float]:
         """The share of requests by arm that have no label of a kind. Labels of pairs are those of

@@ -228,7 +228,7 @@ def _status(item: Evidence, harmed: bool, passed: bool) -> str:
     if item.incomplete and item.hypothesis.needs_answers and (not passed or watches):
         return "blind"
     if min(item.records) == 0:
-        return "no data"
+        return "blind" if item.unread > SMALL else "no data"
     if passed and not watches:
         return "passed"
     if watches:
@@ -340,7 +340,7 @@ def _undecided(rules: Rules, marked: Sequence[Evidence]) -> list[str]:
             note = f" ({item.note})" if item.note else ""
             reasons.append(f"{item.name}: no data yet{note}")
         elif item.status == "blind":
-            reasons.append(f"{item.name}: blind: {item.note}")
+            reasons.append(f"{item.name}: blind: {why_blind(item)}")
         elif item.status in ("undecided", "futile"):
             note = f"; {item.note}" if item.note else ""
             reasons.append(
@@ -348,6 +348,14 @@ def _undecided(rules: Rules, marked: Sequence[Evidence]) -> list[str]:
                 f"{_e(item.log_pass)}, {math.exp(-math.log(rules.alpha)):.3g} required){note}"
             )
     return reasons
+
+
+def why_blind(item: Evidence) -> str:
+    """Why a metric is blind."""
+    if item.unread <= SMALL:
+        return item.note
+    unread = f"{percent(item.unread, 3)} of the answers cannot be read"
+    return f"{unread}; {item.note}" if item.note else unread
 
 
 def _values(item: Evidence) -> str:

@@ -21,6 +21,7 @@ from understudy.shadow.experiment.decision import (
     OPERATOR,
     SPLIT,
     Decision,
+    why_blind,
 )
 from understudy.shadow.experiment.rules import Rules
 
@@ -333,6 +334,8 @@ def _missing(rules: Rules, decision: Decision, situation: Situation) -> Iterator
             need = _NO_DATA.get(item.hypothesis.metric.needs) or item.note
             need = need or "check that its values are recorded"
             yield f"{item.name} has no data: {need}"
+        elif item.status == "blind" and min(item.records) == 0:
+            yield f"{item.name} is blind: {why_blind(item)}"
         elif item.status in ("undecided", "futile", "blind") and item.decides:
             yield _still(rules, item, situation)
     if situation.seconds < rules.min_seconds:

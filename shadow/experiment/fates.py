@@ -34,6 +34,7 @@ FATES = (
     "cancelled",
     "unpaired",
     "client_stalled",
+    "not_rewritten",
 )
 """``late``: answered after the shorter one of the arms' time limits. From ``unreadable`` on the
 content was not evaluated, from ``diverted`` on nothing of the request was."""
@@ -52,6 +53,7 @@ content was not evaluated, from ``diverted`` on nothing of the request was."""
     CANCELLED,
     UNPAIRED,
     CLIENT_STALLED,
+    NOT_REWRITTEN,
 ) = range(len(FATES))
 OUTSIDE = -1
 """Not a request of its own (a label), or one that never arrived as a whole."""
@@ -129,6 +131,11 @@ REASONS: Mapping[str, Reason] = {
     "client_stalled": Reason(
         "were answered, and their client stopped reading the response",
         "look at the clients and the network between, and at the size of responses",
+    ),
+    "not_rewritten": Reason(
+        "were not mirrored, since what names the model could not be rewritten for the challenger",
+        "its body has to be JSON with the member `model`, without compression, and not larger than "
+        "`capture.max_body`; or name the model in the path",
     ),
 }
 

@@ -152,5 +152,5 @@ def test_errors_name_the_cause(tmp_path: Path) -> None:
         assert (found.exit_code, text in found.output) == (2, True), found.output
     empty = tmp_path / "empty.csv"
     empty.write_text("a,b\n")
-    assert "there is no row" in run("build", empty, "-o", out).output
+    assert "it has no rows" in run("build", empty, "-o", out).output
     assert run("show", broken).exit_code == 2

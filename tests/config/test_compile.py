@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 
 from tests.support.certificates import self_signed
 from tests.support.specimen import SPECIMEN
-from understudy.monitor.config.compile import compile_plan, default_paths, plan_json, worker_count
+from understudy.common.grpc_messages import INFER
+from understudy.monitor.config.compile import (
+    compile_plan,
+    default_paths,
+    paths_of,
+    plan_json,
+    worker_count,
+)
 from understudy.monitor.config.load import parse
-from understudy.monitor.config.model import OWN_HEADERS, Config
+from understudy.monitor.config.model import OWN_HEADERS, Config, Model
 from understudy.monitor.routing.plan import Breaker, ListenTls, Plan
 
 
@@ -137,9 +144,23 @@ def test_the_usual_paths_of_a_model() -> None:
         "/v1/models/m/versions/*:classify",
         "/v1/models/m/versions/*:regress",
         "/invocations",
+        "/inference.GRPCInferenceService/ModelInfer",
+        "/inference.GRPCInferenceService/ModelStreamInfer",
     ]
     assert default_paths("m", "torchserve")[-2:] == ["/predictions/m", "/predictions/m/*"]
     assert "/api/v1.0/predictions" in default_paths("m", "seldon-v1")
+
+
+def test_models_that_are_not_listed_have_the_paths_that_name_a_model() -> None:
+    every = paths_of(Model.model_validate({"match": "*"}))
+    assert {"/v2/models/*/infer", "/v1/models/*:predict", "/v1/chat/completions"} <= set(every)
+    assert {"/v2/models/*/generate", "/api/chat", INFER} <= set(every)
+    assert not {"/invocations", "/generate", "/predict"} & set(every)
+    assert len(every) == len(set(every))
+    chat = paths_of(Model.model_validate({"match": "*", "protocol": "openai-chat"}))
+    assert "/chat/completions" in chat
+    assert "/api/chat" not in chat
+    assert paths_of(Model.model_validate({"match": "*", "paths": ["/a/*"]})) == ["/a/*"]
 
 
 def test_the_usual_paths_may_be_written_out() -> None:

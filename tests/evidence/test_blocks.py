@@ -59,7 +59,7 @@ def record(**changes):
     made = Record()
     made.proxy_id = 0
     made.sampled = False
-    made.span = b""
+    made.span = made.events = b""
     made.model = made.arm = made.role = made.outcome = made.assigned = 0
     made.status, made.started = 200, 1.7e9
     made.duration_ns = made.first_byte_ns = made.queue_ns = 10

@@ -81,6 +81,7 @@ def test_a_challenger_like_the_champion_is_promoted() -> None:
         (records.OVERLOAD, "overload", "mirror.connections"),
         (records.CANCELLED, "cancelled", "restarts"),
         (records.FELL_BEHIND, "queue_full", "mirror.queue"),
+        (records.NOT_REWRITTEN, "not_rewritten", "capture.max_body"),
         (records.OK, "unreadable", "models[].protocol"),
     ],
 )
@@ -101,6 +102,26 @@ def test_what_was_chosen_and_not_evaluated_counts_against_promotion_and_not_as_h
     assert status.log_harm < 1.0
     assert status.difference.upper >= missing / 3000, "all of them may have failed"
     assert status.difference.lower <= 0.0, "and all may have been answered"
+
+
+@pytest.mark.parametrize(("read", "status"), [(True, "no data"), (False, "blind")])
+def test_a_metric_of_labels_whose_predictions_cannot_be_read_is_blind(
+    read: bool, status: str
+) -> None:
+    label = {"prediction": "p", "threshold": 0.5}
+    metrics = [*GUARDS, {"metric": "accuracy", "margin": "1 pp"}]
+    one = live(metrics=metrics, label=label)
+    for i in range(3000):
+        one.take(record(i), "champion", None, answer(1), answer(0.5) if read else None)
+        one.take(record(i, MIRROR), "candidate", None, None, answer(0.5) if read else None)
+    found = decided(one, "shadow")
+    by_name = {item.name: item for item in found.evidence}
+    assert by_name["accuracy"].status == status
+    assert by_name["unusable_rate"].status == ("passed" if read else "blind")
+    (why,) = (line for line in found.reasons if line.startswith("accuracy"))
+    blind = "accuracy: blind: 100 % of the answers cannot be read"
+    assert why.startswith("accuracy: no data yet" if read else blind)
+    assert found.verdict == "continue"
 
 
 @pytest.mark.parametrize("status", [200, 302])

@@ -314,7 +314,7 @@ def a_record(number: int, arm: int) -> Record:
     one = Record()
     one.proxy_id = 0
     one.sampled = False
-    one.span = b""
+    one.span = one.events = b""
     one.request_id = b"r%d" % number
     one.role, one.outcome, one.assigned = records.ROLE_PRIMARY, records.OK, 0
     one.unit, one.arm = b"", arm

@@ -19,6 +19,7 @@ from understudy.monitor.health.findings_loop import FindingsLoop
 from understudy.monitor.labels.store import FeedbackStore, Prediction
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records import record
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.records.handoff import Names
 
 REQUESTS = 300
@@ -37,7 +38,7 @@ def _encoded(item: Item) -> bytes:
     if isinstance(said, Table):
         response = v2("outputs", {n: [cell] for n, cell in said.row(0).items()})
     kind = b"content-type: application/json"
-    _, parts = record.encode(
+    _, parts = encode_record(
         0, one.arm, one.status, one.role, one.outcome, one.started, one.duration_ns, 0, 0, 0, 0,
         one.request_id, b"", one.unit, b"/v2/models/delays/infer", kind, kind, request, response,
         one.assigned, one.proxy_id,

@@ -217,6 +217,48 @@ def _dead(config: Config) -> tuple[str, dict[str, str]]:
     return headers["reason"], headers
 
 
+@pytest.mark.parametrize("how", ["watch", "signal"])
+def test_an_evaluator_joins_again_with_a_changed_configuration(
+    config: Config, running: Callable[[str], Process], tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "understudy.yaml"
+    document = {**yaml.safe_load(path.read_text()), "reload": how}
+    path.write_text(yaml.safe_dump(document))
+    publish(config, list(published(items(3, REQUESTS), PARTITIONS, 32)))
+    one = running("only")
+    eventually(lambda: (one.judge() or {}).get("rows"), "it judges", seconds=60)
+    began = one.judge()
+    assert began is not None
+
+    def changed(text: str) -> None:
+        path.write_text(text)
+        if how == "signal":
+            one.process.send_signal(signal.SIGHUP)
+
+    def models() -> list[str]:
+        found = one.judge(HEALTH) if _answers(one) else None
+        return found["models"] if found else []
+
+    before = models()
+    changed("version: 1\nmodels: nonsense\n")
+    eventually(lambda: "models" in (one.get("/v1/evaluator")["config_error"] or ""), seconds=60)
+    assert "understudy_config_last_reload_successful 0.0" in _metrics(one)
+    assert models() == before
+    document["models"] = [*document["models"], {"name": "another", "read": False}]
+    changed(yaml.safe_dump(document))
+    eventually(lambda: models() == [*before, "another"], "it has the new model", seconds=60)
+    eventually(lambda: "understudy_config_last_reload_successful 1.0" in _metrics(one), seconds=60)
+    # It goes on from its last commit: nothing is counted twice.
+    eventually(lambda: (one.judge() or {}).get("rows"), "its state is there", seconds=60)
+    assert one.process.poll() is None
+    assert one.stop() == 0
+
+
+def _metrics(process: Process) -> str:
+    with urllib.request.urlopen(process.url + "/metrics", timeout=patient(5)) as reply:
+        return str(reply.read().decode())
+
+
 def test_an_evaluator_waits_for_brokers_and_topics(tmp_path: Path, kafka_cluster: Cluster) -> None:
     config = with_kafka(config_of(tmp_path), kafka_cluster.bootstrap, kafka_cluster.prefix())
     with socket.socket() as sock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -136,6 +137,23 @@ def test_predictions_do_not_fill_the_disk_of_the_state(tmp_path: Path) -> None:
             assert figures["waiting"]["predictions"] > 10_000
             assert store.add_labels([Label("r-59-7", 0, 1)], NOW + 60) == ["joined"]
             (small.path / "state").write_bytes(bytes(1 << 20))
+
+
+def test_predictions_that_come_fast_give_way_before_the_next_purge(tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", 48) as small:
+        store = FeedbackStore(small.path, HORIZON, ROOMY)
+        with contextlib.closing(store):
+            for batch in range(12):
+                rows = [
+                    prediction(f"{batch:04d}-{n:05d}-".ljust(100, "x"), started=NOW + batch)
+                    for n in range(20_000)
+                ]
+                store.add_predictions(rows)
+                found = os.statvfs(small.path)
+                assert found.f_bavail * found.f_frsize > 5 << 20
+            assert store.figures()["purged"]["disk"] > 0
+            last = rows[-1].request_id
+            assert store.add_labels([Label(last, 0, 1)], NOW + 60) == ["joined"]
 
 
 def test_beyond_the_horizon_a_label_is_late_and_later_unknown(store: FeedbackStore) -> None:

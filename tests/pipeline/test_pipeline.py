@@ -147,7 +147,7 @@ def test_exemplars_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_recent_records_are_bounded_by_count_and_by_bytes() -> None:
     def request_ids(recent: Recent) -> list[bytes]:
-        return [found.request_id for _, found in recent.newest()]
+        return [found.request_id for _, _, found in recent.newest()]
 
     records = record.decode_batch(
         b"".join(encoded(bytes(1000), request_id=str(number)) for number in range(10))

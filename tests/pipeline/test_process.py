@@ -14,7 +14,7 @@ from tests.support.patience import eventually
 from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded
 from understudy.monitor.records import frames
 from understudy.monitor.records.record import FIXED_OFFSETS
-from understudy.monitor.stats.shared import observe
+from understudy.monitor.stats.sketch import observe
 
 
 @pytest.fixture

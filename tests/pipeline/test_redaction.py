@@ -38,6 +38,48 @@ def test_without_rules_nothing_is_hidden() -> None:
     assert Redaction([]).payload(data) == Shown(data, ())
 
 
+def test_credentials_in_payloads_are_hidden_without_rules() -> None:
+    inner = '{"client_secret": "s3cret", "x": 1}'
+    data = {
+        "user": {"API-Key": "s3cret", "name": "Ada", "Password": "s3cret"},
+        "auth": [{"access_token": "s3cret"}, {"token": "Hel", "max_tokens": 5, "key": "de"}],
+        "inputs": [{"name": "refresh_token", "data": ["s3cret"]}, {"name": "x", "data": [1]}],
+        "note": inner,
+        "labels": ["password", "secret"],
+    }
+    shown = Redaction([]).payload(data)
+    assert "s3cret" not in repr(shown)
+    assert shown.hits == ()
+    assert {key for _, key in shown.credentials} == {
+        "API-Key", "Password", "access_token", "refresh_token", "note"
+    }  # fmt: skip
+    # What models read and write stays, and a value that is called like a credential is none.
+    assert shown.data["auth"][1] == data["auth"][1]  # type: ignore[index]
+    assert shown.data["labels"] == data["labels"]
+    assert shown.data["user"]["name"] == "Ada"
+    assert shown.data["inputs"][1]["data"] == [1]
+
+
+def test_configured_names_of_credentials_are_hidden_in_payloads() -> None:
+    redaction = Redaction(["ssn"], credential_query=["pin"], credential_headers=["x-tenant-*"])
+    shown = redaction.payload({"pin": 1234, "deep": {"X-Tenant-Code": 5}, "ssn": 6, "x": 7})
+    assert shown.data == {
+        "pin": REDACTED, "deep": {"X-Tenant-Code": REDACTED}, "ssn": REDACTED, "x": 7
+    }  # fmt: skip
+    # They are no column of the model that a rule means: the others stay.
+    assert shown.covered_by(["ssn"])
+
+
+@pytest.mark.parametrize("name", ["api_key", "user.password", "JWT", "x-auth-token"])
+def test_a_column_that_is_a_credential_is_hidden(name: str) -> None:
+    redaction = Redaction([])
+    assert redaction.hides(name)
+    assert redaction.columns({name: ["s3cret"], "token": ["Hel"]}) == {
+        name: REDACTED,
+        "token": "Hel",
+    }
+
+
 def test_keys_at_any_depth_and_tensors_by_name() -> None:
     redaction = Redaction(["ssn", "customer.*"])
     data = {

@@ -19,8 +19,9 @@ from understudy.monitor.archive.repeats import Repeats
 from understudy.monitor.cli.main import main
 from understudy.monitor.config.model import RecordLog
 from understudy.monitor.labels.label import Label
+from understudy.monitor.records.encode import encode
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import OPEN, decode_batch, encode
+from understudy.monitor.records.record import OPEN, decode_batch
 
 NAMES = Names(1, (("m", "1", "mlflow"), ("mapped", "2", "json")), ("champion", "challenger"))
 START = 1_750_000_000.0
@@ -228,7 +229,10 @@ def test_damage_is_found(log: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(log: Path, tmp_path: Path) -> None:
     for arguments, wanted in (
         (("export", log, "-o", tmp_path / "x.csv"), "must end in .parquet or .jsonl"),
-        (("export", tmp_path / "none", "-o", tmp_path / "x.jsonl"), "there is no such file"),
+        (
+            ("export", tmp_path / "none", "-o", tmp_path / "x.jsonl"),
+            "cannot be read: No such file or directory",
+        ),
         (("verify", tmp_path), "no log of records in this folder"),
         (("show", log, "--from", "yesterday"), "not a valid time: 'yesterday'"),
         (("export", log, "-o", "/proc/none/x.jsonl"), "cannot be written"),

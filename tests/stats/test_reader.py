@@ -13,7 +13,8 @@ import pytest
 
 from understudy.monitor.stats.distribution import Distribution, classic_counts
 from understudy.monitor.stats.reader import Snapshot, StatsReader
-from understudy.monitor.stats.shared import SharedStats, observe
+from understudy.monitor.stats.shared import SharedStats
+from understudy.monitor.stats.sketch import observe
 
 ARM = {"arm": "champion"}
 
@@ -159,7 +160,7 @@ def test_gauges_of_a_dead_worker_do_not_count(tmp_path: Path) -> None:
 def test_totals_of_a_live_writer_never_decrease(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path;"
-        "from understudy.monitor.stats.shared import SharedStats, observe;"
+        "from understudy.monitor.stats.shared import SharedStats; from understudy.monitor.stats.sketch import observe;"
         "s = SharedStats(Path(sys.argv[1]), 1 << 20); r = s.counter('requests');"
         "d = s.sketch('duration');\n"
         "for i in range(60000):\n  s.words[r] += 1; observe(s.words, d, i * 1000)"

@@ -94,6 +94,7 @@ def test_a_row_that_is_used_while_it_is_freed_counts_as_other(
     monkeypatch.setattr(shared, "RETENTION", -1.0)
     stats = SharedStats(tmp_path / "worker-0.stats", SMALL)
     old = row_of(stats, "old")
+    hold = stats.hold(old.forget)
     count(stats, old, 4)
     stats.retire(only({"other", "new"}))
     stats.tidy()
@@ -103,6 +104,7 @@ def test_a_row_that_is_used_while_it_is_freed_counts_as_other(
     snapshot = StatsReader(tmp_path).read()
     assert requests(snapshot, "old") == 0
     assert requests(snapshot, "other") == 6
+    del hold
     assert requests(snapshot, "new") == 4
     assert durations(snapshot) == {"other": 6, "new": 4}
 

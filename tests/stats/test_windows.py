@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from understudy.monitor.stats.distribution import Distribution, Words
 from understudy.monitor.stats.reader import Series, Snapshot
-from understudy.monitor.stats.shared import SKETCH_WORDS, observe
+from understudy.monitor.stats.shared import SKETCH_WORDS
+from understudy.monitor.stats.sketch import observe
 from understudy.monitor.stats.windows import Windows, group, since_start
 
 SERIES: Series = ("duration", (("arm", "a"), ("outcome", "ok")))

@@ -487,3 +487,33 @@ def test_files_of_the_state_are_for_their_owner(tmp_path: Path) -> None:
     for path in (tmp_path / "state").iterdir():
         mode = stat.S_IMODE(path.stat().st_mode)
         assert not mode & 0o077, f"{path.name}: {mode:o}"
+
+
+def test_totals_that_could_not_be_saved_are_saved_again_soon(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from understudy.monitor.service import evaluation
+    from understudy.monitor.stats.totals import FILE_NAME
+
+    # The next one in turn would come after the end of the test.
+    monkeypatch.setattr(evaluation, "SAVE_SECONDS", 3600.0)
+    monkeypatch.setattr(evaluation, "RETRY_SECONDS", 0.01)
+    plane = plane_of(tmp_path)
+    plane.mark_run()
+    disk.broken.add(f"{FILE_NAME}.tmp")
+
+    async def run() -> None:
+        saving = asyncio.create_task(evaluation._save_statistics(plane))
+        try:
+            async with asyncio.timeout(patient(60)):
+                while plane.reader.error is None:
+                    await asyncio.sleep(0.01)
+                disk.broken.clear()
+                while plane.reader.error is not None:
+                    await asyncio.sleep(0.01)
+        finally:
+            saving.cancel()
+            await asyncio.wait([saving])
+
+    asyncio.run(run())
+    assert (tmp_path / "state" / FILE_NAME).exists()

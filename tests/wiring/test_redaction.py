@@ -11,6 +11,7 @@ import logging
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +38,7 @@ from understudy.monitor.config.model import Config, RecordLog
 from understudy.monitor.evidence.batch import ColumnBatch
 from understudy.monitor.evidence.blocks import Builder as Blocks
 from understudy.monitor.evidence.decoding import Decoder
+from understudy.monitor.evidence.mirrored import Compared
 from understudy.monitor.evidence.partition import Partition
 from understudy.monitor.health.watches import Watches
 from understudy.monitor.kafka.consumer import EvidenceConsumer
@@ -330,11 +332,23 @@ def test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement(
     assert SECRET not in told
 
 
-def evidence(config: Config, mapped: bool) -> list[ColumnBatch]:
-    """What the first stage makes of a hundred requests."""
+@pytest.mark.parametrize("mapped", [False, True])
+def test_events_of_single_comparisons_tell_no_hidden_value(tmp_path: Path, mapped: bool) -> None:
+    told: list[Compared] = []
+    evidence(world(tmp_path, mapped), mapped, told.append)
+    differences = [one.difference for one in told if not one.agree]
+    assert any("[redacted]" in one for one in differences)
+    assert SECRET not in repr(differences)
+
+
+def evidence(
+    config: Config, mapped: bool, compared: Callable[[Compared], None] | None = None
+) -> list[ColumnBatch]:
+    """What the first stage makes of a hundred requests; ``compared`` gets each pair of answers."""
     traffic, decoder = Traffic(mapped), Decoder(settings_of(config))
     blocks = Blocks("pod-0", "run-1", 1, 1000)
     partition = Partition(config, "0")
+    partition.stage_one.compared = compared
     for one in decode_batch(b"".join(traffic.records(100))):
         asked, said = decoder.decode(traffic.names.models[0], one)
         for block in blocks.add(traffic.names, one, asked, said, time.time()):

@@ -246,7 +246,7 @@ def test_what_middleware_sends_goes_through_no_proxy_of_the_environment() -> Non
     code = (
         "from understudy.monitor.ingest.asgi import UnderstudyMiddleware\n"
         "made = UnderstudyMiddleware(None, url='http://hooks.example.com', model='m')\n"
-        "print(made._post([{}]))\n"
+        "print(made._poster._post([b'{}']))\n"
         "made.close()\n"
     )
     with receiver() as proxy:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,13 @@ from tests.support.ports import free_port
 from understudy.monitor.api.access import ROUTES, Access, find
 from understudy.monitor.api.app import build
 from understudy.monitor.api.guard import Guard
-from understudy.monitor.api.security import SESSION_SECONDS, refuse, session_cookie
+from understudy.monitor.api.security import (
+    CSRF_HEADER,
+    SESSION_SECONDS,
+    csrf_token,
+    refuse,
+    session_cookie,
+)
 from understudy.monitor.api.server import ApiServer
 from understudy.monitor.service.evaluation import make_plane
 
@@ -48,6 +55,12 @@ PUBLIC = {
 }
 READ = {
     ("GET", "/v1/status"),
+    ("GET", "/v1/arms"),
+    ("GET", "/v1/history"),
+    ("GET", "/v1/events"),
+    ("GET", "/v1/stream"),
+    ("GET", "/v1/distributions"),
+    ("GET", "/v1/session"),
     ("GET", "/v1/models"),
     ("GET", "/v1/records"),
     ("GET", "/v1/evaluator"),
@@ -65,6 +78,7 @@ READ = {
     ("GET", "/v1/findings"),
     ("GET", "/v1/findings/{id}"),
     ("GET", "/v1/findings/{id}/records"),
+    ("GET", "/v1/findings/{id}/timeline"),
     ("GET", "/v1/findings/{rest:path}"),  # says where findings are
     ("GET", "/v1/findings/history"),
     ("GET", "/v1/incidents"),
@@ -196,7 +210,7 @@ def test_a_page_that_has_signed_in_reads_and_changes_nothing(tmp_path: Path) -> 
             assert (await client.post("/v1/session")).status_code == 401
             answer = await client.post("/v1/session", headers=GOOD)
             assert answer.status_code == 200
-            assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]
+            assert "HttpOnly; SameSite=Strict" in answer.headers["set-cookie"]
             assert TOKEN not in answer.headers["set-cookie"]
             return client.cookies
 
@@ -209,6 +223,51 @@ def test_a_page_that_has_signed_in_reads_and_changes_nothing(tmp_path: Path) -> 
     until, _, signature = value.partition(".")
     for wrong in (f"{int(until) + 1}.{signature}", f"{until}.{signature[:-1]}", until, ""):
         assert ask(app, reads[:1], {"cookie": f"{name}={wrong}"}) == {reads[0]: 401}
+
+
+@pytest.mark.usefixtures("token")
+def test_a_page_that_has_signed_in_changes_with_its_header_alone(tmp_path: Path) -> None:
+    """A page of another origin can send the cookie; it can neither read nor send the header."""
+    app = sidecar(tmp_path)
+    settings = settings_of(config(tmp_path))
+    cookie = session_cookie(settings, time.time())
+    assert cookie is not None
+    session = {"cookie": cookie.partition(";")[0]}
+    csrf = csrf_token(settings, session, time.time())
+    assert csrf is not None
+    changes = sorted(set(routes(app)) & CHANGE)
+    for headers, status in (
+        ({CSRF_HEADER: csrf}, 401),  # without the cookie
+        ({**session, CSRF_HEADER: ""}, 401),
+        ({**session, CSRF_HEADER: csrf[:-1] + ("0" if csrf[-1] != "0" else "1")}, 401),
+        ({**session, CSRF_HEADER: session["cookie"].partition(".")[2]}, 401),
+        ({**session, CSRF_HEADER: csrf, "authorization": "Bearer wrong horse"}, 403),
+    ):
+        assert ask(app, changes, headers) == dict.fromkeys(changes, status)
+    good = {**session, CSRF_HEADER: csrf}
+    assert not {401, 403} & set(ask(app, changes, good).values())
+    assert csrf_token(settings, session, time.time() + SESSION_SECONDS + 1) is None
+
+
+@pytest.mark.usefixtures("token")
+def test_the_console_shows_nothing_to_those_who_may_not_read(tmp_path: Path) -> None:
+    app = sidecar(tmp_path)
+
+    async def pages(headers: dict[str, str]) -> list[str]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service:9090") as client:
+            return [
+                (await client.get(f"/{view}", headers=headers)).text
+                for view in ("", "?view=system", "?view=requests", "?experiment=shadowed")
+            ]
+
+    for page in asyncio.run(pages({})):
+        assert "Token of the control API" in page
+        assert "champion" not in page
+        assert "shadowed" not in page
+    for page in asyncio.run(pages(GOOD)):
+        assert "not signed in" not in page
+    assert "shadowed" in asyncio.run(pages(GOOD))[3]
 
 
 @pytest.mark.usefixtures("token")

@@ -12,6 +12,15 @@ WIRE_FORMATS = {
     "tf-examples": "common.codecs.tf_examples:FORMAT",
     "seldon-v1": "common.codecs.seldon_v1:FORMAT",
     "torchserve": "common.codecs.torchserve:FORMAT",
+    "openai-chat": "common.codecs.llm.formats:CHAT",
+    "openai-completions": "common.codecs.llm.formats:COMPLETIONS",
+    "openai-responses": "common.codecs.llm.formats:RESPONSES",
+    "openai-embeddings": "common.codecs.llm.formats:EMBEDDINGS",
+    "anthropic-messages": "common.codecs.llm.formats:MESSAGES",
+    "triton-generate": "common.codecs.llm.formats:TRITON",
+    "ollama": "common.codecs.llm.formats:OLLAMA",
+    "tgi": "common.codecs.llm.formats:GENERATE",
+    "bentoml": "common.codecs.bentoml:FORMAT",
     "json": "common.codecs.pointer:FORMAT",
 }
 """Wire formats by name: a :class:`understudy.common.codecs.spec.WireFormat` each. Order is the

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.common.json_items import Document, ItemsError
+from understudy.common.unreadable import why_unreadable
 
 CSV = (".csv", ".tsv")
 LINES = (".jsonl", ".ndjson")
@@ -355,7 +356,7 @@ def _microseconds(kind: Any) -> Any:
 
 def unreadable(path: Path, error: OSError) -> FileError:
     """A FileError with the message of an OSError, without its number and file name."""
-    return FileError(path, f"cannot be read: {error.strerror or error}")
+    return FileError(path, f"cannot be read: {why_unreadable(path, error)}")
 
 
 def _first_duplicate(names: list[str]) -> str | None:

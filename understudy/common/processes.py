@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from understudy.common.tied import tied
+
 _LINES = 8
 
 
@@ -41,7 +43,7 @@ class Process:
     """A child process, with its output appended to ``log``.
 
     It leads a process group of its own, so Ctrl-C in a terminal reaches only the parent, which then
-    stops its children in the right order.
+    stops its children in the right order. A parent that is killed takes it along: it gets SIGTERM.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:
             self._process = subprocess.Popen(
-                list(command),
+                tied(list(command)),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 
 from understudy.common.text import visible
+from understudy.common.unreadable import why_unreadable
 
 T = TypeVar("T")
 _MERGE = "tag:yaml.org,2002:merge"
@@ -73,10 +74,8 @@ def read_text(path: Path) -> str:
     """The text of a file. Raises YamlError with the reason where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise YamlError(f"cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise YamlError("cannot be read: it is not UTF-8") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise YamlError(f"cannot be read: {why_unreadable(path, error)}") from error
 
 
 def read_yaml(text: str) -> object:

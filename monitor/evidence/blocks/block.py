@@ -20,6 +20,7 @@ from understudy.monitor.evidence.blocks.cells import Grid
 from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import Record
+from understudy.monitor.records.trace import is_sampled
 
 NUMBERS: Mapping[str, type[np.generic]] = {
     "arm": np.uint16,
@@ -36,8 +37,8 @@ NUMBERS: Mapping[str, type[np.generic]] = {
     "proxy_id": np.uint64,
 }
 """Columns of numbers, by the attribute of a record."""
-TEXTS = ("request_id", "trace_id", "unit", "target")
-"""Columns of bytes."""
+TEXTS = ("request_id", "trace_id", "span", "unit", "target")
+"""Columns of bytes, by the attribute of a record."""
 
 Decoded: TypeAlias = Table | Undecodable
 Row: TypeAlias = tuple[Names, Record, Decoded, Decoded]
@@ -123,16 +124,20 @@ class RecordBlock:
 
     def rows(self) -> Iterator[Row]:
         """The records one by one, with their decoded tables, without headers and payloads."""
-        names, model = self.names, self.model
-        numbers = [self.numbers[name].tolist() for name in NUMBERS]
-        texts = [self.texts[name].values() for name in TEXTS]
         requests = tables(self.count, self.request, self.request_rows, self.features, self)
         responses = tables(self.count, self.response, self.response_rows, self.predictions, self)
+        for record, request, response in zip(self.records(), requests, responses, strict=True):
+            yield self.names, record, request, response
+
+    def records(self) -> Iterator[Record]:
+        """The records one by one, without headers and payloads."""
+        model = self.model
+        numbers = [self.numbers[name].tolist() for name in NUMBERS]
+        texts = [self.texts[name].values() for name in TEXTS]
         for (
             arm, status, role, outcome, assigned, started, duration, first_byte, queue,
-            request_size, response_size, proxy_id, request_id, trace_id, unit, target,
-            of_request, of_response,
-        ) in zip(*numbers, *texts, requests, responses, strict=True):  # fmt: skip
+            request_size, response_size, proxy_id, request_id, trace_id, span, unit, target,
+        ) in zip(*numbers, *texts, strict=True):  # fmt: skip
             record = Record()
             record.model = model
             record.arm = arm
@@ -149,13 +154,14 @@ class RecordBlock:
             record.proxy_id = proxy_id
             record.request_id = request_id
             record.trace_id = trace_id
-            record.sampled = False
-            record.span = b""
+            record.sampled = is_sampled(span)
+            record.span = span
+            record.events = b""
             record.unit = unit
             record.target = target
             record.request_headers = record.response_headers = b""
             record.request_body = record.response_body = None
-            yield names, record, of_request, of_response
+            yield record
 
 
 def tables(

@@ -24,8 +24,9 @@ from understudy.monitor.evidence.blocks.block import (
 from understudy.monitor.evidence.blocks.cell_buffer import MAX_UNPACKED, CellBuffer
 from understudy.monitor.evidence.blocks.cells import Grid
 from understudy.monitor.labels.label import Label
+from understudy.monitor.records.encode import FIXED
 from understudy.monitor.records.handoff import Names
-from understudy.monitor.records.record import FIXED, FIXED_OFFSETS, Record, fixed_of
+from understudy.monitor.records.record import FIXED_OFFSETS, Record, fixed_of
 
 MOST_RECORDS = 256
 """Records in one block."""
@@ -274,6 +275,7 @@ class Builder:
                 fixed,
                 request_id,
                 record.trace_id,
+                record.span,
                 record.unit,
                 record.target,
             )

@@ -43,9 +43,9 @@ from understudy.monitor.labels.label import Label
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OUTCOMES, ROLES
 
-SCHEMA = 3
-"""2 added the outcome ``open``; 3 those after it, and the ids of the proxy, by which mirrored
-requests are sampled."""
+SCHEMA = 4
+"""2 added the outcome ``open``; 3 those up to ``fell_behind``, and the ids of the proxy, by which
+mirrored requests are sampled; 4 later outcomes."""
 """Increased only when older readers must not read a block; additions keep it."""
 _NEEDED = ("started",)
 _WIDTHS: Mapping[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.uint32}

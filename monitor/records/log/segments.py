@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from understudy.common.unreadable import why_unreadable
 from understudy.monitor.errors import LogError
 from understudy.monitor.records.log.frames import Content, Damage, Frame, content, scan
 
@@ -57,7 +58,7 @@ def files_in(folder: Path) -> list[tuple[int, Path]]:
             if path.suffix == SUFFIX and path.stem.isdecimal():
                 files.append((int(path.stem), path))
     except OSError as error:
-        raise LogError(f"{folder}: cannot be read: {error.strerror or error}") from error
+        raise LogError(f"{folder}: cannot be read: {why_unreadable(folder, error)}") from error
     return sorted(files)
 
 

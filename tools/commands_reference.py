@@ -49,7 +49,7 @@ turns colours off.
 ## JSON
 
 `--json` means the same everywhere: standard output has one JSON document and nothing else, also when the exit code is
-not 0. Streams (`experiment watch`, `findings watch`, `records show`) are JSON lines: one document in each line. Notes
+not 0. Streams (`experiment watch`, `findings watch`, `records show`, `try`) are JSON lines: one document in each line. Notes
 and errors go to standard error. When a command fails before there is a result, standard output is empty. `serve` and
 `evaluate` print no result; `--log-format json` makes their log JSON lines.
 

@@ -17,6 +17,7 @@ SOURCES = (
     ("Requests, arms, workers", "monitor/telemetry/collector.py"),
     ("Who serves", "monitor/telemetry/service.py"),
     ("Predictions and features", "monitor/telemetry/predictions.py"),
+    ("Language models", "monitor/telemetry/llm.py"),
     ("Drift, quality, performance", "monitor/telemetry/drift.py"),
     ("Findings", "monitor/telemetry/findings.py"),
     ("Experiments", "monitor/telemetry/experiments.py"),
@@ -32,6 +33,7 @@ _TYPES = {
     "counter": "counter",
     "gauge": "gauge",
     "sketches": "histogram",
+    "histogram": "histogram",
     "ValueFamily": "histogram",
     "QuantileFamily": "summary",
 }

@@ -143,31 +143,61 @@ def _pytest(tests: Sequence[str]) -> int:
     return int(pytest.main(["-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]))
 
 
-def _forget(module: str) -> None:
-    """Forget a module that was imported, and those that hold something of it."""
-    names = {module}
-    ours = [name for name in sys.modules if name.startswith(("understudy.", "tests."))]
-    grown = True
+def module_name(file: str) -> str:
+    """The name under which the code imports a file of the repository."""
+    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return name if name.split(".")[0] in ("understudy", "tools", "tests") else f"understudy.{name}"
+
+
+def _imported(name: str, source: str) -> set[str]:
+    """Names of modules that a module may import, at whatever place of it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            if node.level:
+                start = name.rsplit(".", node.level)[0]
+                package = f"{start}.{package}" if package else start
+            found |= {package, *(f"{package}.{one.name}" for one in node.names)}
+    return found
+
+
+def dependants(module: str) -> set[str]:
+    """The module and all of ours that are loaded and import it, directly or not: constants that
+    they hold show no trace of it."""
+    imports = {}
+    for name, loaded in list(sys.modules.items()):
+        file = getattr(loaded, "__file__", None)
+        if file and name.startswith(("understudy", "tests", "tools")) and file.endswith(".py"):
+            imports[name] = _imported(name, Path(file).read_text(encoding="utf-8"))
+    found, grown = {module}, True
     while grown:
-        grown = False
-        for name in ours:
-            held = vars(sys.modules[name]).values()
-            if name not in names and any(
-                getattr(one, "__module__", getattr(one, "__name__", "")) in names for one in held
-            ):
-                names.add(name)
-                grown = True
+        more = {name for name, its in imports.items() if name not in found and its & found}
+        grown = bool(more)
+        found |= more
+    return found
+
+
+def _forget(names: set[str]) -> None:
+    """Forget modules, so that they are read from their files at the next import."""
     for name in names:
         sys.modules.pop(name, None)
+        package, _, last = name.rpartition(".")
+        # `from package import module` would find it there.
+        if package in sys.modules:
+            vars(sys.modules[package]).pop(last, None)
 
 
-def _noticed(module: str, tests: Sequence[str]) -> bool:
-    """Whether a test fails, in a fork of this process, which has run the tests before."""
+def _noticed(forgotten: set[str], tests: Sequence[str]) -> bool:
+    """Whether a test fails when these modules are read again, in a fork of this process, which has
+    run the tests before."""
     child = os.fork()
     if not child:
         code = 70
         try:
-            _forget(f"understudy.{module.removesuffix('.py').replace('/', '.')}")
+            _forget(forgotten)
             code = _pytest(tests)
         finally:
             os._exit(code)
@@ -192,17 +222,24 @@ def run(module: str, tests: Sequence[str], lines: range) -> int:
             return 1
         source = (tree.path / module).read_text(encoding="utf-8")
         chosen = [one for one in changes(source) if one.line in lines]
+        forgotten = dependants(module_name(module))
         survived = 0
         sys.stdout.flush()
         with open(os.devnull, "w") as nowhere:
             out = os.dup(1)
             os.dup2(nowhere.fileno(), 1)
-            for one in chosen:
+            tree.write(module, f"raise ImportError({module!r})\n")
+            reached = _noticed(forgotten, tests)
+            for one in chosen if reached else ():
                 tree.write(module, one.text)
-                if not _noticed(module, tests):
+                if not _noticed(forgotten, tests):
                     survived += 1
                     os.write(out, f"survived {module}:{one.line}: {one.what}\n".encode())
             os.dup2(out, 1)
+        if not reached:
+            print(f"the tests pass without {module}: nothing can be learned from them")
+            os.chdir(ROOT)
+            return 1
         print(f"{len(chosen) - survived} of {len(chosen)} changes were noticed")
         os.chdir(ROOT)
     return 1 if survived else 0

@@ -82,6 +82,7 @@ _STATE_FILES = (f"{_W}test_redaction.py::test_no_file_of_the_state_holds_a_hidde
 _PARTITION = (
     f"{_W}test_redaction.py::test_evidence_of_a_partition_tells_no_hidden_value_of_a_disagreement",
 )
+_COMPARISONS = (f"{_W}test_redaction.py::test_events_of_single_comparisons_tell_no_hidden_value",)
 _EXPORT = (
     f"{_W}test_redaction.py::test_an_export_with_the_configuration_leaves_hidden_columns_out",
 )
@@ -127,8 +128,11 @@ _BY_NAME = f"{_PLAIN}(config.records.redact)"
 _BY_NAME_OF_SETTINGS = f"{_PLAIN}({{}}.redact)"
 
 REDACTION = (
-    Mutation("monitor/evidence/mirrored.py", "self._explained(difference)", "difference.explain()",
+    Mutation("monitor/evidence/mirrored.py", "                        self._explained(difference),",
+             "                        difference.explain(),",
              _PARTITION),
+    Mutation("monitor/evidence/mirrored.py", "agree else self._explained(difference)\n",
+             "agree else difference.explain()\n", _COMPARISONS),
     Mutation("monitor/evidence/mirrored.py", "self._redact(columns_of(inputs))",
              "dict(columns_of(inputs))", _PARTITION),
     Mutation("monitor/evidence/mirrored.py", "self._redact(columns_of(champion.answer))",
@@ -228,6 +232,15 @@ TOKENS = (
              "hmac.compare_digest(signature.encode(), _signature(token, int(until)).encode())",
              "_signature(token, int(until)).startswith(signature)",
              (f"{_W}test_tokens.py::test_a_page_that_has_signed_in_reads_and_changes_nothing",)),
+    Mutation("monitor/api/security.py",
+             "hmac.compare_digest(headers[CSRF_HEADER].encode(), csrf.encode())",
+             "csrf.startswith(headers[CSRF_HEADER])",
+             (f"{_W}test_tokens.py::"
+              "test_a_page_that_has_signed_in_changes_with_its_header_alone",)),
+    Mutation("monitor/api/pages.py", "Inside(request.scope) if refused is None else None",
+             "Inside(request.scope)",
+             (f"{_W}test_tokens.py::"
+              "test_the_console_shows_nothing_to_those_who_may_not_read",)),
     Mutation("monitor/api/security.py",
              "hmac.compare_digest(presented.strip().encode(), token.encode())",
              "token.encode().startswith(presented.strip().encode())",
@@ -388,7 +401,7 @@ WATCHDOG = (
     Mutation("monitor/supervisor/supervisor.py", 'worker.tell({"do": "cover", "slots": slots})',
              "pass",
              (f"{_HUNG}::test_the_others_accept_for_a_worker_that_hangs",)),
-    Mutation("monitor/service/evaluation.py", "        lambda: _beat(heartbeat),\n", "",
+    Mutation("monitor/service/evaluation.py", "        lambda: _beat(heartbeat, plane.supervisor),\n", "",
              (f"{_HUNG}::test_an_evaluation_plane_that_hangs_is_replaced",)),
     Mutation("monitor/service/evaluation.py", "            await plane.refresh()\n",
              "            plane.tick()\n",
@@ -497,7 +510,7 @@ STATISTICS = (
              (f"{_SHARED}::test_what_has_no_room_is_counted_as_other",)),
     Mutation("monitor/stats/shared.py", "            self._move(kind, source, target)\n", "",
              (f"{_SHARED}::test_rows_of_removed_arms_are_used_again_and_no_count_is_lost",)),
-    Mutation("monitor/stats/shared.py", "            holder.forget(source)\n", "            pass\n",
+    Mutation("monitor/stats/shared.py", "            hold.forget(source)\n", "            pass\n",
              (f"{_SHARED}::test_a_row_that_is_used_while_it_is_freed_counts_as_other",)),
     Mutation("monitor/stats/shared.py", "        if kind == GAUGE and self.words[self._known[kind, key]]:\n",
              "        if False:\n",
@@ -575,7 +588,7 @@ PROXIES = (
              (f"{_HTTP}::test_neither_addresses_nor_tokens_are_logged",)),
     Mutation("understudy/common/http.py", "({type(error).__name__})", "({error})",
              (f"{_SECRETS}::test_a_request_that_cannot_be_sent_does_not_repeat_its_headers",)),
-    Mutation("monitor/ingest/asgi.py", "ProxyHandler({})", "ProxyHandler()",
+    Mutation("monitor/ingest/poster.py", "ProxyHandler({})", "ProxyHandler()",
              (f"{_SECRETS}::test_what_middleware_sends_goes_through_no_proxy_of_the_environment",)),
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Records ``understudy demo`` for the documentation: ``python -m tools.recording`` (or ``make recording``).
 
 Writes the terminal of 80 × 24 as text with times (asciicast v2, which ``asciinema play`` shows) to
-``docs/recordings/demo.cast``, and a picture of the status page, taken while the demo runs, to
+``docs/recordings/demo.cast``, and a picture of the console, taken while the demo runs, to
 ``docs/images/page.png``. The picture needs Chromium (`make parts`).
 """
 
@@ -33,7 +33,7 @@ LONGEST_PAUSE = 2.0
 """Seconds without a change that a viewer has to sit through."""
 FRAME = 0.25
 """Seconds between two frames, at least."""
-MOMENT = "serves 25 %"
+MOMENT = "serves 50 %"
 """What the demo says when the picture is taken: traffic is split, and a candidate was rolled back."""
 _COLOURS = ("black", "red", "green", "brown", "blue", "magenta", "cyan", "white")
 
@@ -114,7 +114,7 @@ def record(command: list[str], camera: Camera) -> list[str]:
 
 
 class Camera(threading.Thread):
-    """Takes a picture of the status page at the moment, with a browser that waits for it."""
+    """Takes a picture of the console at the moment, with a browser that waits for it."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -145,7 +145,7 @@ class Camera(threading.Thread):
             )
             page = browser.new_page(viewport={"width": 1200, "height": 760})
             if self.moment.wait(300.0):
-                page.goto(self.address)
+                page.goto(f"{self.address.rstrip('/')}/?experiment=minutes")
                 page.wait_for_timeout(1500)
                 page.screenshot(path=str(IMAGES / "page.png"))
             browser.close()

@@ -38,10 +38,10 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def run(command: list[str | Path], epoch: int, cwd: Path = ROOT) -> str:
+def run(command: list[str | Path], epoch: int, cwd: Path = ROOT, **variables: str) -> str:
     """The standard output of a command. Raises ReleaseError with its output when it fails."""
-    hidden = ("PYTHONPATH", "VIRTUAL_ENV")
-    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "UNDERSTUDY_PURE", "UNDERSTUDY_COMPILED")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | variables
     if certificates := os.environ.get("PIP_CERT"):
         environment.setdefault("SSL_CERT_FILE", certificates)
     environment["SOURCE_DATE_EPOCH"] = str(epoch)
@@ -67,13 +67,25 @@ def epoch_of() -> int:
     return int(done.stdout)
 
 
-def build(folder: Path, epoch: int) -> None:
-    """Wheel, source distribution, chart and SBOM, into an empty folder."""
+def build(folder: Path, epoch: int, pythons: list[tuple[str, Path]]) -> None:
+    """Wheels, source distribution, chart and SBOM, into an empty folder.
+
+    One wheel is pure Python and fits every version; the others have the compiled data plane, one
+    for each of ``pythons``.
+    """
     folder.mkdir(parents=True)
-    command: list[str | Path] = [BIN / "uv", "build", "--quiet", "--out-dir", folder]
+    command: list[str | Path] = [BIN / "uv", "build", "--quiet"]
     # The build backend is pinned with its hashes, as for the image.
     command += ["--build-constraints", ROOT / "deploy" / "build.lock", "--require-hashes", ROOT]
-    run(command, epoch)
+    run([*command, "--out-dir", folder], epoch, UNDERSTUDY_PURE="1")
+    for _, interpreter in pythons:
+        with tempfile.TemporaryDirectory() as place:
+            wheel = [*command, "--out-dir", place, "--wheel", "--python", interpreter]
+            run(wheel, epoch, UNDERSTUDY_MUST_COMPILE="1")
+            (built,) = Path(place).glob("*.whl")
+            # Name the oldest C library that it runs with: an index takes no wheel for just "linux".
+            repair: list[str | Path] = [BIN / "auditwheel", "repair", "--patcher", "none"]
+            run([*repair, "--wheel-dir", folder, built], epoch)
     (folder / ".gitignore").unlink(missing_ok=True)
     oci_chart.write_layout(ROOT / "helm" / "understudy", folder / "chart-oci", epoch)
     for lock, name in (("requirements.lock", "image"), ("load.lock", "image-load")):
@@ -143,23 +155,33 @@ def interpreter_of(version: str) -> Path | None:
     return None
 
 
-def install(folder: Path, epoch: int) -> list[str]:
-    """Install the wheel into an empty environment for each Python that is here; their versions."""
-    (wheel,) = folder.glob("*.whl")
-    tried = []
+def interpreters() -> list[tuple[str, Path]]:
+    """The Pythons of PYTHONS that are installed here."""
+    found = []
     for version in PYTHONS:
+        interpreter = interpreter_of(version)
+        if interpreter is None:
+            say(f"  SKIPPED Python {version}: it is not installed here")
+        else:
+            found.append((version, interpreter))
+    return found
+
+
+def install(folder: Path, epoch: int, pythons: list[tuple[str, Path]]) -> list[str]:
+    """Install the package into an empty environment for each of ``pythons``; their versions."""
+    tried = []
+    for version, interpreter in pythons:
         with tempfile.TemporaryDirectory() as place:
             home = Path(place) / "env"
-            interpreter = interpreter_of(version)
-            if interpreter is None:
-                say(f"  SKIPPED Python {version}: it is not installed here")
-                continue
             run([BIN / "uv", "venv", "-q", "--python", interpreter, home], epoch)
             python = home / "bin" / "python"
-            run([BIN / "uv", "pip", "install", "-q", "--python", python, wheel], epoch)
+            command: list[str | Path] = [BIN / "uv", "pip", "install", "-q", "--python", python]
+            # pip takes the wheel that fits best: the compiled one.
+            command += ["--find-links", folder, f"understudy-serving=={__version__}"]
+            run(command, epoch)
             program = home / "bin" / "understudy"
             printed = run([program, "version"], epoch, cwd=home)
-            if printed != f"understudy {__version__}\n":
+            if printed != f"understudy {__version__} (compiled)\n":
                 raise ReleaseError(f"Python {version}: `understudy version` prints {printed!r}")
             run([program, "config", "check", ROOT / "docs" / "understudy.yaml"], epoch, cwd=home)
             if not (home / "share" / "man" / "man1" / "understudy.1").is_file():
@@ -233,17 +255,18 @@ def main(context: click.Context, output: Path, tag: str | None, no_install: bool
     if not released(text, __version__):
         say(f"  not released yet: CHANGELOG.md has no section for {__version__}")
     shutil.rmtree(output, ignore_errors=True)
-    build(output, epoch)
+    pythons = interpreters()
+    build(output, epoch, pythons)
     with tempfile.TemporaryDirectory() as place:
         again = Path(place) / "again"
-        build(again, epoch)
+        build(again, epoch, pythons)
         differ = differences(output, again)
     if differ:
         raise ReleaseError(f"two builds differ: {', '.join(differ)}")
     say("  both builds are the same, byte for byte")
     check(output, epoch)
     if not no_install:
-        install(output, epoch)
+        install(output, epoch, pythons)
     image(output, epoch)
     (output / "SHA256SUMS").write_text("\n".join(_sums(output)) + "\n", encoding="utf-8")
     for path in sorted(output.iterdir()):

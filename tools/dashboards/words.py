@@ -40,7 +40,8 @@ OUTCOMES = {
     "cancelled": GREY, "upstream_connect": "purple", "upstream_reset": "dark-purple",
     "overload": ORANGE, "garbage": "super-light-purple", "model_overload": "light-red",
     "shutdown": "light-orange", "rejected": "light-yellow", "incomplete": "light-blue",
-    "client_stalled": "super-light-blue",
+    "client_stalled": "super-light-blue", "stream_error": "semi-dark-red",
+    "truncated": "semi-dark-purple",
 }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ _RECORDS = Row(
             "protocol error, state that could not be saved, findings that could not be written, "
             "connections without a file descriptor, processes that were replaced since they hung or took "
             "too much memory; and series of workers that are counted as other, for want of room or since "
-            "their arm is gone.",
+            "their arm is gone; and requests for more models than `match.most`.",
             "none",
             Query(increase("records_lost_total"), "records lost"),
             Query(increase("handoff_errors_total"), "protocol errors"),
@@ -133,6 +133,7 @@ _RECORDS = Row(
             Query(increase("process_kills_total"), "processes replaced"),
             Query(increase("statistics_overflowed_total"), "series without room"),
             Query(increase("statistics_reclaimed_total"), "series removed"),
+            Query(increase("models_unlisted_requests_total"), "for models beyond match.most"),
             empty="none",
         ),
         third(

@@ -188,13 +188,49 @@ _WHERE_TIME_GOES = Row(
     ),
 )
 
+_STREAMS = Row(
+    "Streams",
+    (
+        third(
+            "p99 of the first event",
+            "Time to the first event of a streamed response. It may be empty: see the tokens of language "
+            "models.",
+            "s",
+            Query(
+                of_buckets("0.99", "stream_first_event_seconds", OF_ARM, "arm, role"),
+                "{{arm}}, {{role}}",
+            ),
+            empty="no streams",
+        ),
+        third(
+            "p99 of the longest gap",
+            "The longest pause between two events of a stream, without those in which the client did not "
+            "read.",
+            "s",
+            Query(
+                of_buckets("0.99", "stream_longest_gap_seconds", OF_ARM, "arm, role"),
+                "{{arm}}, {{role}}",
+            ),
+            empty="no streams",
+        ),
+        third(
+            "Events and stalls",
+            "Events per second, and pauses of more than a second.",
+            "none",
+            Query(rate("stream_events_total", OF_ARM, by="arm"), "{{arm}}, events"),
+            Query(rate("stream_stalls_total", OF_ARM, by="arm"), "{{arm}}, stalls"),
+            empty="no streams",
+        ),
+    ),
+)
+
 BOARD = Board(
     uid="understudy-latency",
     title="Understudy / Latency and tails",
     text="Durations of requests: heat map, quantiles to p99.9 and the maximum, by arm, and where the time "
     "goes.",
     choices=(MODEL, VERSION, ARM),
-    rows=(_TAILS, _ARMS, _WHERE_TIME_GOES),
+    rows=(_TAILS, _ARMS, _WHERE_TIME_GOES, _STREAMS),
     extra=(
         CustomVariable("window")
         .label("Window")

@@ -63,7 +63,7 @@ _NOW = Row(
         ),
         figure(
             "Open findings",
-            "Open findings: quality, drift, performance, validation, objectives.",
+            "Open findings: blindness, quality, drift, performance, validation, objectives.",
             "none",
             Query(f"sum({named('findings_open', WHERE, model='~$model')})"),
             empty="none so far",
@@ -146,6 +146,10 @@ _TRAFFIC = Row(
             "Failed client requests per second, by outcome. Empty: no failures.",
             "reqps",
             Query(rate("requests_total", LIVE, outcome="!ok", by="outcome"), "{{outcome}}"),
+            Query(
+                rate("grpc_calls_total", LIVE, grpc_status="!OK", by="grpc_status"),
+                "gRPC {{grpc_status}}",
+            ),
             empty="no failures",
             colors={f"^{name}$": color for name, color in OUTCOMES.items()},
             stacked=True,
@@ -160,7 +164,7 @@ _SILENT = Row(
         "Predictions and features",
         third(
             "Open findings",
-            "Open findings by kind and severity. `understudy findings` and the status page show "
+            "Open findings by kind and severity. `understudy findings` and the console show "
             "features, start time and advice.",
             "none",
             Query(

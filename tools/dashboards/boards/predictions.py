@@ -15,7 +15,16 @@ from tools.dashboards.panels import (
     states,
     third,
 )
-from tools.dashboards.queries import OF_ARM, OF_MODEL, missing_share, named, rate, share
+from tools.dashboards.queries import (
+    LIVE,
+    OF_ARM,
+    OF_MODEL,
+    missing_share,
+    named,
+    of_buckets,
+    rate,
+    share,
+)
 from tools.dashboards.words import DRIFTED, UNTESTED
 
 PREDICTION = Choice(
@@ -106,6 +115,22 @@ _OUT = Row(
             "ops",
             Query(rate("undecodable_total", OF_ARM, by="part, reason"), "{{part}}: {{reason}}"),
             empty="all payloads decoded",
+        ),
+        lines(
+            "Versions that answer",
+            "Answers per second by the version of the model that they say, and changes of it: a model "
+            "that is replaced behind the same URL.",
+            "ops",
+            Query(
+                rate("served_answers_total", OF_ARM, by="model, arm, served"),
+                "{{model}}, {{arm}}: {{served}}",
+            ),
+            Query(
+                rate("served_version_changes_total", OF_ARM, by="model, arm"),
+                "{{model}}, {{arm}}: changes",
+            ),
+            empty="no answer says a version",
+            width=24,
         ),
     ),
 )
@@ -302,11 +327,94 @@ _RIGHT = Row(
     ),
 )
 
+_LANGUAGE = Row(
+    "Language models",
+    (
+        *(
+            third(
+                title,
+                text,
+                "s",
+                *(
+                    Query(of_buckets(at, family, OF_ARM, "arm"), f"{{{{arm}}}}, {name}")
+                    for at, name in (("0.5", "p50"), ("0.99", "p99"))
+                ),
+                empty="no answers of language models",
+            )
+            for title, text, family in (
+                (
+                    "Time to the first token",
+                    "From the request's arrival to the first event with output, reasoning included.",
+                    "llm_time_to_first_token_seconds",
+                ),
+                (
+                    "Time to the first answer",
+                    "The same without reasoning.",
+                    "llm_time_to_first_answer_seconds",
+                ),
+                (
+                    "Time per output token",
+                    "After the first event with output; needs the server's count of tokens.",
+                    "llm_time_per_output_token_seconds",
+                ),
+                (
+                    "Whole answers",
+                    "From the request's arrival to the last event with output.",
+                    "llm_answer_seconds",
+                ),
+            )
+        ),
+        third(
+            "Tokens per second",
+            "As the model servers count them; cached ones are part of the prompts', reasoning ones of "
+            "the outputs'.",
+            "none",
+            Query(rate("llm_tokens_total", OF_ARM, by="arm, kind"), "{{arm}}, {{kind}}"),
+            empty="no counts",
+        ),
+        third(
+            "Answers by finish reason",
+            "Answers per second: `length` were cut off, `none` has no reason.",
+            "reqps",
+            Query(rate("llm_answers_total", OF_ARM, by="reason"), "{{reason}}"),
+            empty="no answers of language models",
+            stacked=True,
+        ),
+        third(
+            "Goodput",
+            "Answers per second within all limits of the model's `goodput`.",
+            "reqps",
+            Query(rate("llm_good_answers_total", OF_ARM, by="arm"), "{{arm}}"),
+            empty="no limits",
+        ),
+        third(
+            "Good answers",
+            "Share of all client requests that got an answer within the limits: failed ones are not good.",
+            "percentunit",
+            Query(
+                share(
+                    rate("llm_good_answers_total", OF_ARM, by="arm"),
+                    rate("requests_total", LIVE, by="arm"),
+                ),
+                "{{arm}}",
+            ),
+            empty="no limits",
+        ),
+        third(
+            "Source of token counts",
+            "Answers per second, by where the number of output tokens comes from.",
+            "reqps",
+            Query(rate("llm_token_counts_total", OF_ARM, by="source"), "{{source}}"),
+            empty="no answers of language models",
+        ),
+    ),
+)
+
 BOARD = Board(
     uid="understudy-predictions",
     title="Understudy / Predictions and features",
     text="Distributions of predictions and features, drift from the baseline, and performance with and "
     "without labels.",
     choices=(MODEL, VERSION, ARM, PREDICTION),
-    rows=(_OUT, _IN, _RIGHT),
+    rows=(_OUT, _IN, _RIGHT, _LANGUAGE),
 )

@@ -28,10 +28,10 @@ from benchmarks.harness import Claim, Result, environment, median
 from understudy.common.codecs import ModelSpec, Table, decode_exchange
 from understudy.monitor.evidence.blocks import Builder, RecordBlock, Row, decode, encode
 from understudy.monitor.evidence.blocks.block import NUMBERS, TEXTS
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.log import Spool
 from understudy.monitor.records.record import Record, decode_batch
-from understudy.monitor.records.record import encode as encode_record
 
 FEATURES = tuple(f"feature_{number:02d}" for number in range(20))
 SPEC = ModelSpec("m", "1", "mlflow", FEATURES, ("p",))

@@ -18,6 +18,7 @@ from benchmarks.harness import Claim, Result, environment, median
 from understudy.monitor.evidence.settings import Settings
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records import record
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.records.handoff import Names
 
 FEATURES = 20
@@ -69,7 +70,7 @@ def batches(protocol: str, mirrored: bool, count: int) -> list[bytes]:
         for number in range(BATCH):
             target, request, response = bodies(protocol, rng.random(FEATURES).round(6).tolist())
             copy = mirrored and number % 2 == 1
-            _, encoded = record.encode(
+            _, encoded = encode_record(
                 0,
                 int(copy),
                 200,

@@ -26,6 +26,7 @@ from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.labels.store import Joined, Prediction
 from understudy.monitor.pipeline.pipeline import Pipeline
 from understudy.monitor.records import record
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.records.handoff import Names, SplitNames
 from understudy.shadow.assignment import OUT, point
 
@@ -341,7 +342,7 @@ class SimulatedService:
             answer = b"{}"
         readable = readable and wrong != "unreadable"
         status = {record.OK: 200, record.SERVER_ERROR: 500}.get(outcome, 0)
-        encoded = record.encode(
+        encoded = encode_record(
             *(0, arm, status, role, outcome, START + request.at),
             *(round(seconds * 1e9), round(seconds * 1e9), 0, request.size, len(answer or b"")),
             *(request_id, b"", unit, b"/v1/models/m:predict", JSON),

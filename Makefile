@@ -16,12 +16,14 @@ ARGS ?=
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Pure: no processes, sockets or parts, and no simulations; with style, types and contracts two minutes.
 UNIT := tests/codecs tests/config tests/detectors tests/stats tests/evidence tests/shadow
+# What runs the compiled form: workers, what they hand over, and the fuzzers.
+COMPILED := tests/proxy tests/records tests/routing tests/stats tests/fuzz tests/project/test_compiled.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-all check bench lint docs pictures recording lock sbom release image parts mutations clean
+.PHONY: help demo quick test test-all test-compiled check bench lint docs pictures recording lock sbom release image cluster cluster-down cluster-test parts mutations clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv installs several times faster; where it cannot be had, or knows no way to the index, pip does it.
 INSTALL = $(PIP) -q uv && $(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]' \
@@ -55,6 +57,12 @@ test: $(READY) ## What CI runs: lint, types, contracts, tests with real parts th
 
 test-all: $(READY) ## Everything: builds Helm, an API server, Sloth, Prometheus 3 and model servers first (half an hour)
 	@$(MAKE) --no-print-directory test ALL=1
+
+# The modules go into build/compiled; every process of the tests that finds the variable runs them.
+test-compiled: $(READY) ## Compile the data plane, and test proxy, records and fuzzers in that form
+	$(BIN)/python -m tools.compiled
+	UNDERSTUDY_COMPILED=$(CURDIR)/build/compiled $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(COMPILED) $(ARGS)
+	UNDERSTUDY_COMPILED=$(CURDIR)/build/compiled $(BIN)/python -m tests.fuzz.forms_fuzz --inputs 20000
 
 check: $(READY) ## The tests alone (ARGS='-k name' to choose, COVER=1 for coverage)
 	$(BIN)/python -m pytest --cache-clear -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(ALL),--all) $(if $(COVER),--cov --cov-report=term) $(ARGS) \
@@ -91,6 +99,18 @@ release: $(READY) ## Wheel, sdist, chart, SBOM, image: built twice, checked, in 
 
 image: ## Build the container image (needs docker or podman)
 	deploy/image/build.sh $(ARGS)
+
+cluster: $(READY) ## Start a Kubernetes cluster of one node (root; tools/cluster/README.md)
+	$(BIN)/python -m tools.parts.kubernetes cluster
+	$(BIN)/python -m tools.cluster up
+
+cluster-down: $(READY) ## Stop that cluster, and remove what it left
+	$(BIN)/python -m tools.cluster down
+
+cluster-test: $(READY) ## The chart in such a cluster, under load (root; 20 minutes once its parts are built)
+	$(BIN)/python -m tools.parts.kubernetes cluster
+	$(BIN)/python -m tools.parts.containers
+	UNDERSTUDY_CLUSTER=1 $(BIN)/python -m pytest --all -n 0 tests/cluster $(ARGS)
 
 parts: $(READY) ## Fetch the real parts that tests talk to, without root (ALL=1: build the rest, too)
 	@echo "Fetching parts for the tests (once; a minute or two) …"

@@ -182,7 +182,7 @@ class Demo:
         flights = read_flights(self.models / "replay.jsonl")
         self.teller.does(
             f"the second half of 2013 is replayed: {self.pace.rate:.0f} flights/s for "
-            f"{self.seconds:.0f} s"
+            f"{self.seconds:.0f} s, or until both challengers are decided"
         )
         labels = Labels(lambda path, data: post(self.address + path, data))
         traffic = Traffic("127.0.0.1", self.port, labels.departed)
@@ -192,7 +192,7 @@ class Demo:
             asyncio.create_task(part) for part in (self._watch(traffic, started), labels.run())
         ]
         story = asyncio.create_task(self._story(started))
-        await traffic.run(flights, lambda: self.pace.rate, self.seconds)
+        await traffic.run(flights, lambda: self.pace.rate, self.seconds, story.done)
         for task in others:
             task.cancel()
         await story
@@ -300,19 +300,20 @@ class Demo:
         champion, challenger = (server.process for server in self.servers[:2])
         assert champion is not None
         assert challenger is not None
-        await asyncio.sleep(max(0.0, started + 0.08 * self.seconds - time.monotonic()))
+        await asyncio.sleep(max(0.0, started + 0.05 * self.seconds - time.monotonic()))
         self.teller.does("the challenger is killed (kill -9)")
         challenger.kill()
         await asyncio.sleep(min(4.0, 0.04 * self.seconds))
         self.teller.does("the challenger is started again")
         self.servers[1].start()
-        await asyncio.to_thread(self.servers[1].wait)
-        await asyncio.sleep(max(0.0, started + 0.2 * self.seconds - time.monotonic()))
+        loading = asyncio.create_task(asyncio.to_thread(self.servers[1].wait))
+        await asyncio.sleep(min(2.0, 0.02 * self.seconds))
         self.teller.does("the champion is stopped for one second (SIGSTOP)")
         champion.send(signal.SIGSTOP)
         await asyncio.sleep(1)
         champion.send(signal.SIGCONT)
         await asyncio.sleep(3)
+        await loading
 
     def gate(self) -> None:
         """May it go live? Load and a fault, and a report."""

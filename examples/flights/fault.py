@@ -10,7 +10,7 @@ import random
 import time
 from typing import Any
 
-SHARE = 0.08
+SHARE = 0.2
 SECONDS = 0.06
 
 

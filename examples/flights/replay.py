@@ -102,12 +102,19 @@ class Traffic:
         return max(self._late, 0.0 if oldest is None else time.monotonic() - oldest)
 
     async def run(
-        self, flights: list[Flight], rate: float | Callable[[], float], seconds: float
+        self,
+        flights: list[Flight],
+        rate: float | Callable[[], float],
+        seconds: float,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Send all, wait for all answers. What a machine that stood still has missed is left out."""
+        """Send all, or until it is ``enough``, and wait for all answers. What a machine that stood
+        still has missed is left out."""
         address = f"{self._host}:{self._port}"
         started = time.monotonic()
         for moment, flight in schedule(flights, rate, seconds):
+            if enough():
+                break
             while len(self._tasks) >= MOST_WAITING:
                 await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             wait = started + moment - time.monotonic()

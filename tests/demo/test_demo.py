@@ -95,6 +95,17 @@ def told(programs: Path, folder: Path, scenario: str) -> dict[str, Any]:
     return result
 
 
+def test_a_demo_that_is_killed_leaves_no_process(programs: Path, tmp_path: Path) -> None:
+    process = start(programs, tmp_path)
+    try:
+        # Model servers, the sidecar with its children, and clients.
+        eventually(lambda: len(children_of(tmp_path / "tmp")) >= 4, seconds=120)
+    finally:
+        process.kill()
+        process.communicate(timeout=patient(60))
+    eventually(lambda: children_of(tmp_path / "tmp") == [], seconds=60)
+
+
 def after(result: dict[str, Any], words: str) -> list[float | None]:
     """Time since the cause of what Understudy said with these words."""
     said = [one for one in result["events"] if one["kind"] == "understudy"]

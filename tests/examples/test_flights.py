@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,40 @@ def test_a_server_that_is_slow_is_seen_as_behind_and_asked_for_less() -> None:
         assert traffic.tally.sent < 150
         assert traffic.tally.answered == traffic.tally.sent
         assert traffic.behind() == 0.0
+
+    with_server(check)
+
+
+def test_no_experiment_begins_while_the_breaker_is_open() -> None:
+    """What is not mirrored at its beginning counts as unknown: nothing would be decided."""
+    seen: list[str] = []
+
+    class Told(Demo):
+        async def _trouble(self, started: float) -> None:
+            pass
+
+        def status(self) -> dict[str, Any]:
+            state = "open" if seen.count("open") < 2 else "closed"
+            seen.append(state)
+            return {"arms": [{}, {"mirror": {"breaker": {state: 1}}}]}
+
+    class Tried:
+        async def run(self, until: float) -> str:
+            seen.append("experiment")
+            return "running"
+
+    demo = Told(1000.0, 10.0, Teller(False))
+    tried: Any = Tried()
+    demo.acts = [tried, tried]
+    asyncio.run(demo._story(time.monotonic()))
+    assert seen == ["open", "open", "closed", "experiment"]
+
+
+def test_the_replay_ends_when_the_story_has_ended() -> None:
+    async def check(server: Server, port: int) -> None:
+        traffic = Traffic("127.0.0.1", port)
+        await traffic.run([FLIGHT], 1000.0, 600.0, lambda: traffic.tally.sent >= 30)
+        assert traffic.tally.answered == traffic.tally.sent == server.answered == 30
 
     with_server(check)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import shlex
@@ -47,7 +48,7 @@ def of(*languages: str) -> list[Block]:
     return [block for block in BLOCKS if block.language in languages]
 
 
-KNOWN = {"sh", "console", "yaml", "json", "python", "toml", "properties", "text", "mermaid"}
+KNOWN = {"sh", "console", "yaml", "json", "python", "toml", "ini", "properties", "text", "mermaid"}
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=ids)
@@ -147,6 +148,27 @@ def check_collector(data: dict[str, Any], file: Path) -> None:
         assert used == data[part].keys()
 
 
+def check_envoy(data: dict[str, Any], file: Path) -> None:
+    """Its filter and clusters name each other; tests/ingest/test_envoy.py runs it."""
+    clusters = {one["name"] for one in data["static_resources"]["clusters"]}
+    assert "understudy" in clusters
+    assert set(re.findall(r"'cluster(?:_name)?': '([\w-]+)'", str(data))) == clusters
+
+
+def check_istio(data: dict[str, Any], file: Path) -> None:
+    """Istio's filter is that of Envoy's configuration, but for the name of the cluster."""
+    (envoy,) = (block for block in BLOCKS if block.title == "envoy.yaml")
+    listener = yaml.safe_load(envoy.text)["static_resources"]["listeners"][0]
+    wanted = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][0]
+    assert data["kind"] == "EnvoyFilter"
+    (patch,) = data["spec"]["configPatches"]
+    found = patch["patch"]["value"]
+    name = found["typed_config"]["grpc_service"]["envoy_grpc"].pop("cluster_name")
+    assert name == "outbound|9191||understudy.models.svc.cluster.local"
+    del wanted["typed_config"]["grpc_service"]["envoy_grpc"]["cluster_name"]
+    assert found == wanted
+
+
 def check_values(data: dict[str, Any], file: Path) -> None:
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     jsonschema.validate(data, schema)
@@ -158,9 +180,10 @@ def kind_of(block: Block, data: Any) -> str:
         return "unknown"
     keys = data.keys()
     if {"apiVersion", "kind"} <= keys:
-        return "kubernetes"
+        return "istio" if data["apiVersion"].startswith("networking.istio.io") else "kubernetes"
     for kind, known in (
         ("chart", {"dependencies"}),
+        ("envoy", {"static_resources"}),
         ("collector", {"receivers", "processors", "exporters", "extensions", "service"}),
         ("prometheus", {"global", "rule_files", "alerting", "scrape_configs"}),
         ("alertmanager", {"route", "receivers"}),
@@ -195,6 +218,7 @@ def test_yaml_is_valid_as_what_it_is(block: Block, tmp_path: Path) -> None:
             check = {
                 "prometheus": check_prometheus, "alertmanager": check_alertmanager,
                 "chart": check_chart, "values": check_values, "collector": check_collector,
+                "envoy": check_envoy, "istio": check_istio,
             }.get(kind)  # fmt: skip
             assert check is not None, "of what is this a part? See kind_of"
             check(data, tmp_path / "file.yaml")
@@ -213,6 +237,14 @@ def test_json_and_toml_are_valid(block: Block) -> None:
     except json.JSONDecodeError:
         for line in block.text.splitlines():  # lines of JSON
             json.loads(line)
+
+
+@pytest.mark.parametrize("block", of("ini"), ids=ids)
+def test_units_of_systemd_have_sections_and_keys(block: Block) -> None:
+    reader = configparser.ConfigParser(interpolation=None, strict=False)
+    reader.read_string(block.text)
+    assert set(reader.sections()) <= {"Unit", "Service", "Install"}
+    assert all(value for section in reader.sections() for value in reader[section].values())
 
 
 @pytest.mark.parametrize("block", of("python"), ids=ids)

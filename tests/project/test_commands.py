@@ -34,7 +34,6 @@ WITHOUT_JSON = {
     "completion": "prints a script",
     "evaluate": "logs; --log-format json",
     "serve": "logs; --log-format json",
-    "try": "is a server",
     "inject serve": "logs JSON",
     "fault-proxy": "is a server",
 }

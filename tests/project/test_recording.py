@@ -62,10 +62,10 @@ def test_a_failed_command_is_not_recorded() -> None:
 
 def test_the_camera_notices_the_moment() -> None:
     camera = Camera()
-    camera.look("'minutes' serves 25 % of the clients")
+    camera.look("'minutes' serves 50 % of the clients")
     assert not camera.moment.is_set(), "the address of the page is not known"
     camera.look(" page             http://127.0.0.1:34125/\n")
     assert not camera.moment.is_set()
-    camera.look("'minutes' serves 25 % of the clients")
+    camera.look("'minutes' serves 50 % of the clients")
     assert camera.moment.is_set()
     assert camera.address == "http://127.0.0.1:34125/"

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,15 @@ def test_differences_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_packages_and_sboms_are_the_same_bytes_twice(tmp_path: Path) -> None:
+    # With the compiled form for one Python; without a compiler there is no release.
+    pythons = [(f"{sys.version_info[0]}.{sys.version_info[1]}", Path(sys.executable))]
     for name in ("a", "b"):
-        release.build(tmp_path / name, EPOCH)
+        release.build(tmp_path / name, EPOCH, pythons)
     assert release.differences(tmp_path / "a", tmp_path / "b") == []
     found = [path.suffix for path in release.files_in(tmp_path / "a")]
     assert {".whl", ".gz", ".tgz", ".json"} <= set(found)
+    wheels = sorted(path.name for path in (tmp_path / "a").glob("*.whl"))
+    assert [name.rpartition("-")[2][:9] for name in wheels] == ["manylinux", "any.whl"]
     release.check(tmp_path / "a", EPOCH)
 
 

@@ -34,6 +34,7 @@ HOSTILE = (
 """Modules that raise when they are imported."""
 OURS = ("monitor", "shadow", "loadtest", "tests", "deploy", "understudy_state")
 """Those that a script of the user's own folder may stand beside."""
+PURE = "pure Python: it was installed without the compiled form"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -163,8 +164,8 @@ def test_commands_run_in_a_hostile_folder(programs: Path, tmp_path: Path) -> Non
         "champion: {url: 'http://127.0.0.1:9'}\n"
     )
     for words, said in (
-        (("understudy", "version"), f"understudy {__version__}\n"),
-        (("python", "-m", "understudy", "version"), f"understudy {__version__}\n"),
+        (("understudy", "version"), f"understudy {__version__} ({PURE})\n"),
+        (("python", "-m", "understudy", "version"), f"understudy {__version__} ({PURE})\n"),
         (("understudy", "config", "check", "understudy.yaml"), "understudy.yaml: valid\n"),
         (("python", "-m", "understudy", "config", "check", "understudy.yaml"),
          "understudy.yaml: valid\n"),

@@ -79,7 +79,7 @@ class Plain:
             getattr(self, f"_{word.lower()}")(rest)
 
     def _from(self, rest: str) -> None:
-        assert rest == "${PYTHON}" or re.fullmatch(r"[a-z-]+", rest), rest
+        assert rest in ("${PYTHON}", "${BUILDER}") or re.fullmatch(r"[a-z-]+", rest), rest
 
     def _env(self, rest: str) -> None:
         for one in re.findall(r'(\w+)=("[^"]*"|\S+)', rest):

@@ -131,7 +131,7 @@ def items(seed: int, requests: int, sidecars: int = 3, seconds: float = 12.0) ->
             one = Record()
             one.proxy_id = number + 1 if number % 2 else 0  # noqa: B023
             one.sampled = False
-            one.span = b""
+            one.span = one.events = b""
             one.model, one.arm, one.role, one.outcome = 0, arm, role, outcome
             one.status = 200 if outcome == records.OK else 500
             one.assigned = assigned

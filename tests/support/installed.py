@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 
 
-def uv(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def uv(
+    *arguments: str | Path, cwd: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
     certificates = os.environ.get("PIP_CERT")
     trusted = {"SSL_CERT_FILE": certificates} if certificates else {}
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
@@ -22,14 +24,15 @@ def uv(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**environment, **trusted},
+        env={**environment, **trusted, **variables},
         timeout=500,
     )
 
 
-def build(folder: Path, *options: str) -> None:
+def build(folder: Path, *options: str, compiled: bool = False) -> None:
     """Build the distribution into ``folder``; skips the test where the backend cannot be had."""
-    done = uv("build", "--quiet", *options, "--out-dir", folder, ROOT)
+    form = "UNDERSTUDY_MUST_COMPILE" if compiled else "UNDERSTUDY_PURE"
+    done = uv("build", "--quiet", *options, "--out-dir", folder, ROOT, **{form: "1"})
     if done.returncode != 0 and "hatchling" in done.stderr:
         pytest.skip(f"NOT TESTED: the build backend cannot be installed: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr

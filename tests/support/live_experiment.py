@@ -112,7 +112,7 @@ def record(
     one = Record()
     one.proxy_id = 0
     one.sampled = False
-    one.span = b""
+    one.span = one.events = b""
     one.request_id = b"r%d" % number
     one.role, one.outcome, one.assigned, one.unit = role, outcome, assigned, unit
     one.started, one.duration_ns = started, int(seconds * 1e9)

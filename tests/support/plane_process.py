@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.patience import eventually, patient
 from tests.support.ports import free_port
 from understudy.monitor.records import frames, record
+from understudy.monitor.records.encode import encode as encode_record
 from understudy.monitor.stats.shared import SharedStats
 
 PATIENCE = patient(30.0)
@@ -222,11 +223,12 @@ def encoded(
     request_id: str = "r-1",
     target: str = "/v2/models/delays/infer",
     headers: str = "content-type: application/json",
+    answer_headers: str = "content-type: application/json",
 ) -> bytes:
     """One encoded record of the model ``delays``; payloads as tensors or as bytes."""
     request = v2("inputs", features) if isinstance(features, dict) else features
     response = v2("outputs", predictions) if isinstance(predictions, dict) else predictions
-    _, parts = record.encode(
+    _, parts = encode_record(
         0,
         arm,
         200 if outcome == record.OK else 0,
@@ -243,7 +245,7 @@ def encoded(
         b"",
         target.encode(),
         headers.encode(),
-        b"content-type: application/json",
+        answer_headers.encode(),
         request,
         response,
         sampled=bool(trace_id) and sampled,

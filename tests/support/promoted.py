@@ -9,7 +9,8 @@ from typing import Any
 from tests.support.plane_process import ARMS, LABELS, MODEL, PlaneProcess
 from understudy.monitor.proxy import breaker
 from understudy.monitor.routing.plan import Challenger, Model, Plan, Split, Upstream
-from understudy.monitor.stats.shared import SharedStats, observe
+from understudy.monitor.stats.shared import SharedStats
+from understudy.monitor.stats.sketch import observe
 from understudy.shadow.assignment import POINTS, Allocation
 
 

@@ -17,7 +17,14 @@ from understudy.monitor.records.handoff import Names
 class Service:
     """A pipeline with its findings, fed with records."""
 
-    def __init__(self, folder: Path, experiments: Sequence[Any] = (), **model: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        experiments: Sequence[Any] = (),
+        blind: float = 0.1,
+        learn: int = 0,
+        **model: Any,
+    ) -> None:
         document = {
             "version": 1,
             "listen": "127.0.0.1:0",
@@ -26,6 +33,7 @@ class Service:
             "champion": {"url": "http://127.0.0.1:9"},
             "challengers": [{"name": "candidate", "url": "http://127.0.0.1:8"}],
             "experiments": list(experiments),
+            "monitoring": {"blind": blind, "learn": learn},
         }
         self.pipeline = Pipeline(Settings.from_json(document))
         self.config = Config.model_validate(document)

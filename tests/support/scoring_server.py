@@ -22,6 +22,7 @@ def answer(body: bytes, bias: float) -> dict[str, Any]:
     probability = 1.0 / (1.0 + math.exp(-score))
     return {
         "model_name": "delays",
+        "model_version": "1",
         "id": payload.get("id", ""),
         "outputs": [
             {"name": "p_late", "shape": [1], "datatype": "FP64", "data": [probability]},

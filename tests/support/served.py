@@ -49,8 +49,8 @@ def running(command: list[str], url: str, ready: str, cwd: Path, **more: str) ->
 
 
 @contextmanager
-def mlserver(folder: Path) -> Iterator[str]:
-    """The example's, on free ports."""
+def mlserver(folder: Path, tracing: str = "") -> Iterator[str]:
+    """The example's, on free ports; ``tracing`` is where it sends its spans, by OTLP over gRPC."""
     programs = need_server("mlserver")
     folder.mkdir()
     for name in ("delays.py", "model-settings.json", "settings.json"):
@@ -58,6 +58,8 @@ def mlserver(folder: Path) -> Iterator[str]:
     port = free_port()
     settings = json.loads((folder / "settings.json").read_text())
     settings |= {"http_port": port, "grpc_port": free_port()}
+    if tracing:
+        settings["tracing_server"] = tracing
     (folder / "settings.json").write_text(json.dumps(settings))
     url = f"http://127.0.0.1:{port}"
     command = [str(programs / "mlserver"), "start", "."]

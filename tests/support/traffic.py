@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.support.plane_process import LABELS
-from understudy.monitor.stats.shared import SharedStats, observe
+from understudy.monitor.stats.shared import SharedStats
+from understudy.monitor.stats.sketch import observe
 
 TRACE = "0123456789abcdef" * 2
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from tests.support.patience import eventually, patient
-from understudy.common.processes import Process
+from understudy.common.processes import Process, free_port, port_or_free
 
 _PARENT = """
 import sys, time
 from pathlib import Path
-from understudy.common.processes import Process
+from understudy.common.processes import Process, free_port, port_or_free
 child = Process("child", ["sleep", "600"], Path(sys.argv[1]))
 print(child.pid, flush=True)
 time.sleep(600)
@@ -57,3 +57,9 @@ def test_a_command_that_does_not_exist_is_named_in_the_log(tmp_path: Path) -> No
     eventually(lambda: not child.alive)
     assert child.stop() == 1
     assert "no-such-program: No such file" in child.tail()
+
+
+def test_two_that_start_at_the_same_time_get_different_ports() -> None:
+    wanted = free_port()
+    assert port_or_free(wanted) == wanted
+    assert port_or_free(wanted) != wanted, "the first has not listened there yet"

@@ -14,6 +14,7 @@ from pathlib import Path
 from understudy.common.tied import tied
 
 _LINES = 8
+_claims: list[socket.socket] = []
 
 
 class ProcessFailed(Exception):
@@ -28,7 +29,18 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def port_or_free(wanted: int, host: str = "127.0.0.1") -> int:
-    """``wanted``, if no process listens there; else another free port."""
+    """``wanted``, if no process listens there; else another free port.
+
+    Two commands that start at the same time get different ports: the one that comes first claims
+    ``wanted`` until its process ends, by the name of a socket, and listens there a second later.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0understudy-port-{wanted}")
+    except OSError:
+        claim.close()
+        return free_port(host)
+    _claims.append(claim)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -54,10 +54,10 @@ class ClientConnection(PacedConnection):
 
     __slots__ = (
         "_buffer",
-        "_charged",
         "_choked",
         "_head_ns",
         "_undelivered",
+        "charged",
         "ended_ns",
         "exchange",
         "fresh",
@@ -84,7 +84,7 @@ class ClientConnection(PacedConnection):
         self._undelivered = 0
         self.ended_ns = 0
         """When the client closed its side of the connection, in monotonic time; 0: it did not."""
-        self._charged = 0
+        self.charged = 0
         """Bytes that are accounted for."""
 
     # Called by the event loop -------------------------------------------------------------------
@@ -155,7 +155,7 @@ class ClientConnection(PacedConnection):
                     self._spend(len(data) - len(rest), exchange.pieces)
             else:
                 self._keep(data)
-            if self._charged:
+            if self.charged:
                 self._account()
         except HttpError as error:
             if exchange is not None and not exchange.finished:
@@ -257,8 +257,8 @@ class ClientConnection(PacedConnection):
             else:
                 self.worker.rejected("slow_client")
             self.abort()
-        self.worker.runtime.memory.give(self._charged)
-        self._charged = 0
+        self.worker.runtime.memory.give(self.charged)
+        self.charged = 0
 
     def tunnel(self) -> None:
         """Switch to a tunnel: forward bytes both ways, including those received early."""
@@ -361,18 +361,7 @@ class ClientConnection(PacedConnection):
             size = len(self._buffer) + sum(map(len, self._held))
             if self._choked:
                 size += transport.get_write_buffer_size()
-        more = (size if size > SMALL else 0) - self._charged
-        if more:
-            self._charged += more
-            memory = self.worker.runtime.memory
-            if self._charged:
-                memory.waits(self)
-            else:
-                memory.moves(self)
-            if more > 0:
-                memory.force(more)
-            else:
-                memory.give(-more)
+        self.worker.runtime.memory.account(self, size)
 
     def _next_request(self) -> None:
         """Continue with the next request."""
@@ -388,7 +377,7 @@ class ClientConnection(PacedConnection):
         if self.exchange is None and self._buffer and not self._choked:
             try:
                 self._requests(b"")
-                if self._charged:
+                if self.charged:
                     self._account()
             except HttpError as error:
                 self._reject(error)
@@ -484,7 +473,7 @@ class ClientConnection(PacedConnection):
             return
         self._buffer = b""
         self._held.clear()
-        if self._charged:
+        if self.charged:
             self._account()
         if request_complete or not transport.can_write_eof() or not self.worker.linger():
             transport.close()

@@ -29,6 +29,12 @@ class Slow(Protocol):
         """Give back what it holds: its client was the slowest."""
 
 
+class Charged(Slow, Protocol):
+    """One whose bytes :meth:`Memory.account` counts; ``charged`` of them are accounted for."""
+
+    charged: int
+
+
 class Memory:
     """Accounts for at most ``limit`` bytes; ``used`` are in use. ``dropped`` counts the payloads of
     records for which there was no room."""
@@ -61,6 +67,22 @@ class Memory:
         self.used += size
         while self.used > self.limit and self._slow:
             self._evict(next(iter(self._slow)))
+
+    def account(self, holder: Charged, size: int) -> None:
+        """``holder`` keeps ``size`` bytes now; the slowest are cut off when there is no room, maybe
+        the holder itself, which then gives back what ``charged`` says."""
+        more = (size if size > SMALL else 0) - holder.charged
+        if not more:
+            return
+        holder.charged += more
+        if holder.charged:
+            self.waits(holder)
+        else:
+            self.moves(holder)
+        if more > 0:
+            self.force(more)
+        else:
+            self.give(-more)
 
     def copy(self, size: int) -> bool:
         """Account for a copy of ``size`` bytes, without which requests go on; False when there is

@@ -45,11 +45,11 @@ class Http2Client(Link):
 
     __slots__ = (
         "_aged_at",
-        "_charged",
         "_ended",
         "_held_bytes",
         "_noticed",
         "_undelivered",
+        "charged",
         "fresh",
         "lingering",
         "since",
@@ -76,7 +76,7 @@ class Http2Client(Link):
         """It was told that nothing more is taken."""
         self._held_bytes = 0
         """Of bodies that no model server reads."""
-        self._charged = 0
+        self.charged = 0
         self._undelivered = 0
 
     def take_over(self, transport: asyncio.Transport, data: bytes) -> None:
@@ -142,7 +142,7 @@ class Http2Client(Link):
 
     def flush(self) -> None:
         super().flush()
-        if self._charged or self._full or self.stuck or self._held_bytes > SMALL:
+        if self.charged or self._full or self.stuck or self._held_bytes > SMALL:
             self._account()
 
     def _request(self, event: RequestReceived, body: bytes | None) -> None:
@@ -259,18 +259,7 @@ class Http2Client(Link):
             size = self._held_bytes + self.engine.queued_body_size()
             if self.stuck:
                 size += transport.get_write_buffer_size()
-        more = (size if size > SMALL else 0) - self._charged
-        if more:
-            self._charged += more
-            memory = self.worker.runtime.memory
-            if self._charged:
-                memory.waits(self)
-            else:
-                memory.moves(self)
-            if more > 0:
-                memory.force(more)
-            else:
-                memory.give(-more)
+        self.worker.runtime.memory.account(self, size)
 
     def evict(self) -> None:
         """Give back what it holds: its client is the slowest, and others need the memory."""
@@ -279,8 +268,8 @@ class Http2Client(Link):
             stream.gone()
         if self.transport is not None:
             self.transport.abort()
-        self.worker.runtime.memory.give(self._charged)
-        self._charged = 0
+        self.worker.runtime.memory.give(self.charged)
+        self.charged = 0
 
 
 class ClientStream:

@@ -443,7 +443,7 @@ ADMISSION = (
              "if False:", (f"{_EXPECT}::test_a_chunked_body_is_refused_once_it_is_too_large",)),
     Mutation("monitor/proxy/memory.py", "return self.used + size <= self.limit // 2", "return True",
              (f"{_MEMORY}::test_copies_for_records_and_mirrors_give_way",)),
-    Mutation("monitor/proxy/client.py", "memory.force(more)", "memory.used += more",
+    Mutation("monitor/proxy/memory.py", "self.force(more)", "self.used += more",
              (f"{_MEMORY}::test_heads_that_do_not_end_count",)),
     Mutation("monitor/proxy/exchange.py", "if not self._keep_body(must=self.queue_ns >= 0):", "if False:",
              (f"{_MEMORY}::test_requests_that_wait_for_the_model_server_are_refused_when_they_are_too_many",)),

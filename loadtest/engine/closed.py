@@ -23,9 +23,10 @@ _TICK_NS = 10_000_000
 class Closed:
     """Sends to ``endpoint`` in a closed loop.
 
-    ``payloads`` are whole HTTP requests, sent in turns. ``check`` returns what is wrong with a
-    response, or an empty text. Queries of all users start at least ``pace`` seconds apart. Raises
-    ValueError without payloads.
+    ``payloads`` are whole HTTP requests, sent in turns from index ``first`` in steps of ``stride``,
+    so that several processes together send each of them in its turn. ``check`` returns what is
+    wrong with a response, or an empty text. Queries of all users start at least ``pace`` seconds
+    apart. Raises ValueError without payloads.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class Closed:
         payloads: Sequence[bytes],
         check: Check | None = None,
         pace: float = 0.0,
+        first: int = 0,
+        stride: int = 1,
     ) -> None:
         if not payloads:
             raise ValueError("there is nothing to send")
@@ -43,6 +46,7 @@ class Closed:
         self._payloads = payloads
         self._recorder = Recorder()
         self._number = 0
+        self._first, self._stride = first, stride
         self._remaining: int | None = None
         self._stopped = False
         self._origin = 0
@@ -109,7 +113,8 @@ class Closed:
                     connection.close()
 
     async def _one(self, connections: list[Connection | None], index: int, due: int) -> Exchange:
-        exchange = Exchange(self._number, self._number % len(self._payloads), due)
+        payload = (self._first + self._number * self._stride) % len(self._payloads)
+        exchange = Exchange(self._number, payload, due)
         exchange.picked = due
         self._number += 1
         try:

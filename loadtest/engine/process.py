@@ -91,7 +91,7 @@ async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
     if queries is not None:
         queries = queries // job.processes + int(job.index < queries % job.processes)
     pace = load.at_once * job.processes / load.most
-    closed = Closed(job.target.endpoint(), job.payloads, job.check, pace)
+    closed = Closed(job.target.endpoint(), job.payloads, job.check, pace, job.index, job.processes)
     work = asyncio.ensure_future(closed.run(own, load.at_once, queries, origin))
     stopped = False
     while not work.done():

@@ -28,6 +28,7 @@ from understudy.monitor.slo.reading import (
     joined,
     labels_of,
     mapping,
+    one_bucket,
     over_windows,
     rest,
     whole,
@@ -39,6 +40,8 @@ _UNITS = {"m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY, "M": 30 * DAY, "Q": 90
           "Y": 365 * DAY}  # fmt: skip
 _BAD_WHEN = {"lte": "> bool", "lt": ">= bool", "gte": "< bool", "gt": "<= bool"}
 _LESS_IS_BETTER = re.compile(r"latency|duration|seconds|delay|error|fail", re.IGNORECASE)
+_BUCKETS = re.compile(r"[a-zA-Z0-9_:]_bucket\s*(?:[\[{)]|$)")
+"""The series of a classic histogram's buckets, which hold every response several times."""
 _RATIO = "spec.indicator.spec.ratioMetric.{}.metricSource.spec.query"
 _NOT_USED = ("AlertPolicy", "AlertCondition", "AlertNotificationTarget", "Service", "DataSource")
 
@@ -295,7 +298,10 @@ def _sli(
         bad = over_windows(_query(ratio, "bad"), counter, _RATIO.format("bad"))
         different(bad, total, _RATIO.format("bad"))
     else:
-        good = over_windows(_query(ratio, "good"), counter, _RATIO.format("good"))
+        query = _query(ratio, "good")
+        if _BUCKETS.search(query):
+            one_bucket(query, _RATIO.format("good"))
+        good = over_windows(query, counter, _RATIO.format("good"))
         different(good, total, _RATIO.format("good"))
         bad = rest(good, total)
     if method == "Occurrences":

@@ -6,7 +6,6 @@ objective here. Names of alerts and other settings are left out and listed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,15 +26,16 @@ from understudy.monitor.slo.reading import (
     left_out,
     mapping,
     name_of,
+    one_bucket,
     over_windows,
     rest,
     selector_of,
+    target_of,
 )
 
 VERSION = "pyrra.dev/v1alpha1"
 _LABEL = "pyrra.dev/"
 """Prefix of the labels of a resource that its series and alerts get."""
-_BOUNDARY = re.compile(r"[{,]\s*le\s*=~?\s*[\"']")
 
 
 def read(one: Mapping[str, Any], notices: list[str], service: str | None = None) -> list[Slo]:
@@ -101,9 +101,10 @@ def _target(given: object) -> float:
         percent = float(given) if isinstance(given, (str, int, float)) else 0.0
     except ValueError:
         percent = 0.0
-    if not 0.0 < percent < 100.0:
+    target = target_of(percent)
+    if target is None:
         raise Fault("spec.target", f"{given!r} must be between 0 and 100 %, both excluded")
-    return float(f"{percent / 100.0:.12g}")
+    return target
 
 
 def _sli(indicator: Mapping[str, Any], name: str, notices: list[str]) -> Events | Slices:
@@ -138,11 +139,7 @@ def _ratio(one: Mapping[str, Any], path: str) -> Events:
 
 
 def _latency(one: Mapping[str, Any], path: str) -> Events:
-    if not _BOUNDARY.search(_metric(one, "success", path)):
-        raise Fault(
-            f"{path}.success.metric",
-            'selects every bucket, so that a response counts several times: add its limit, le="…"',
-        )
+    one_bucket(_metric(one, "success", path), f"{path}.success.metric")
     good, total = _events(one, "success", path), _events(one, "total", path)
     different(good, total, f"{path}.success.metric")
     return Events(rest(good, total), total, "responses", "at the boundary of the bucket")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,9 @@ _SELECTOR = re.compile(
     rf"([a-zA-Z_:][a-zA-Z0-9_:]*\s*(?:\{{(?:[^{{}}\"']|{_TEXTS})*\}})?)"
     r"\s*\)?"
 )
+
+_EDGE = re.compile(r"[{,]\s*le\s*=(~?)\s*(?P<mark>[\"'])(.*?)(?P=mark)")
+_DOT = re.compile(r"\\+\.")
 
 
 class Fault(Exception):
@@ -100,6 +104,39 @@ def different(one: str, total: str, path: str) -> None:
     """Raise Fault where the events to count are all events: such an objective says nothing."""
     if "".join(one.split()) == "".join(total.split()):
         raise Fault(path, "is the same query as total, so that every event counts the same")
+
+
+def one_bucket(good: str, path: str) -> None:
+    """Raise Fault unless each edge that a query of good responses names is one bucket, below
+    +Inf: over several buckets a response counts several times, and none would ever be late."""
+    edges = _EDGE.findall(good)
+    if not edges:
+        raise Fault(
+            path,
+            'selects every bucket, so that a response counts several times: add its limit, le="…"',
+        )
+    for pattern, _, written in edges:
+        names = [_DOT.sub(".", one) for one in written.split("|")] if pattern else [written]
+        try:
+            values = {float(name) for name in names}
+        except ValueError:
+            values = set()
+        if len(values) != 1:
+            raise Fault(
+                path, f"le={pattern}{written!r} is not the edge of one bucket: write le with it"
+            )
+        if math.isinf(values.pop()):
+            raise Fault(path, "every response is in the bucket +Inf: write le with the limit")
+
+
+def target_of(percent: object) -> float | None:
+    """The share of a percentage, as 0.999 of 99.9; None unless it is a number between 0 and 100,
+    both excluded, also in the 12 digits to which it is read: without a budget there is nothing to
+    burn."""
+    if isinstance(percent, bool) or not isinstance(percent, (int, float)) or not 0 < percent < 100:
+        return None
+    target = float(f"{percent / 100:.12g}")
+    return target if target < 1.0 else None
 
 
 def rest(good: str, total: str) -> str:

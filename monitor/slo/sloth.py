@@ -22,6 +22,7 @@ from understudy.monitor.slo.reading import (
     left_out,
     mapping,
     name_of,
+    target_of,
 )
 
 VERSION = "prometheus/v1"
@@ -62,9 +63,9 @@ def _slo(one: Any, path: str, service: str, labels: Mapping[str, str], notices: 
         raise Fault(path, "must be a mapping")
     name = name_of(one, "name", f"{path}.")
     percent = one.get("objective")
-    if not isinstance(percent, (int, float)) or isinstance(percent, bool) or not 0 < percent < 100:
+    target = target_of(percent)
+    if target is None:
         raise Fault(f"{path}.objective", f"{percent!r} must be between 0 and 100, both excluded")
-    target = float(f"{percent / 100:.12g}")
     alerting = one.get("alerting") or {}
     off, unused = _alerting(alerting, f"{path}.alerting")
     unused += left_out(one, ("name", "objective", "description", "labels", "sli", "alerting"))

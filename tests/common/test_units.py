@@ -176,7 +176,7 @@ def test_no_shares(value: object) -> None:
     ("name", "expected"),
     [
         ("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p999", 0.999), ("p9999", 0.9999),
-        ("p99.99", 0.9999), ("p100", None), ("p0", None), ("99", None), ("p", None), ("p999.9", None),
+        ("p99.99", 0.9999), ("p1", 0.01), ("p0.5", 0.005), ("p100", None), ("p0", None), ("99", None), ("p", None), ("p999.9", None),
     ],
 )  # fmt: skip
 def test_names_of_percentiles(name: str, expected: float | None) -> None:

@@ -14,8 +14,8 @@ from tests.support.load_server import Server, written
 from tests.support.outcomes import outcome_of
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.gate.plan import Objectives
-from understudy.loadtest.gate.result import EXIT_CODES, Result, StageResult
-from understudy.loadtest.gate.verdict import evaluate, nothing_good, overall_verdict
+from understudy.loadtest.gate.result import EXIT_CODES, NOTHING_JUDGED, Result, StageResult
+from understudy.loadtest.gate.verdict import Verdict, evaluate, nothing_good, overall_verdict
 
 
 def words(text: str) -> str:
@@ -116,6 +116,64 @@ def test_the_energy_of_a_capacity_is_judged_without_at_least(tmp_path: Path) -> 
     assert json.loads(data.read_text())["stages"][0]["verdict"] == "passed"
 
 
+def accuracy(folder: Path, url: str, *wanted: float | None, more: str = "") -> tuple[int, dict]:
+    """A stage that sends a payload for each wanted prediction, of which all are 0.5."""
+    lines = [
+        {"body": {"instances": [[1.0]]}, **({} if one is None else {"expect": {"/predictions/0": one}})}
+        for one in wanted
+    ]  # fmt: skip
+    written(folder, "bodies.jsonl", "\n".join(map(json.dumps, lines)))
+    text = f"""
+        payloads: {{bodies: bodies.jsonl, path: "/v1/models/m:predict"}}
+        engine: {{processes: 2}}
+        stages: [{{name: s, loadgen: {{scenario: Offline, mode: accuracy{more}}}}}]
+        """
+    data = folder / "r.json"
+    found = gate("--target", url, "--plan", plan(folder, text), "--json-file", data)
+    return found.exit_code, json.loads(data.read_text())["stages"][0]
+
+
+@pytest.mark.parametrize("wrong", range(5))
+def test_every_payload_counts_in_an_accuracy(tmp_path: Path, wrong: int) -> None:
+    """Whichever of two sending processes has it; once each."""
+    with Server() as server:
+        wanted = [0.7 if number == wrong else 0.5 for number in range(5)]
+        code, stage = accuracy(tmp_path, server.url, *wanted)
+        assert (code, stage["verdict"]) == (1, "failed")
+        assert stage["why"] == ["1 of 5 responses are not as expected"]
+        assert stage["loadgen"]["accuracy"] == pytest.approx(0.8)
+        if not wrong:
+            code, stage = accuracy(tmp_path, server.url, *[0.5] * 5, more=", users: 1")
+            assert (code, stage["verdict"], stage["load"]["requests"]) == (0, "passed", 5)
+
+
+def test_an_accuracy_of_a_part_of_the_payloads_does_not_pass(tmp_path: Path) -> None:
+    with Server(slots=1, seconds=0.5) as server:
+        code, stage = accuracy(tmp_path, server.url, *[0.5] * 100, more=", users: 2, seconds: 2")
+    assert (code, stage["verdict"]) == (2, "invalid")
+    assert "of 100 payloads were sent in 2 s: give it more seconds" in stage["why"][0]
+    with Server() as server:
+        code, stage = accuracy(tmp_path, server.url, 0.5, None, 0.5)
+        assert (code, stage["verdict"]) == (2, "invalid")
+        assert "1 of 3 payloads have no expected values" in stage["why"][0]
+        code, stage = accuracy(tmp_path, server.url, None)
+        assert (code, stage["verdict"]) == (2, "invalid")
+        assert "no payload has expected values" in stage["why"][0]
+
+
+def test_why_a_gate_has_no_verdict() -> None:
+    """Said by the gate as a whole only where no stage says it."""
+
+    def of(*verdicts: Verdict, broken: str = "", judged: bool = True) -> str:
+        stages = [StageResult("s", "load", one) for one in verdicts]
+        return Result("", "", 0.0, {}, stages, broken=broken, judged=judged).why
+
+    assert of("shown") == of() == of("shown", "shown") == NOTHING_JUDGED
+    assert of("shown", judged=False) == ""
+    assert of("passed", "shown") == of("not measured", "shown") == of("failed") == ""
+    assert of("passed", broken="interrupted") == of(broken="interrupted") == "interrupted"
+
+
 def test_only_passed_stages_pass() -> None:
     """Over all combinations of verdicts of stages."""
     verdicts = ("passed", "failed", "invalid", "not measured", "shown")
@@ -132,6 +190,12 @@ def test_only_passed_stages_pass() -> None:
                     assert (result.exit_code == 0) == (good or only_shown)
                     if "failed" in there:
                         assert result.verdict == "failed"
+                    elif "not measured" in there:
+                        assert result.verdict == "not measured"
+                    elif "invalid" in there or broken:
+                        assert result.verdict == "invalid"
+                    code = 0 if good or only_shown else 1 if "failed" in there else 2
+                    assert result.exit_code == code
     assert Result("", "", 0.0, {}).verdict == "not measured"
     assert EXIT_CODES["not measured"] == 2
 

@@ -38,3 +38,22 @@ def test_changes_of_a_module_and_their_lines() -> None:
     assert (1, "b < 2 -> b <= 2") in found
     assert (1, "2 -> 3") in found
     assert all(line == 1 for line, _ in found)
+
+
+def test_conditions_and_verdicts_are_changed() -> None:
+    """A condition without an operator is negated, once; what was not measured becomes a pass."""
+    source = """
+if late and broken or whole():
+    said = [one for one in all_of if one.good]
+while waiting:
+    said = first if chosen else "not measured"
+"""
+    found = [one.what for one in changes(source)]
+    for what in (
+        "one.good -> not one.good",
+        "waiting -> not waiting",
+        "'not measured' -> 'passed'",
+        "first if chosen else 'not measured' -> 'not measured' if chosen else first",
+    ):
+        assert found.count(what) == 1, what
+    assert "chosen -> not chosen" not in found, "its branches are exchanged instead"

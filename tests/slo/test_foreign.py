@@ -167,6 +167,8 @@ def test_several_documents_of_sloth(tmp_path: Path) -> None:
         ({"objective": 100}, "objective", "between 0 and 100"),
         ({"objective": 0}, "objective", "between 0 and 100"),
         ({"objective": -0.5}, "objective", "between 0 and 100"),
+        ({"objective": 99.99999999999999}, "objective", "between 0 and 100"),
+        ({"objective": True}, "objective", "between 0 and 100"),
         ({"sli": {"events": {"error_query": "a", "total_query": "b"}}}, "sli.events.error_query", WINDOW),
         ({"sli": {"events": {"error_query": f"a[{WINDOW}]", "total_query": f"a [{WINDOW}]"}}}, "sli.events.error_query",
          "is the same query as total"),
@@ -232,6 +234,7 @@ def test_pyrra(tmp_path: Path) -> None:
         ({"target": "100"}, "target", "between 0 and 100"),
         ({"target": "0"}, "target", "between 0 and 100"),
         ({"target": "most"}, "target", "between 0 and 100"),
+        ({"target": "99.99999999999999"}, "target", "between 0 and 100"),
         ({"target": None}, "target", "between 0 and 100"),
         ({"window": "59m"}, "window", "an hour or more"),
         ({"indicator": {"ratio": {"errors": {"metric": 5}, "total": {"metric": "a"}}}},
@@ -378,6 +381,35 @@ def test_an_objective_by_one_query_says_nothing(tmp_path: Path, key: str) -> Non
     own = {"version": 1, "service": "s", "slos": [{"name": "a", "objective": "99 %", "events": {
         "bad": f"sum(rate(a[{WINDOW}]))", "total": f"sum(rate(a[{WINDOW}]))"}}]}  # fmt: skip
     assert "every event is bad" in problems(tmp_path, own)["slos[0].events"]
+
+
+@pytest.mark.parametrize(
+    ("edge", "message"),
+    [
+        ('le=~".*"', "is not the edge of one bucket"),
+        ('le=~"0.1|0.5"', "is not the edge of one bucket"),
+        ('le="fast"', "is not the edge of one bucket"),
+        ('le="+Inf"', "every response is in the bucket +Inf"),
+        ('code="200"', "selects every bucket"),
+        ("", "selects every bucket"),
+    ],
+)
+def test_good_responses_of_several_buckets_would_silence_all_alerts(
+    tmp_path: Path, edge: str, message: str
+) -> None:
+    """There would be more good responses than responses, or none could be late."""
+    good = f"s_bucket{{{edge}}}" if edge else "s_bucket"
+    latency = {"success": {"metric": good}, "total": {"metric": "s_count"}}
+    wrong = problems(tmp_path, spec_of(PYRRA, indicator={"latency": latency}))
+    assert message in wrong["[0].spec.indicator.latency.success.metric"]
+    for query in (good, f"sum(rate({good}[{WINDOW}]))"):
+        wrong = problems(tmp_path, ratio_of(good=query, total="s_count"))
+        path = "[0].spec.indicator.spec.ratioMetric.good.metricSource.spec.query"
+        assert message in wrong[path]
+    either = r's_bucket{le=~"5|5\\\\.0"}'
+    latency = {"success": {"metric": either}, "total": {"metric": "s_count"}}
+    assert loaded(tmp_path, spec_of(PYRRA, indicator={"latency": latency})).slos
+    assert loaded(tmp_path, ratio_of(good=either, total="s_count")).slos
 
 
 @pytest.mark.integration

@@ -196,7 +196,7 @@ def _measured(
         _finite(number, value)
     if not math.isfinite(number) or number < 0.0:
         raise ValueError(f"not a valid {what}: {_short(text)} (examples: {examples})")
-    if unit or (number != 0.0 and "" in units):
+    if unit:
         factor = units[unit]
     elif number == 0.0 or named:
         factor = 1.0

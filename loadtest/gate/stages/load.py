@@ -142,10 +142,16 @@ def run_loadgen(gate: GateContext, stage: Stage, declared: LoadGen) -> StageResu
     )  # fmt: skip
     if declared.mode == "accuracy":
         # Every payload once, compared with its expected values.
-        load: Arrivals = Loop(declared.users, 1, len(gate.requests), declared.seconds)
-        outcome = gate.drive(load)
+        count = len(gate.requests)
+        load: Arrivals = Loop(declared.users, 1, count, declared.seconds)
+        processes = gate.processes
+        gate.processes = min(processes, declared.users)  # each has some of the payloads
+        try:
+            outcome = gate.drive(load)
+        finally:
+            gate.processes = processes
         right = 1.0 - outcome.failed / outcome.count if outcome.count else 0.0
-        expected = any(gate.checks.expected)
+        expected = sum(map(bool, gate.checks.expected))
         evaluation = evaluate_loadgen(settings, outcome)
         shown = {
             k: v for k, v in evaluation.fields.items() if k.startswith(("effective_", "result_"))
@@ -153,12 +159,21 @@ def run_loadgen(gate: GateContext, stage: Stage, declared: LoadGen) -> StageResu
         }  # fmt: skip
         data: dict[str, Any] = {"loadgen": {**shown, "accuracy": right}, "log": evaluation.log()}
         result = StageResult(stage.name, stage.kind, "passed", [], [], outcome, data)
-        if not expected:
+        if expected < count:
             result.verdict = "invalid"
-            result.why = ["no payload has expected values: use payloads.bodies with expect"]
+            some = f"{count - expected:,} of {count:,} payloads have no" if expected else (
+                "no payload has"
+            )  # fmt: skip
+            result.why = [f"{some} expected values: use payloads.bodies with expect"]
         elif outcome.failed:
             result.verdict = "failed"
             result.why = [f"{outcome.failed:,} of {outcome.count:,} responses are not as expected"]
+        elif outcome.count < count:
+            result.verdict = "invalid"
+            result.why = [
+                f"{outcome.count:,} of {count:,} payloads were sent in {declared.seconds:g} s: "
+                "give it more seconds"
+            ]
         return result
     processes, gate.processes = gate.processes, 1
     try:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from understudy.loadtest.engine.answer import count_error
 from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.engine.recorder import FinishedRequests
+from understudy.loadtest.engine.stream import MOMENTS, STREAM_COLUMNS
 
 Floats = NDArray[np.float64]
 _COLUMNS = ("due", "latency", "first_byte", "ok", "payload", "lag", "service")
@@ -56,6 +57,11 @@ class Outcome:
     waited_seconds: float | None = None
     """For how long they were ready to run and had no CPU; None where the kernel does not say."""
     processes: int = 1
+    streams: dict[str, Floats] = field(default_factory=dict)
+    """Columns of streamed answers, see :class:`.stream.Stream`, their points in time in seconds
+    from when the request was due; empty where no streams are read."""
+    gaps: Histogram = field(default_factory=Histogram)
+    """Times between two events with output of one answer, of all answers."""
     _buffers: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Arrays with spare capacity whose first part is the column, so that appending copies
     little."""
@@ -84,7 +90,16 @@ class Outcome:
                 count_error(self.errors, error, number)
             if self.count <= MOST_KEPT:
                 first_byte = part.first_byte - part.due
-                rows.append((part.due, latency, first_byte, ok, part.payload, lag, service))
+                streams = part.streams or {}
+                columns = [
+                    column - part.due if name in MOMENTS else column
+                    for name, column in streams.items()
+                ]
+                rows.append(
+                    (part.due, latency, first_byte, ok, part.payload, lag, service, *columns)
+                )
+                if part.gaps is not None:
+                    self.gaps.add(part.gaps)
             else:
                 self.single = False
         if rows:
@@ -92,18 +107,25 @@ class Outcome:
             # New requests are mostly due after the known ones: only the tail has to be sorted.
             start = int(np.searchsorted(self.due, columns[0].min()))
             order = np.argsort(np.concatenate([self.due[start:], columns[0]]), kind="stable")
-            for name, fresh in zip(_COLUMNS, columns, strict=True):
+            names = (*_COLUMNS, *STREAM_COLUMNS)[: len(columns)]
+            for name, fresh in zip(names, columns, strict=True):
                 self._append(name, start, fresh, order)
 
     def _append(self, name: str, start: int, fresh: NDArray[Any], order: NDArray[np.int64]) -> None:
-        column: NDArray[Any] = getattr(self, name)
+        stream = name in STREAM_COLUMNS
+        column: NDArray[Any] = (
+            self.streams.get(name, np.zeros(0)) if stream else getattr(self, name)
+        )
         end = np.concatenate([column[start:], fresh])[order]
         buffer, count = self._buffers.get(name), start + len(end)
         if buffer is None or column.base is not buffer or count > len(buffer):
             buffer = self._buffers[name] = np.empty(2 * count, fresh.dtype)
             buffer[:start] = column[:start]
         buffer[start:count] = end
-        setattr(self, name, buffer[:count])
+        if stream:
+            self.streams[name] = buffer[:count]
+        else:
+            setattr(self, name, buffer[:count])
 
     @property
     def rate(self) -> float:
@@ -165,6 +187,7 @@ class Outcome:
         outcome.lag, outcome.service = self.lag[cut].copy(), self.service[cut].copy()
         outcome.lags.add(outcome.lag)
         outcome.services.add(outcome.service)
+        outcome.streams = {name: column[cut].copy() for name, column in self.streams.items()}
         return outcome
 
     def series(self, width: float = 1.0) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.loadtest.engine.answer import count_error
+from understudy.loadtest.engine.stream import MOMENTS, STREAM_COLUMNS, ReadStream, StreamRows
 
 
 @dataclass(slots=True)
@@ -23,6 +24,10 @@ class FinishedRequests:
 
     ``wakes``, (m,), is how late a timer of a closed loop woke up, in seconds; None in an open loop,
     where requests themselves have a time at which they are due.
+
+    ``streams`` are the columns of :class:`.stream.Stream`, (n,), their points in time in seconds
+    from the start of the run, and ``gaps``, (k,), the seconds between two events with output of
+    all answers; None where no streams are read.
     """
 
     due: NDArray[np.float64]
@@ -36,12 +41,16 @@ class FinishedRequests:
     errors: dict[str, int]
     retried: int = 0
     wakes: NDArray[np.float64] | None = None
+    streams: dict[str, NDArray[np.float64]] | None = None
+    gaps: NDArray[np.float64] | None = None
 
 
 class Recorder:
-    """Collects finished requests until the next :meth:`drain`."""
+    """Collects finished requests until the next :meth:`drain`. ``streams``: with the columns of
+    streamed answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: bool = False) -> None:
+        self._streams = StreamRows() if streams else None
         self._rows = array("q")
         self._errors: dict[str, int] = {}
         self._retried = 0
@@ -60,14 +69,17 @@ class Recorder:
         status: int,
         payload: int,
         error: str = "",
+        stream: ReadStream | None = None,
     ) -> None:
         """Add a request. Times are monotonic nanoseconds, 0 for what did not happen; ``error`` is
-        what was wrong, or empty."""
+        what was wrong, or empty; ``stream`` is the answer where it was streamed."""
         if error:
             count_error(self._errors, error)
         self._rows.extend(
             (due, picked, sent or ended, first_byte, ended, status, payload, not error)
         )
+        if self._streams is not None:
+            self._streams.add(stream)
 
     def drain(self, origin_ns: int) -> FinishedRequests:
         """All requests since the last call, with times in seconds from ``origin_ns``."""
@@ -79,6 +91,15 @@ class Recorder:
         first_byte[whole[:, 3] == 0] = np.nan
         status, payload, good = whole[:, 5:].T.copy()
         ok = good.astype(np.bool_)
-        return FinishedRequests(
+        finished = FinishedRequests(
             due, picked, sent, first_byte, ended, status, payload, ok, errors, retried
         )
+        if self._streams is not None:
+            streams, self._streams = self._streams, StreamRows()
+            values = np.array(streams.rows).reshape(-1, len(STREAM_COLUMNS)).T
+            finished.streams = {
+                name: (column - origin_ns) / 1e9 if name in MOMENTS else column.copy()
+                for name, column in zip(STREAM_COLUMNS, values, strict=True)
+            }
+            finished.gaps = np.array(streams.gaps)
+        return finished

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from understudy.loadtest.engine.answer import Check, Successful, connect_error, tls_error
 from understudy.loadtest.engine.recorder import FinishedRequests, Recorder
+from understudy.loadtest.engine.stream import StreamCheck
 from understudy.loadtest.engine.timer import Timer, now_ns
 from understudy.loadtest.engine.wire import Head, InvalidResponse, Wire
 
@@ -72,6 +73,7 @@ class Sender:
             number for number, one in enumerate(payloads) if one.startswith(b"HEAD ")
         )
         self._check: Check = check or Successful()
+        self._streams = check if isinstance(check, StreamCheck) and check.timed else None
         self._next_payload, self._stride = first % len(payloads), stride
         addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         self._addresses = [(family, sockaddr) for family, *_, sockaddr in addresses]
@@ -85,7 +87,7 @@ class Sender:
         self._waiting: deque[Due] = deque()
         self._opening = 0
         self._heads: dict[bytes, Head] = {}
-        self._recorder = Recorder()
+        self._recorder = Recorder(self._streams is not None)
         self._due: Iterator[float] = iter(())
         self._next = 0
         self._origin = 0
@@ -326,13 +328,18 @@ class Sender:
             whole = wire.busy and not data and wire.ended()
             self._done(wire) if whole else self._fail(wire, "closed early")
             return
+        now = 0
         if not wire.first_byte:
-            wire.first_byte = now_ns()
+            now = wire.first_byte = now_ns()
+        if self._streams is not None:
+            now = now or now_ns()
         try:
             whole = wire.feed(data, self._heads)
         except InvalidResponse as error:
             self._fail(wire, f"garbage: {error}")
             return
+        if self._streams is not None:
+            wire.times += [now] * (len(wire.body) - len(wire.times))
         if whole:
             self._done(wire)
         elif self._endpoint.tls is not None and wire.sock.pending():  # type: ignore[attr-defined]
@@ -341,10 +348,18 @@ class Sender:
     def _done(self, wire: Wire) -> None:
         del self._busy[wire.fd]
         wire.busy, wire.used = False, True
-        error = self._check(wire.payload, wire.status, wire.headers, b"".join(wire.body))
+        ended, found = now_ns(), None
+        if self._streams is not None:
+            found = self._streams.read(
+                wire.payload, wire.status, wire.headers, wire.body, wire.times
+            )
+            error = found.error
+        else:
+            error = self._check(wire.payload, wire.status, wire.headers, b"".join(wire.body))
+            ended = now_ns()
         self._recorder.record(
-            wire.due, wire.picked, wire.sent, wire.first_byte, now_ns(), wire.status, wire.payload,
-            error,
+            wire.due, wire.picked, wire.sent, wire.first_byte, ended, wire.status, wire.payload,
+            error, found,
         )  # fmt: skip
         if wire.reusable:
             self._assign(wire)

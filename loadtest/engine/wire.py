@@ -84,7 +84,8 @@ class Wire:
     are monotonic nanoseconds, 0 for what has not happened; ``picked`` is when the engine was ready
     to send the request: the time from ``due`` to ``picked`` is the engine's own lag. ``ready``: the
     connection is open, TLS included; ``reusable``: it can serve another request; ``used``: it has
-    served one; ``again``: its request is sent for the second time.
+    served one; ``again``: its request is sent for the second time. ``times`` are those at which the
+    pieces of the ``body`` came, where that is asked for.
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class Wire:
         "sent",
         "sock",
         "status",
+        "times",
         "used",
     )
 
@@ -129,6 +131,7 @@ class Wire:
         self.keep = keep
         self.headers = b""
         self.body: list[bytes] = []
+        self.times: list[int] = []
         self.bodiless = False
         self.number = self.payload = self.due = self.picked = self.sent = self.first_byte = 0
         self.status = 0
@@ -226,4 +229,4 @@ class Wire:
         self._parser = None
         self._until_close = False
         if self.body:
-            self.body = []
+            self.body, self.times = [], []

@@ -28,6 +28,17 @@ def _objectives(objectives: Objectives) -> Iterator[str]:
         yield f"{percentile_name(share)}: at most {write_seconds(seconds)}"
     if objectives.first_byte_p95 is not None:
         yield f"first_byte_p95: at most {write_seconds(objectives.first_byte_p95)}"
+    for name, limits in objectives.stream_percentiles().items():
+        for share, seconds in sorted(limits.items()):
+            yield f"{name} {percentile_name(share)}: at most {write_seconds(seconds)}"
+    if objectives.goodput is not None:
+        kept = ", ".join(
+            f"{name} {write_seconds(limit)}" for name, limit in objectives.good_limits().items()
+        )
+        if objectives.goodput.share is not None:
+            yield f"goodput: at least {write_share(objectives.goodput.share)} within {kept}"
+        if objectives.goodput.rate is not None:
+            yield f"goodput: at least {write_rate(objectives.goodput.rate)} within {kept}"
     most = objectives.most_errors()
     if most is not None:
         yield f"errors: at most {write_share(most)} of the requests"

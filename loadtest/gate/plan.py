@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from understudy.common.fields import Delimiter, NamedRate, NamedSeconds, Rate, Seconds, Share
+from understudy.common.mlperf import PRESETS as MLPERF
 from understudy.common.units import percentile, percentile_name
 from understudy.loadtest.capacity.sizing import PRESETS
 from understudy.loadtest.payloads.columns import Datatype
@@ -28,29 +30,14 @@ class Part(BaseModel):
     )
 
 
-class Objectives(Part):
-    """What a stage has to meet. A percentile is judged by an anytime-valid test: it passes when it
-    is shown, with an error of at most `alpha`, that the share over the limit is small enough."""
+class Percentiles(Part):
+    """Limits of a time, by percentile."""
 
     p50: Seconds | None = None
     p90: Seconds | None = None
     p95: Seconds | None = None
     p99: Seconds | None = None
     p999: Annotated[Seconds | None, Field(alias="p99.9")] = None
-    first_byte_p95: Seconds | None = None
-    """Of the time to the first byte of the answer, as of a stream of tokens."""
-    errors: Annotated[Share, Field(lt=1.0)] | None = None
-    """Largest share of requests that may fail."""
-    rate: Rate | None = None
-    """Smallest number of good answers per second."""
-    alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.01
-    rule: Literal["anytime", "loadgen"] = "anytime"
-    """`loadgen`: the binomial rule of MLPerf LoadGen, for one look at the end."""
-    joules: Annotated[float, Field(gt=0.0)] | None = None
-    """Largest energy of a prediction, of a capacity stage."""
-    preset: str | None = None
-    """Objectives to start from: real-time (p95 of 50 ms, 99.9 % good), interactive (p95 of 100 ms,
-    p99 of 500 ms), cloud-scale (p99 of 500 ms at a rate), edge (p90 of 100 ms at an energy)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -67,15 +54,6 @@ class Objectives(Part):
             named[name] = value
         return named
 
-    @model_validator(mode="after")
-    def _known(self) -> Objectives:
-        if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is not one of {', '.join(PRESETS)}")
-        needs = PRESETS[self.preset].get("needs") if self.preset is not None else None
-        if needs is not None and getattr(self, needs) is None:
-            raise ValueError(f"preset {self.preset} needs {needs}")
-        return self
-
     def percentiles(self) -> dict[float, float]:
         """Limits in seconds, by share of the requests."""
         held: dict[float, float] = {}
@@ -83,13 +61,118 @@ class Objectives(Part):
             share, limit = percentile(name), getattr(self, attribute)
             if share is not None and limit is not None:
                 held[share] = float(limit)
-        if not held and self.preset is not None:
+        return held
+
+
+class Goodput(Part):
+    """Answers of a language model that keep all limits, and how many must."""
+
+    ttft: Seconds | None = None
+    """Largest time to the first token, from when the request was due."""
+    tpot: Seconds | None = None
+    """Largest time per output token after the first."""
+    e2e: Seconds | None = None
+    """Largest time to the last token, from when the request was due."""
+    share: Annotated[Share, Field(gt=0.0, lt=1.0)] | None = None
+    """Smallest share of the requests whose answers are good."""
+    rate: Rate | None = None
+    """Smallest number of good answers per second."""
+
+    @model_validator(mode="after")
+    def _asks(self) -> Goodput:
+        if self.share is None and self.rate is None:
+            raise ValueError("give share, rate or both")
+        return self
+
+
+LLM_TIMES = ("ttft", "tpot", "e2e")
+"""Times of language models that have limits."""
+
+
+class Objectives(Percentiles):
+    """What a stage has to meet. A percentile is judged by an anytime-valid test: it passes when it
+    is shown, with an error of at most `alpha`, that the share over the limit is small enough."""
+
+    first_byte_p95: Seconds | None = None
+    """Of the time to the first byte of the answer."""
+    ttft: Percentiles | None = None
+    """Of a language model's stream: time to the first token, from when the request was due."""
+    tpot: Percentiles | None = None
+    """Of a language model's stream: time per output token after the first."""
+    e2e: Percentiles | None = None
+    """Of a language model's stream: time to the last token, from when the request was due."""
+    goodput: Goodput | None = None
+    """Answers of a language model that keep all limits of times."""
+    errors: Annotated[Share, Field(lt=1.0)] | None = None
+    """Largest share of requests that may fail."""
+    rate: Rate | None = None
+    """Smallest number of good answers per second."""
+    alpha: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.01
+    rule: Literal["anytime", "loadgen"] = "anytime"
+    """`loadgen`: the binomial rule of MLPerf LoadGen, for one look at the end."""
+    joules: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest energy of a prediction, of a capacity stage."""
+    preset: str | None = None
+    """Objectives to start from: real-time (p95 of 50 ms, 99.9 % good), interactive (p95 of 100 ms,
+    p99 of 500 ms), cloud-scale (p99 of 500 ms at a rate), edge (p90 of 100 ms at an energy); or
+    MLPerf's for a language model, as llama2-70b-interactive (p99 of ttft and tpot)."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Objectives:
+        if self.preset is not None and self.preset not in (*PRESETS, *MLPERF):
+            known = ", ".join((*PRESETS, *MLPERF))
+            raise ValueError(f"preset {self.preset!r} is not one of {known}")
+        needs = PRESETS.get(self.preset or "", {}).get("needs")
+        if needs is not None and getattr(self, needs) is None:
+            raise ValueError(f"preset {self.preset} needs {needs}")
+        if self.goodput is not None and not self.good_limits():
+            raise ValueError("goodput: give at least one of ttft, tpot and e2e, or a preset")
+        if self.rule == "loadgen" and self.goodput is not None:
+            raise ValueError("goodput: the rule loadgen is for percentiles")
+        return self
+
+    def percentiles(self) -> dict[float, float]:
+        """Limits in seconds, by share of the requests."""
+        held = super().percentiles()
+        if not held and self.preset is not None and self.preset in PRESETS:
             held = dict(PRESETS[self.preset]["percentiles"])
         return held
 
+    def _mlperf(self) -> dict[str, float]:
+        limits = MLPERF.get(self.preset or "", ())
+        return {name: limit for name, limit in zip_longest(LLM_TIMES, limits) if limit is not None}
+
+    def stream_percentiles(self) -> dict[str, dict[float, float]]:
+        """Limits in seconds of the times of a language model, by its name and the share of the
+        requests; names without a limit are left out."""
+        held = {}
+        for name in LLM_TIMES:
+            given: Percentiles | None = getattr(self, name)
+            limits = given.percentiles() if given is not None else {}
+            preset = self._mlperf().get(name)
+            # A goodput with the limits of the preset asks for its own share of the answers.
+            if not limits and preset is not None and self.good_limits() != self._mlperf():
+                limits = {0.99: preset}
+            if limits:
+                held[name] = limits
+        return held
+
+    def good_limits(self) -> dict[str, float]:
+        """Limits in seconds that a good answer keeps, by name; those of the preset where none is
+        given."""
+        if self.goodput is None:
+            return {}
+        own = {name: getattr(self.goodput, name) for name in LLM_TIMES}
+        return {name: one for name, one in own.items() if one is not None} or self._mlperf()
+
+    @property
+    def streams(self) -> bool:
+        """Whether times of a language model's streams are asked for."""
+        return bool(self.stream_percentiles()) or self.goodput is not None
+
     def most_errors(self) -> float | None:
         """Largest share of requests that may fail; None where that is not judged."""
-        if self.errors is None and self.preset is not None:
+        if self.errors is None and self.preset is not None and self.preset in PRESETS:
             return float(PRESETS[self.preset]["errors"])
         return self.errors
 
@@ -97,7 +180,7 @@ class Objectives(Part):
     def empty(self) -> bool:
         """Whether nothing is asked of the requests of a stage."""
         parts = (self.percentiles() or None, self.most_errors(), self.first_byte_p95, self.rate)
-        return all(part is None for part in parts)
+        return all(part is None for part in parts) and not self.streams
 
     @property
     def tightest(self) -> float | None:

@@ -12,6 +12,8 @@ from understudy.common.units import percent
 from understudy.loadtest.engine.outcome import percentiles
 from understudy.loadtest.gate.plots import percentile_plot, plot
 from understudy.loadtest.gate.result import Result, StageResult
+from understudy.loadtest.gate.stream_times import summary
+from understudy.loadtest.gate.stream_words import STREAM_KEYS, STREAM_TIMES
 from understudy.loadtest.gate.verdict import Criterion
 from understudy.loadtest.gate.words import figure, number, seconds
 
@@ -35,6 +37,7 @@ def page(result: Result) -> str:
         summary=[_summary(one) for stage in result.stages for one in stage.attempts],
         stages=[_stage(one) for stage in result.stages for one in stage.attempts],
         environment=_environment(result.environment),
+        stream_keys=STREAM_KEYS,
         missing=", ".join(result.environment["missing"]),
     )
 
@@ -74,6 +77,7 @@ def _stage(stage: StageResult) -> dict[str, Any]:
         "plain": [
             _plain(data[name]) for name in ("loadgen", "comparison", "cold_start") if name in data
         ],
+        "streams": _streams(stage),
     }
 
 
@@ -88,6 +92,22 @@ def _criterion(one: Criterion) -> dict[str, Any]:
         "ends": ends,
         "said": one.verdict,
     }
+
+
+def _streams(stage: StageResult) -> list[tuple[str, list[str]]]:
+    """Times of language models: a row for each, with its percentiles."""
+    outcome = stage.outcome
+    if outcome is None or not outcome.streams or not outcome.count:
+        return []
+    found = summary(outcome)
+    return [
+        (
+            words,
+            [seconds(v) if (v := found[name].get(key)) is not None else "–" for key in STREAM_KEYS],
+        )
+        for name, words in STREAM_TIMES.items()
+        if found[name]["count"]
+    ]
 
 
 def _over_time(stage: StageResult) -> dict[str, Any] | None:

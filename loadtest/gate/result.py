@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.gate import stream_times
 from understudy.loadtest.gate.verdict import Criterion, Verdict
 
 EXIT_CODES: dict[Verdict, int] = {
@@ -69,6 +70,8 @@ class StageResult:
         if outcome is not None:
             width = max(0.25, outcome.seconds / 240.0)
             result["load"] = outcome.summary()
+            if outcome.streams:
+                result["streams"] = stream_times.summary(outcome)
             result["series"] = {"width": width, "points": outcome.series(width)}
             result["histogram"] = outcome.latencies.to_dict()
         return result

@@ -12,6 +12,7 @@ import numpy as np
 
 from understudy.common.units import percent
 from understudy.loadtest.engine.outcome import Outcome
+from understudy.loadtest.gate import stream_times
 from understudy.loadtest.gate.plan import Objectives
 from understudy.loadtest.gate.words import Unit, figure, seconds
 from understudy.loadtest.payloads.checks import UNEXPECTED
@@ -21,6 +22,9 @@ from understudy.loadtest.statistics.percentile import Percentile, queries_needed
 LAG_SHARE = 0.05
 """Largest p99 of the generator's own lag, as a share of a latency limit."""
 FIRST_BYTE = 0.95
+_GOOD = 0.95
+"""For a goodput without a share: the share of requests by which the generator's lag is judged."""
+_UNREAD = "no answers were read as streams"
 CriterionVerdict = Literal["passed", "failed", "invalid"]
 Verdict = Literal["passed", "failed", "invalid", "not measured", "shown"]
 """Of a stage and of the gate. "invalid": the measurement decides nothing; "not measured": nothing
@@ -53,6 +57,10 @@ class Criterion:
 def needed(objectives: Objectives) -> int:
     """The smallest number of requests that can prove all objectives."""
     shares = [*objectives.percentiles()]
+    for limits in objectives.stream_percentiles().values():
+        shares += limits
+    if objectives.goodput is not None and objectives.goodput.share is not None:
+        shares.append(objectives.goodput.share)
     most = objectives.most_errors()
     if objectives.rule == "loadgen":
         fewest = max((queries_needed(p, 0) for p in shares), default=0)
@@ -65,6 +73,18 @@ def missed_already(objectives: Objectives, outcome: Outcome) -> bool:
     """Whether a running load has provably missed a percentile, by the requests that were due before
     ``outcome.complete``. The test is anytime-valid, so it can be repeated."""
     count = int(np.searchsorted(outcome.due, outcome.complete)) if outcome.single else 0
+    if outcome.streams and count:
+        done = slice(0, count)
+        for name, limits in objectives.stream_percentiles().items():
+            for p, limit in limits.items():
+                masks = stream_times.over(outcome, name, limit)
+                if Percentile(p, objectives.alpha).verdict(*_counts(masks, done)) == "missed":
+                    return True
+        good = objectives.goodput
+        if good is not None and good.share is not None:
+            masks = stream_times.not_good(outcome, objectives.good_limits())
+            if Percentile(good.share, objectives.alpha).verdict(*_counts(masks, done)) == "missed":
+                return True
     return any(
         Percentile(p, objectives.alpha).verdict(*_over(outcome, limit, None, slice(0, count)))
         == "missed"
@@ -152,12 +172,19 @@ def _over(
 
 
 def latency_limits(objectives: Objectives) -> dict[float, float]:
-    """All limits of latencies in seconds, that of the first byte as well, by share of the
-    requests."""
+    """All limits of times from when a request was due, in seconds, by share of the requests."""
     limits = objectives.percentiles()
     if objectives.first_byte_p95 is not None:
         first = objectives.first_byte_p95
         limits[FIRST_BYTE] = min(first, limits.get(FIRST_BYTE, first))
+    for name, own in objectives.stream_percentiles().items():
+        for p, limit in own.items() if name != "tpot" else ():
+            limits[p] = min(limit, limits.get(p, limit))
+    if objectives.goodput is not None:
+        share = objectives.goodput.share or _GOOD
+        for name, limit in objectives.good_limits().items():
+            if name != "tpot":
+                limits[share] = min(limit, limits.get(share, limit))
     return limits
 
 
@@ -187,6 +214,15 @@ def evaluate(
             served = _first_byte(outcome, first, objectives.alpha, earlier, late)
             one = unless_late(one, served, late)
         criteria.append(one)
+    for name, limits in objectives.stream_percentiles().items():
+        for p, limit in sorted(limits.items()):
+            one = _stream(objectives, name, outcome, p, limit, earlier)
+            if late is not None:
+                served = _stream(objectives, name, outcome, p, limit, earlier, late)
+                one = unless_late(one, served, late)
+            criteria.append(one)
+    if objectives.goodput is not None:
+        criteria += _goodput(objectives, outcome, earlier, late)
     most = objectives.most_errors()
     if most is not None:
         criteria.append(_errors(outcome, most, objectives.alpha, earlier))
@@ -275,6 +311,145 @@ def _first_byte(
     why = "" if decision == "met" else f"{over:,} of {n:,} responses started later"
     verdict: CriterionVerdict = "invalid" if decision == "open" else pass_or_fail(decision == "met")
     return Criterion("first byte p95", limit, value, verdict, why, unit="seconds")
+
+
+def _counts(
+    masks: tuple[stream_times.Mask, stream_times.Mask],
+    part: slice = slice(None),
+    late: Late | None = None,
+) -> tuple[int, int]:
+    """How many requests count, and how many of these are over the limit."""
+    counted, bad = masks[0][part], masks[1][part]
+    n, over = int(counted.sum()), int((counted & bad).sum())
+    return n, over if late is None else late.sure(n, over)
+
+
+def _stream(
+    objectives: Objectives,
+    name: str,
+    outcome: Outcome,
+    p: float,
+    limit: float,
+    earlier: Outcome | None = None,
+    late: Late | None = None,
+) -> Criterion:
+    """A percentile of a time of a language model's answers; failures take for ever."""
+    title = f"{name} p{100 * p:g}"
+    if not outcome.streams or not outcome.single:
+        return Criterion(title, limit, None, "invalid", _UNREAD, unit="seconds")
+    slack = None if late is None else late.slack
+    masks = stream_times.over(outcome, name, limit, slack)
+    n, over = _counts(masks, late=late)
+    if earlier is not None and earlier.streams:
+        before = _counts(stream_times.over(earlier, name, limit, slack), late=late)
+        n, over = n + before[0], over + before[1]
+    value = stream_times.value(outcome, name, p)
+    decision, why = _share_kept(objectives, outcome, p, masks, (n, over), late)
+    if decision != "passed" and not why:
+        why = f"{_slow(limit, n, over, outcome, earlier)}, {_allowed(n, p):,} are allowed"
+        lacking = stream_times.missing(outcome, name)
+        why += f"; {lacking}" if lacking else ""
+        why = why if decision == "failed" else f"not enough requests: {why}; run longer"
+    return Criterion(title, limit, value, decision, why, unit="seconds")
+
+
+def _share_kept(
+    objectives: Objectives,
+    outcome: Outcome,
+    p: float,
+    masks: tuple[stream_times.Mask, stream_times.Mask],
+    counts: tuple[int, int],
+    late: Late | None,
+) -> tuple[CriterionVerdict, str]:
+    """Whether a share ``p`` keeps a limit, by ``counts`` of all and those over it; ``masks`` are of
+    the requests of ``outcome``. A text where the reason is not their number alone."""
+    n, over = counts
+    if objectives.rule == "loadgen":
+        if n >= queries_needed(p, over):
+            return "passed", ""
+        return ("invalid", "") if n and over <= n * (1.0 - p) else ("failed", "")
+    objective = Percentile(p, objectives.alpha)
+    decision = objective.verdict(n, over)
+    if decision == "met":
+        # A growing queue is fast at first, so the second half must not miss the limit by itself.
+        half = int(np.searchsorted(outcome.due, outcome.seconds / 2.0))
+        if objective.verdict(*_counts(masks, slice(half, None), late)) == "missed":
+            return "failed", "it grows: the second half of the requests misses the limit"
+        return "passed", ""
+    if decision == "missed":
+        return "failed", ""
+    if n < objective.fewest:
+        few = f"{n:,}, at least {objective.fewest:,} are required even if none is slow"
+        return "invalid", f"not enough requests: {few}"
+    return "invalid", ""
+
+
+def _allowed(n: int, p: float) -> int:
+    return math.floor(n * (1.0 - p) + 1e-9)
+
+
+def _goodput(
+    objectives: Objectives, outcome: Outcome, earlier: Outcome | None, late: Late | None
+) -> list[Criterion]:
+    """The share of answers that keep all limits of a goodput, and their rate."""
+    declared, limits = objectives.goodput, objectives.good_limits()
+    assert declared is not None
+    criteria: list[Criterion] = []
+    if declared.share is not None:
+        one = _good_share(objectives, declared.share, limits, outcome, earlier)
+        if late is not None:
+            served = _good_share(objectives, declared.share, limits, outcome, earlier, late)
+            one = unless_late(one, served, late)
+        criteria.append(one)
+    if declared.rate is not None:
+        value = good_rate(objectives, outcome)
+        verdict: CriterionVerdict = "invalid" if value is None else "passed"
+        why = _UNREAD if value is None else ""
+        if value is not None and value < declared.rate:
+            verdict = "failed" if late is None else "invalid"
+        criteria.append(
+            Criterion("good answers per second", declared.rate, value, verdict, why,
+                      unit="per second")
+        )  # fmt: skip
+    return criteria
+
+
+def good_rate(objectives: Objectives, outcome: Outcome) -> float | None:
+    """Answers per second that keep all limits of the goodput; None where that is not known."""
+    if objectives.goodput is None or not outcome.streams or not outcome.seconds:
+        return None
+    counted, bad = stream_times.not_good(outcome, objectives.good_limits())
+    return float((counted & ~bad).sum()) / outcome.seconds
+
+
+def _good_share(
+    objectives: Objectives,
+    share: float,
+    limits: Mapping[str, float],
+    outcome: Outcome,
+    earlier: Outcome | None,
+    late: Late | None = None,
+) -> Criterion:
+    if not outcome.streams or not outcome.single:
+        return Criterion("goodput", share, None, "invalid", _UNREAD, unit="share")
+    slack = None if late is None else late.slack
+    masks = stream_times.not_good(outcome, limits, slack)
+    n, bad = _counts(masks, late=late)
+    if earlier is not None and earlier.streams:
+        before = _counts(stream_times.not_good(earlier, limits, slack), late=late)
+        n, bad = n + before[0], bad + before[1]
+    interval = rate(n - bad, n)
+    low, high = (interval.low, interval.high) if interval is not None else (None, None)
+    decision, why = _share_kept(objectives, outcome, share, masks, (n, bad), late)
+    if decision != "passed" and not why:
+        causes = _failures(outcome, earlier)
+        why = f"{n - bad:,} of {n:,} answers were good" + (f" ({causes})" if causes else "")
+        for name in limits:
+            lacking = stream_times.missing(outcome, name)
+            why += f"; {lacking}" if lacking else ""
+        why = why if decision == "failed" else f"not enough requests: {why}; run longer"
+    value = (n - bad) / n if n else None
+    return Criterion("goodput", share, value, decision, why, low, high, "share")
 
 
 def _errors(outcome: Outcome, most: float, alpha: float, earlier: Outcome | None) -> Criterion:

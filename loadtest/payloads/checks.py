@@ -11,6 +11,7 @@ from understudy.common.codecs import ModelSpec, Reason, Undecodable, detect
 from understudy.common.codecs.body import parsed
 from understudy.common.codecs.detect import FORMATS
 from understudy.loadtest.engine.answer import http_error
+from understudy.loadtest.engine.stream import ReadStream
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads import openai
 from understudy.loadtest.payloads.request import Payload
@@ -55,6 +56,11 @@ class Checks:
         """Whether the body is read."""
         return any(self.formats) or self.schema is not None or any(self.expected)
 
+    @property
+    def timed(self) -> bool:
+        """Whether responses may be streams of a language model, whose times are read."""
+        return OPENAI in self.formats
+
     def prepare(self) -> None:
         """Import and build what the first response needs: the validator takes a second of CPU, in
         which no request would be sent."""
@@ -71,6 +77,23 @@ class Checks:
 
     def _format(self, payload: int) -> str | None:
         return self.formats[payload] if payload < len(self.formats) else None
+
+    def read(
+        self,
+        payload: int,
+        status: int,
+        headers: bytes,
+        pieces: Sequence[bytes],
+        times: Sequence[int],
+    ) -> ReadStream:
+        """What is wrong with a response, and the times of one that is a stream of a language
+        model."""
+        events = b"text/event-stream" in headers.lower() and 200 <= status < 300
+        if not events or self._format(payload) != OPENAI:
+            return ReadStream(self(payload, status, headers, b"".join(pieces)))
+        if self.statuses and status not in self.statuses:
+            return ReadStream(f"status {status}")
+        return openai.streamed(pieces, times)
 
     def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
         """What is wrong with a response, or an empty text; few different texts, since they are

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from math import nan
 from typing import Any
+
+from understudy.common.codecs.llm.openai import chat_events, responses_events
+from understudy.common.codecs.llm.reply import Reply
+from understudy.common.events import dispatched
+from understudy.loadtest.engine.stream import ReadStream, Stream
 
 PATHS = re.compile(r".*/v1/(chat/completions|completions|responses|embeddings)")
 """Paths of requests, without a query."""
-_ENDS = ("response.completed", "response.incomplete")
-"""Types of the last event of a response."""
 
 
 def wrong(headers: bytes, body: bytes, value: Any) -> str:
     """What is wrong with a response of status 2xx, or an empty text. ``value`` is its JSON, where
     it is not a stream of events."""
     if b"text/event-stream" in headers.lower():
-        return _wrong_events(body)
+        return streamed([body], [0]).error
     if not isinstance(value, dict):
         return "no prediction in the response: it is not an object"
     if value.get("error"):
@@ -50,29 +56,48 @@ def _answers(value: dict[str, Any]) -> bool:
     return bool(value.get("output"))
 
 
-def _wrong_events(body: bytes) -> str:
-    seen = ended = False
-    for line in body.splitlines():
-        name, _, data = line.partition(b":")
-        data = data.strip()
-        if name != b"data" or not data:
-            continue
-        if data == b"[DONE]":
-            ended = True
-            continue
-        try:
-            event = json.loads(data)
-        except ValueError:
-            return "an event is not JSON"
-        if not isinstance(event, dict):
-            return "an event is not an object"
-        if event.get("error") or event.get("type") in ("error", "response.failed"):
-            return "an error in the stream"
-        choices = event.get("choices") or []
-        ended = ended or event.get("type") in _ENDS or any(
-            isinstance(one, dict) and one.get("finish_reason") for one in choices
-        )  # fmt: skip
-        seen = seen or bool(choices) or "delta" in event
-    if not seen:
+def streamed(pieces: Sequence[bytes], times: Sequence[int]) -> ReadStream:
+    """Read a stream of events whose bytes came in ``pieces``, each at one of ``times`` (monotonic
+    nanoseconds): an event came with the end of its last line.
+
+    The times are those of docs/language-models.md, by the service's own codecs.
+    """
+    found = list(dispatched(b"".join(pieces)))
+    events = [(name, data) for name, data, _ in found]
+    reply = chat_events(events)
+    if reply.first is None and not reply.failed:
+        reply = responses_events(events)
+    ends = list(accumulate(map(len, pieces)))
+
+    def at(index: int) -> int:
+        return times[bisect_left(ends, found[index][2])]
+
+    error = _wrong_stream(reply)
+    if reply.first is None:
+        return ReadStream(error)
+    outputs = [(at(one.index), one) for one in reply.outputs]
+    stream = Stream(float(at(reply.first)))
+    stream.prompt_tokens = nan if reply.prompt_tokens is None else float(reply.prompt_tokens)
+    tokens = reply.output_tokens
+    stream.output_tokens = nan if tokens is None else float(tokens)
+    if not outputs:
+        return ReadStream(error, stream)
+    (first, one), last = outputs[0], outputs[-1][0]
+    stream.first_token, stream.last_token = float(first), float(last)
+    stream.first_answer = float(next((when for when, one in outputs if one.answer), nan))
+    after = 0 if tokens is None else tokens - (one.tokens or 1)
+    if after > 0:
+        stream.per_token = (last - first) / after / 1e9
+    gaps = [(now - before) / 1e9 for (before, _), (now, _) in pairwise(outputs)]
+    stream.longest_gap = max(gaps, default=nan)
+    return ReadStream(error, stream, gaps)
+
+
+def _wrong_stream(reply: Reply) -> str:
+    if reply.failed:
+        return "an error in the stream"
+    if reply.unreadable:
+        return "an event is not JSON"
+    if reply.first is None:
         return "no prediction in the stream"
-    return "" if ended else "the stream ended early"
+    return "" if reply.ended else "the stream ended early"

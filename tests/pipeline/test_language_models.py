@@ -14,8 +14,9 @@ from tests.support.llm_streams import SHAPES, Shape, chunk, delta, sse
 from understudy.common.codecs import Table
 from understudy.common.codecs.llm.columns import ANSWER, NOT_COMPARED
 from understudy.common.events import LINES, SSE
+from understudy.common.mlperf import PRESETS
 from understudy.common.token_buckets import FIRST_TOKEN_EDGES
-from understudy.monitor.config.goodput import PRESETS, limits_of
+from understudy.monitor.config.goodput import limits_of
 from understudy.monitor.config.model import Config
 from understudy.monitor.evidence.block_columns import BlockColumns
 from understudy.monitor.evidence.blocks import Builder, RecordBlock, decode, encode

@@ -26,7 +26,6 @@ _KINDS = re.compile(
     rb"|application/(?:x-ndjson|ndjson|jsonl|stream\+json))[ \t]*(?:;|$)",
     re.IGNORECASE,
 )
-_ENDS = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -40,17 +39,27 @@ def kind_of(line: bytes) -> int:
 
 def server_sent(body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The events of a whole body: name (empty if it has none) and data."""
+    for name, data, _ in dispatched(body):
+        yield name, data
+
+
+def dispatched(body: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """The events of a whole body as :func:`server_sent`, each with the number of bytes up to the
+    end of the empty line that dispatches it."""
     name = b""
     data: list[bytes] = []
-    lines = _ENDS.split(body.removeprefix(_BOM))
-    del lines[-1:]  # has no end
-    for line in lines:
+    end = len(_BOM) if body.startswith(_BOM) else 0
+    for whole in body[end:].splitlines(True):
+        line = whole.rstrip(b"\r\n")
+        end += len(whole)
         if not line:
             if data:
-                yield name, b"\n".join(data)
+                yield name, b"\n".join(data), end
                 data = []
             name = b""
             continue
+        if len(line) == len(whole):
+            return  # has no end
         field_name, _, value = line.partition(b":")
         if field_name == b"data":
             data.append(value.removeprefix(b" "))

@@ -39,6 +39,11 @@ def check(gate: GateContext) -> list[str]:
             notes += kind.check(gate, stage, stage.settings)
         except PlanError as error:
             raise PlanError(f"stages.{stage.name}: {error}") from error
+        if gate.objectives(stage).streams and not gate.checks.timed:
+            raise PlanError(
+                f"stages.{stage.name}: ttft, tpot, e2e and goodput are of streams of language "
+                "models: set checks.format: openai"
+            )
         lacks = kind.lacks(gate, stage, stage.settings) if stage.judged else ""
         if lacks:
             raise PlanError(

@@ -13,6 +13,7 @@ from understudy.loadtest.gate.context import GateContext, StageKind
 from understudy.loadtest.gate.plan import Load, NamedLong, Part, SendRate, Stage
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import load_of
+from understudy.loadtest.gate.stream_words import stream_facts
 from understudy.loadtest.gate.verdict import (
     Criterion,
     evaluate,
@@ -61,7 +62,9 @@ def run_load(gate: GateContext, stage: Stage, load: Load) -> StageResult:
     verdict = overall_verdict(criteria)
     late = generator_late(outcome, latency_limits(objectives)) is not None
     why = reasons(criteria)
-    return StageResult(stage.name, stage.kind, verdict, why, criteria, outcome, late=late)
+    result = StageResult(stage.name, stage.kind, verdict, why, criteria, outcome, late=late)
+    result.facts = stream_facts(objectives, outcome)
+    return result
 
 
 def load_again(gate: GateContext, stage: Stage, load: Load, result: StageResult) -> Load | None:

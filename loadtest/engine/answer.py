@@ -7,10 +7,16 @@ from collections.abc import Iterable
 from errno import ECONNREFUSED, ETIMEDOUT
 from typing import Protocol
 
+from understudy.common import grpc_status
 from understudy.common.text import visible
 
-KEPT = (b"content-type", b"content-encoding", b"inference-header-content-length", b"location")
+KEPT = (
+    b"content-type", b"content-encoding", b"inference-header-content-length", b"location",
+    b"grpc-encoding",
+)  # fmt: skip
 """Headers of responses that checks need, in lower case."""
+CALL = 1000
+"""Added to the status of a gRPC call where that of HTTP is expected: 1000 is OK."""
 MOST_ERRORS = 50
 """Different reasons for failures that are counted; more are counted together."""
 _LONGEST = 200
@@ -31,12 +37,13 @@ class Check(Protocol):
         """What is wrong, or an empty text: few different texts, since they are counted.
 
         ``payload`` is the index of the payload; ``headers`` are the lines of :data:`KEPT` headers,
-        joined by CRLF.
+        joined by CRLF. Of a gRPC call, ``status`` is :data:`CALL` and its number, and ``body`` the
+        message of an error, or the messages of the answer with their heads.
         """
 
 
 class Successful:
-    """Any response with a status of 2xx is good."""
+    """Any response with a status of 2xx is good, and any gRPC call that ends with OK."""
 
     body = False
 
@@ -48,11 +55,27 @@ class Successful:
         return http_error(status, headers)
 
 
+def succeeded(status: int) -> bool:
+    """Whether a status of HTTP, or of a call, is a success."""
+    return 200 <= status < 300 or status == CALL + grpc_status.OK
+
+
+def status_name(status: int) -> str:
+    """A status as reports have it: the number of HTTP, or the name of a gRPC status.
+
+    >>> status_name(200), status_name(CALL + 5)
+    ('200', 'NOT_FOUND')
+    """
+    return grpc_status.NAMES[status - CALL] if status >= CALL else str(status)
+
+
 def http_error(status: int, headers: bytes) -> str:
     """Why ``status`` is not a success, or an empty text. A redirect is not followed, but named:
     without its query, which may hold a secret."""
-    if 200 <= status < 300:
+    if succeeded(status):
         return ""
+    if status >= CALL:
+        return f"status {status_name(status)}"
     if 300 <= status < 400:
         for line in headers.split(b"\r\n"):
             name, _, value = line.partition(b": ")
@@ -87,3 +110,8 @@ def tls_error(error: ssl.SSLError) -> str:
     """The name of an error of TLS, with what is wrong with a certificate."""
     why = getattr(error, "verify_message", "") or error.reason or ""
     return f"TLS ({why.lower().replace('_', ' ')})" if why else "TLS"
+
+
+def own_error(error: OSError) -> str:
+    """The name of an error of a connection that was open."""
+    return tls_error(error) if isinstance(error, ssl.SSLError) else "reset"

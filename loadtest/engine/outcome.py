@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.loadtest.engine.answer import count_error
+from understudy.loadtest.engine.answer import count_error, status_name
 from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.engine.recorder import FinishedRequests
 from understudy.loadtest.engine.stream import MOMENTS, STREAM_COLUMNS
@@ -84,7 +84,7 @@ class Outcome:
             self.failed += int((~ok).sum())
             for status, number in zip(*np.unique(part.status, return_counts=True), strict=True):
                 if status:
-                    name = str(int(status))
+                    name = status_name(int(status))
                     self.statuses[name] = self.statuses.get(name, 0) + int(number)
             for error, number in part.errors.items():
                 count_error(self.errors, error, number)

@@ -36,7 +36,8 @@ _START_DELAY_SECONDS = 0.4
 @dataclass(frozen=True, slots=True)
 class Target:
     """The server to load. ``timeout`` limits an exchange in seconds; ``ca_file`` is a PEM file of
-    the authority that TLS trusts; ``connections`` limits each process."""
+    the authority that TLS trusts; ``connections`` limits each process. ``http2``: over HTTP/2 by
+    prior knowledge, or by ALPN, with ``streams`` requests at a time over a connection."""
 
     host: str
     port: int
@@ -45,6 +46,8 @@ class Target:
     ca_file: str | None = None
     connections: int = 512
     timeout: float = 30.0
+    http2: bool = False
+    streams: int = 100
 
     def endpoint(self) -> Endpoint:
         """For a sender; created in its process, since a TLS context cannot be sent to it."""
@@ -54,7 +57,11 @@ class Target:
             if not self.verify:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
-        return Endpoint(self.host, self.port, context, self.host, self.connections, self.timeout)
+            if self.http2:
+                context.set_alpn_protocols(["h2"])
+        return Endpoint(
+            self.host, self.port, context, self.host, self.connections, self.timeout, self.streams
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,16 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection as Pipe
+
+import numpy as np
+from numpy.typing import NDArray
 
 from understudy.loadtest.engine.closed import Closed
 from understudy.loadtest.engine.pool import REPORT_SECONDS, Ended, Job, Loop, Open
 from understudy.loadtest.engine.sender import Sender
+from understudy.loadtest.engine.senders import sender_of
 from understudy.loadtest.engine.timer import now_ns
 
 
@@ -58,7 +63,11 @@ def _waited() -> float | None:
 
 
 def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:
-    sender = Sender(job.target.endpoint(), job.payloads, job.check, job.index, job.processes)
+    sender = sender_of(job.target, job.payloads, job.check, job.index, job.processes)
+    _run(pipe, sender, load.share(job.index, job.processes), origin)
+
+
+def _run(pipe: Pipe, sender: Sender, moments: Iterator[NDArray[np.float64]], origin: int) -> None:
     stopped = False
 
     def report() -> None:
@@ -70,11 +79,21 @@ def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:
             stopped = True
             sender.stop()
 
-    sender.run(load.share(job.index, job.processes), origin, report, REPORT_SECONDS)
+    sender.run(moments, origin, report, REPORT_SECONDS)
     pipe.send((sender.drain(), now_ns()))
 
 
 def _loop(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
+    if job.target.http2:
+        from understudy.loadtest.engine.http2_users import Http2Users
+
+        users, queries, pace = _part(job, load)
+        sender = Http2Users(
+            job.target.endpoint(), job.payloads, job.check, job.index, job.processes,
+            users=users, at_once=load.at_once, queries=queries, pace=pace,
+        )  # fmt: skip
+        _run(pipe, sender, iter(()), origin)
+        return
     try:
         import uvloop
 
@@ -85,12 +104,17 @@ def _loop(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
         runner.run(_closed(pipe, job, load, origin))
 
 
-async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
-    own = load.users // job.processes + int(job.index < load.users % job.processes)
+def _part(job: Job, load: Loop) -> tuple[int, int | None, float]:
+    """Users, queries and seconds between two of them, of one process."""
+    users = load.users // job.processes + int(job.index < load.users % job.processes)
     queries = load.queries
     if queries is not None:
         queries = queries // job.processes + int(job.index < queries % job.processes)
-    pace = load.at_once * job.processes / load.most
+    return users, queries, load.at_once * job.processes / load.most
+
+
+async def _closed(pipe: Pipe, job: Job, load: Loop, origin: int) -> None:
+    own, queries, pace = _part(job, load)
     closed = Closed(job.target.endpoint(), job.payloads, job.check, pace, job.index, job.processes)
     work = asyncio.ensure_future(closed.run(own, load.at_once, queries, origin))
     stopped = False

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.loadtest.engine.answer import Check, Successful, connect_error, tls_error
+from understudy.loadtest.engine.answer import Check, Successful, connect_error, own_error
 from understudy.loadtest.engine.recorder import FinishedRequests, Recorder
 from understudy.loadtest.engine.stream import StreamCheck
 from understudy.loadtest.engine.timer import Timer, now_ns
@@ -33,7 +33,8 @@ _IN, _OUT = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Address of the target. ``timeout`` limits an exchange, in seconds from the time at which it
-    was due, or the sender ready: its own lag is not the target's time."""
+    was due, or the sender ready: its own lag is not the target's time. ``streams`` is how many
+    requests a connection over HTTP/2 carries at a time."""
 
     host: str
     port: int
@@ -41,6 +42,7 @@ class Endpoint:
     server_name: str | None = None
     connections: int = 512
     timeout: float = 30.0
+    streams: int = 100
 
 
 Due = tuple[int, int, int, bool]
@@ -56,6 +58,8 @@ class Sender:
     so that several processes share them. ``check`` is called with each response, by default for its
     status. Raises ValueError without payloads, and OSError for an unknown host.
     """
+
+    IN, OUT = _IN, _OUT
 
     def __init__(
         self,
@@ -129,7 +133,7 @@ class Sender:
             self._advance()
             if not self._exhausted:
                 self._timer.set(self._next)
-            while not self._exhausted or self._busy or self._waiting or self._opening:
+            while not self._exhausted or self._unfinished or self._opening:
                 events = poll(0.05)
                 now = now_ns()
                 if not self._exhausted and self._next <= now + EARLY_NS:
@@ -165,6 +169,10 @@ class Sender:
         """The requests that ended since the last call."""
         return self._recorder.drain(self._origin)
 
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self._busy or self._waiting)
+
     # Sending ------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
@@ -176,19 +184,22 @@ class Sender:
     def _send_due(self, now: int) -> None:
         limit = now + EARLY_NS
         count = len(self._payloads)
-        idle = self._idle
         while not self._exhausted and (due := self._next) <= limit:
             payload = self._next_payload
             self._next_payload = (payload + self._stride) % count
             picked = due if due > now else now
-            if idle:
-                self._begin(idle.pop(), payload, due, picked, False)
-            else:
-                self._waiting.append((payload, due, picked, False))
-                self._open()
+            self._dispatch(payload, due, picked)
             self._advance()
         if not self._exhausted:
             self._timer.set(self._next)
+
+    def _dispatch(self, payload: int, due: int, picked: int) -> None:
+        """Send a request that is due, or let it wait for a connection."""
+        if self._idle:
+            self._begin(self._idle.pop(), payload, due, picked, False)
+        else:
+            self._waiting.append((payload, due, picked, False))
+            self._open()
 
     def _begin(self, wire: Wire, payload: int, due: int, picked: int, again: bool) -> None:
         wire.begin()
@@ -201,7 +212,7 @@ class Sender:
         try:
             wire.write(self._payloads[payload])
         except OSError as error:
-            self._fail(wire, _error_name(error))
+            self._fail(wire, own_error(error))
             return
         if wire.out:
             self._watch(wire, _IN | _OUT)
@@ -228,7 +239,7 @@ class Sender:
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire = Wire(sock, address, now_ns(), self._check.body)
+        wire = self._wire(sock, address)
         self._opening += 1
         wire.mask = _OUT
         self._wires[wire.fd] = wire
@@ -236,6 +247,9 @@ class Sender:
         code = sock.connect_ex(sockaddr)
         if code not in (0, errno.EINPROGRESS):
             self._connect_failed(wire, OSError(code, os.strerror(code)))
+
+    def _wire(self, sock: socket.socket, address: int) -> Wire:
+        return Wire(sock, address, now_ns(), self._check.body)
 
     def _continue(self, wire: Wire, mask: int) -> None:
         """Continue a handshake or a partial write."""
@@ -256,7 +270,7 @@ class Sender:
                 return
         except OSError as error:
             if wire.ready:
-                self._fail(wire, _error_name(error))
+                self._fail(wire, own_error(error))
             elif error.errno != errno.ENOTCONN:
                 self._connect_failed(wire, error)
             return
@@ -319,7 +333,7 @@ class Sender:
         try:
             data = wire.read()
         except OSError as error:
-            self._fail(wire, _error_name(error))
+            self._fail(wire, own_error(error))
             return
         if data is None:
             return
@@ -398,7 +412,3 @@ class Sender:
             self._fail(wire, "timeout")
         for wire in [w for w in self._wires.values() if not w.ready and w.opened < oldest]:
             self._connect_failed(wire, TimeoutError())
-
-
-def _error_name(error: OSError) -> str:
-    return tls_error(error) if isinstance(error, ssl.SSLError) else "reset"

@@ -16,7 +16,8 @@ from understudy.loadtest.engine.answer import kept
 
 MOST_HEADS = 4096
 """Cached heads of all connections of a process."""
-_READ_BYTES = 65_536
+READ_BYTES = 65_536
+"""Bytes that are received at a time, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class Wire:
     def read(self) -> bytes | None:
         """Received bytes; empty at the end of the stream, None without any. Raises OSError."""
         try:
-            return self.sock.recv(_READ_BYTES)
+            return self.sock.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
 
@@ -171,7 +172,7 @@ class Wire:
         end = data.find(b"\r\n\r\n")
         if end < 0:
             self._data = data
-            if len(data) > _READ_BYTES:
+            if len(data) > READ_BYTES:
                 raise InvalidResponse("head too large")
             return False
         self._data = b""

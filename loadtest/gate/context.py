@@ -15,6 +15,7 @@ from understudy.loadtest.gate.preflight import preflight
 from understudy.loadtest.gate.result import StageResult
 from understudy.loadtest.gate.sending import bytes_of, checks_of, not_looked_at, payloads_of
 from understudy.loadtest.gate.target import Address, address_of, allowed, target_of
+from understudy.loadtest.payloads.checks import Checks
 from understudy.loadtest.payloads.request import Payload
 
 
@@ -61,7 +62,9 @@ class GateContext:
         self.own = own
         self.address = address_of(url)
         allowed(self.address, own)
-        self.payloads: list[Payload] = payloads_of(plan.payloads, plan.engine.seed)
+        self.payloads: list[Payload] = payloads_of(
+            plan.payloads, plan.engine.seed, self.address.grpc
+        )
         self.requests = bytes_of(self.payloads, self.address)
         self.checks = checks_of(plan.checks, plan.payloads, self.payloads)
         self.not_looked_at = not_looked_at(self.checks, len(self.payloads))
@@ -70,6 +73,8 @@ class GateContext:
         self.earlier: StageResult | None = None
         """The first attempt of the stage that runs, if it did not decide and is repeated."""
         self._until = time.monotonic() + plan.limits.seconds
+        self._others: tuple[list[Payload], Checks] | None = None
+        """What is sent to targets by the other protocol."""
 
     @property
     def seconds_left(self) -> float:
@@ -83,12 +88,22 @@ class GateContext:
     def preflight(self, address: Address | None = None) -> None:
         """Raise TargetError if the target, or ``address``, gives no good response to a request."""
         address = address or self.address
-        scheme = "https" if address.tls else "http"
+        payloads, checks = self._for(address)
         preflight(
-            target_of(address, self.plan.engine), f"{scheme}://{address.authority}", self.payloads,
-            bytes_of(self.payloads, address),
-            replace(self.checks),  # a used validator could not be sent to the sending processes
+            target_of(address, self.plan.engine), f"{address.scheme}://{address.authority}",
+            payloads, bytes_of(payloads, address),
+            replace(checks),  # a used validator could not be sent to the sending processes
         )  # fmt: skip
+
+    def _for(self, address: Address) -> tuple[list[Payload], Checks]:
+        """Payloads and checks for a target, which may be asked by another protocol."""
+        if address.grpc == self.address.grpc:
+            return self.payloads, self.checks
+        if self._others is None:
+            plan = self.plan
+            payloads = payloads_of(plan.payloads, plan.engine.seed, address.grpc)
+            self._others = payloads, checks_of(plan.checks, plan.payloads, payloads)
+        return self._others
 
     def drive(
         self,
@@ -104,12 +119,10 @@ class GateContext:
         seconds. Raises LoadTestError when the gate exceeds its limit of time, or cannot send.
         """
         length = load.seconds if seconds is None else seconds
-        target, requests = self.target, self.requests
+        target, requests, checks = self.target, self.requests, self.checks
         if address is not None:
-            target, requests = (
-                target_of(address, self.plan.engine),
-                bytes_of(self.payloads, address),
-            )
+            payloads, checks = self._for(address)
+            target, requests = target_of(address, self.plan.engine), bytes_of(payloads, address)
         if timeout is not None:
             target = replace(target, timeout=min(timeout, target.timeout))
         if isinstance(load, Loop):
@@ -124,7 +137,7 @@ class GateContext:
         def progress(outcome: Outcome, elapsed: float) -> None:
             self.show.update(outcome, elapsed, length)
 
-        measured = drive(target, requests, load, self.checks, self.processes, look, progress)
+        measured = drive(target, requests, load, checks, self.processes, look, progress)
         if late:
             limit = self.plan.limits.seconds
             raise LoadTestError(f"the gate takes longer than {limit:g} s (limits.seconds)")

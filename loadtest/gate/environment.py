@@ -10,7 +10,9 @@ from typing import Any
 
 from understudy.loadtest.capacity.meters import Meter
 
-_PACKAGES = ("understudy", "uvloop", "httptools", "numpy", "scipy", "chaostoolkit-lib", "locust")
+_PACKAGES = (
+    "understudy", "uvloop", "httptools", "ngh2", "numpy", "scipy", "chaostoolkit-lib", "locust",
+)  # fmt: skip
 
 
 _POLICIES = {"SCHED_OTHER": "other", "SCHED_FIFO": "fifo", "SCHED_RR": "rr",

@@ -189,7 +189,7 @@ class Objectives(Percentiles):
 
 
 class Payloads(Part):
-    """What is sent: one of `bodies`, `rows`, `template` and `records`."""
+    """What is sent: one of `bodies`, `rows`, `template`, `records` and `messages`."""
 
     bodies: Path | None = None
     """A JSONL file, or a JSON list: each a body, or an object with `body`, `path`, `method`,
@@ -208,6 +208,13 @@ class Payloads(Part):
     """Different payloads that are made of a template, or read from a file; they come in turns."""
     records: Path | None = None
     """A log of Understudy's records: what was asked, with its own paths."""
+    messages: Path | None = None
+    """A file of gRPC messages, each with its head of five bytes, for a target over gRPC."""
+    model: str = ""
+    """Over gRPC: the model; by default that of a path such as `/v2/models/NAME/infer`."""
+    model_version: str = ""
+    contents: Literal["raw", "typed"] = "raw"
+    """Over gRPC: how messages have the elements of tensors."""
     path: str = "/"
     method: str = "POST"
     headers: dict[str, str] = {}
@@ -216,9 +223,9 @@ class Payloads(Part):
 
     @model_validator(mode="after")
     def _one(self) -> Payloads:
-        given = [self.bodies, self.rows, self.template, self.records]
+        given = [self.bodies, self.rows, self.template, self.records, self.messages]
         if sum(one is not None for one in given) > 1:
-            raise ValueError("give one of bodies, rows, template and records")
+            raise ValueError("give one of bodies, rows, template, records and messages")
         if self.method in ("GET", "HEAD") and any(one is not None for one in given):
             raise ValueError(f"{self.method} has no body: give a path alone")
         return self
@@ -228,7 +235,8 @@ class Checks(Part):
     """What the answers must be."""
 
     statuses: list[int] = []
-    """That are good; by default those of 2xx. Redirects are not followed."""
+    """Of HTTP that are good; by default those of 2xx. Redirects are not followed. A gRPC call is
+    good when it ends with OK."""
     format: Literal["auto", "none", "open-inference-v2", "kserve-v1", "mlflow", "openai"] = "auto"
     """The format in which an answer must have a prediction. `auto`: by the `format` of payloads
     where it is written, else by the path. `none`: only the status counts."""
@@ -248,6 +256,8 @@ class Engine(Part):
     """0: one for each core but one."""
     connections: Annotated[int, Field(ge=1, le=60_000)] = 512
     """Of each process, at the most."""
+    streams: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Over HTTP/2: requests at a time over one connection, at most what the server allows."""
     timeout: Long = 30.0
     seed: int = 1
     arrivals: Literal["poisson", "even"] = "poisson"

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from understudy.common import grpc_status
 from understudy.common.text import visible
-from understudy.loadtest.engine.answer import Check
+from understudy.loadtest.engine.answer import CALL, Check
 from understudy.loadtest.engine.pool import Target
-from understudy.loadtest.engine.sender import Sender
+from understudy.loadtest.engine.senders import sender_of
 from understudy.loadtest.engine.timer import now_ns
 from understudy.loadtest.errors import TargetError
 from understudy.loadtest.payloads.checks import UNEXPECTED
@@ -30,6 +31,10 @@ _HINTS = {
     403: "set the credentials: payloads.headers_env",
     404: "set payloads.path",
     405: "set payloads.method",
+    CALL + grpc_status.UNAUTHENTICATED: "set the credentials: payloads.headers_env",
+    CALL + grpc_status.PERMISSION_DENIED: "set the credentials: payloads.headers_env",
+    CALL + grpc_status.NOT_FOUND: "set payloads.model",
+    CALL + grpc_status.UNIMPLEMENTED: "the server has no such method: set payloads.path",
 }
 _TLS_HINTS = {
     "has expired": "renew the certificate of the target",
@@ -81,7 +86,7 @@ def preflight(
         index = number % len(payloads)
         seen = _Seen(check)
         try:
-            sender = Sender(target.endpoint(), requests, seen, index)
+            sender = sender_of(target, requests, seen, index)
             sender.run(iter([np.zeros(1)]), now_ns(), lambda: None)
         except OSError as problem:
             raise TargetError(f"target: {where}: {problem}") from problem
@@ -112,7 +117,11 @@ def _unanswered(error: str, target: Target) -> str:
     if error == "TLS":  # the end of the connection came before the reason, or without one
         hint = "the target ended it; it may want a certificate of the client"
     if error in _CLOSED and not target.tls:
-        hint = "the target may speak TLS: write https://"
+        hint = "the target may speak TLS: write https://, or gRPC: write grpc://"
+        if target.http2:
+            hint = "the target may speak TLS: write grpcs://, or HTTP/1.1: write http://"
+    if error.startswith("does not speak HTTP/2"):
+        hint = "for HTTP/1.1, write http:// or https://"
     return f"did not answer: {error}" + (f" ({hint})" if hint else "")
 
 

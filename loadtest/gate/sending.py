@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from understudy.common.codecs import detect
 from understudy.common.extensions import WIRE_FORMATS
 from understudy.common.unreadable import why_unreadable
 from understudy.loadtest.engine.pool import Open
@@ -16,6 +17,7 @@ from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.plan import Checks as Declared
 from understudy.loadtest.gate.plan import Engine, Limits, Load, Payloads
 from understudy.loadtest.gate.target import Address
+from understudy.loadtest.payloads.calls import Calls, is_call, of_messages
 from understudy.loadtest.payloads.checks import Checks, format_of, rows_of
 from understudy.loadtest.payloads.files import access_log, of_bodies, of_rows, recorded
 from understudy.loadtest.payloads.request import Payload, as_body
@@ -26,8 +28,9 @@ from understudy.loadtest.scenarios import shapes
 _MOST_TRACED = 2_000_000
 
 
-def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
-    """The payloads that a plan declares, to be sent in turns. Raises PlanError."""
+def payloads_of(declared: Payloads, seed: int, grpc: bool = False) -> list[Payload]:
+    """The payloads that a plan declares, to be sent in turns; ``grpc``: as calls. Raises
+    PlanError."""
     secrets = {
         name: variable(value, f"payloads.headers_env.{name}")
         for name, value in declared.headers_env.items()
@@ -42,6 +45,8 @@ def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
         )  # fmt: skip
     elif declared.records is not None:
         payloads = recorded(declared.records, count, headers)
+    elif declared.messages is not None:
+        payloads = of_messages(declared.messages, path, count, headers)
     elif declared.template is not None:
         drawer = Drawer(seed)
         payloads = [
@@ -50,6 +55,11 @@ def payloads_of(declared: Payloads, seed: int) -> list[Payload]:
         ]
     else:
         payloads = [Payload(b"", path=path, headers=headers)]
+    if grpc:
+        calls = Calls(declared.model, declared.model_version, declared.contents == "raw")
+        return [calls.of(one) for one in payloads]
+    if any(is_call(one) for one in payloads):
+        raise PlanError("payloads: gRPC calls need a target over gRPC: write grpc://host:port")
     if declared.method != "POST":
         payloads = [replace(one, method=declared.method) for one in payloads]
     return payloads
@@ -82,7 +92,10 @@ def checks_of(declared: Declared, of: Payloads, payloads: Sequence[Payload]) -> 
         rows = [rows_of(form, one) for form, one in zip(formats, payloads, strict=True)]
     expected = [one.expect for one in payloads]
     statuses = tuple(declared.statuses)
-    return Checks(statuses, schema, expected, formats, declared.tolerance, rows)
+    return Checks(
+        statuses, schema, expected, formats, declared.tolerance, rows,
+        [detect.look_up(one.path)[1][1] for one in payloads],
+    )  # fmt: skip
 
 
 def not_looked_at(checks: Checks, count: int) -> str:

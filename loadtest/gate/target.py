@@ -8,19 +8,41 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from understudy.common.http2 import AVAILABLE, INSTALL
 from understudy.loadtest.engine.pool import Target
 from understudy.loadtest.errors import TargetError
 from understudy.loadtest.gate.plan import Engine
 
+_SCHEMES = {
+    "http": (False, False, False),
+    "https": (True, False, False),
+    "h2c": (False, True, False),
+    "grpc": (False, True, True),
+    "grpcs": (True, True, True),
+}
+"""Of targets: whether they speak TLS, HTTP/2, gRPC."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A parsed target; ``path`` is a prefix of the paths of payloads."""
+    """A parsed target; ``path`` is a prefix of the paths of payloads. ``http2``: it is asked over
+    HTTP/2; ``grpc``: payloads are calls."""
 
     host: str
     port: int
     tls: bool
     path: str
+    http2: bool = False
+    grpc: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its URL."""
+        return next(name for name, known in _SCHEMES.items() if known == self._kind)
+
+    @property
+    def _kind(self) -> tuple[bool, bool, bool]:
+        return self.tls, self.http2, self.grpc
 
     @property
     def authority(self) -> str:
@@ -37,12 +59,19 @@ def address_of(url: str) -> Address:
         port = parts.port
     except ValueError:
         port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise TargetError(f"target: not a valid server URL: {url!r} (write http://host:port)")
+    if parts.scheme not in _SCHEMES or not parts.hostname or port == -1:
+        raise TargetError(
+            f"target: not a valid server URL: {url!r} (write http://host:port or grpc://host:port)"
+        )
     if parts.username or parts.query or parts.fragment:
         raise TargetError(f"target: {url!r}: must not have a user, query or fragment")
-    tls = parts.scheme == "https"
-    return Address(parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+    tls, http2, grpc = _SCHEMES[parts.scheme]
+    path = parts.path.rstrip("/")
+    if http2 and not AVAILABLE:
+        raise TargetError(f"target: {url!r}: {INSTALL}")
+    if grpc and path:
+        raise TargetError(f"target: {url!r}: must not have a path, since calls have their own")
+    return Address(parts.hostname, port or (443 if tls else 80), tls, path, http2, grpc)
 
 
 def allowed(address: Address, own: bool) -> None:
@@ -66,7 +95,7 @@ def target_of(address: Address, engine: Engine) -> Target:
     ca_file = str(engine.ca_file) if engine.ca_file is not None else None
     return Target(
         address.host, address.port, address.tls, engine.verify, ca_file, engine.connections,
-        engine.timeout,
+        engine.timeout, address.http2, engine.streams,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ from understudy.loadtest.gate.plan import Checks, Engine, Payloads
 from understudy.loadtest.gate.sending import checks_of, not_looked_at
 from understudy.loadtest.gate.target import address_of, allowed, target_of
 from understudy.loadtest.locust import lag
+from understudy.loadtest.payloads.calls import Calls
 from understudy.loadtest.payloads.request import Payload, as_body
 from understudy.loadtest.payloads.template import Drawer
 from understudy.loadtest.scenarios.shapes import steady
@@ -102,6 +103,8 @@ class OpenLoopUser(User):
             Payload(as_body(one), self.method, address.path + self.path, self.headers)
             for one in given
         ]
+        if address.grpc:
+            payloads = [Calls().of(one) for one in payloads]
         requests = [one.to_bytes(address.authority) for one in payloads]
         check = self._check(payloads)
         seed = self.seed * 1_000_003 + worker * 1_009 + number

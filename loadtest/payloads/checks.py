@@ -10,7 +10,8 @@ from typing import Any
 from understudy.common.codecs import ModelSpec, Reason, Undecodable, detect
 from understudy.common.codecs.body import parsed
 from understudy.common.codecs.detect import FORMATS
-from understudy.loadtest.engine.answer import http_error
+from understudy.common.codecs.spec import Parser
+from understudy.loadtest.engine.answer import http_error, succeeded
 from understudy.loadtest.engine.stream import ReadStream
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.payloads import openai
@@ -28,7 +29,8 @@ class Checks:
     ``formats`` by payload: see :func:`format_of`, a response of 2xx has to have a prediction in
     this format, by the rules of the service's codecs; ``rows`` by payload: for how many rows,
     see :func:`rows_of`; ``expected`` by payload: values by JSON pointer; numbers may differ by
-    ``tolerance`` (absolute or relative, whichever is larger)."""
+    ``tolerance`` (absolute or relative, whichever is larger); ``parsers`` of bodies by payload, by
+    default of JSON."""
 
     statuses: tuple[int, ...] = ()
     schema: Mapping[str, Any] | None = None
@@ -36,6 +38,7 @@ class Checks:
     formats: Sequence[str | None] = ()
     tolerance: float = 1e-6
     rows: Sequence[int | None] = ()
+    parsers: Sequence[Parser] = ()
     _validator: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +105,7 @@ class Checks:
             error = http_error(status, headers)
             if error or self.statuses:
                 return error or f"status {status}"
-        form = self._format(payload) if 200 <= status < 300 else None
+        form = self._format(payload) if succeeded(status) else None
         rows = self.rows[payload] if payload < len(self.rows) else None
         answered: int | None = None
         expected = self.expected[payload] if payload < len(self.expected) else {}
@@ -110,7 +113,8 @@ class Checks:
             return ""
         response = None
         if form != OPENAI or b"text/event-stream" not in headers.lower():
-            response = parsed(headers, body)
+            parse = self.parsers[payload] if payload < len(self.parsers) else parsed
+            response = parse(headers, body)
             if isinstance(response, Undecodable):
                 return _unread(response)
         if form == OPENAI:
@@ -170,7 +174,8 @@ def rows_of(form: str | None, request: Payload) -> int | None:
     if form is None or not request.body:
         return None
     headers = "\r\n".join(f"{name}: {value}" for name, value in request.headers.items())
-    value = parsed(headers.encode("latin-1", "replace"), request.body)
+    parse = detect.look_up(request.path)[1][0]
+    value = parse(headers.encode("latin-1", "replace"), request.body)
     if isinstance(value, Undecodable):
         return None
     if form == OPENAI:

@@ -23,6 +23,9 @@ _ACCESS = re.compile(
     r'^\S+ \S+ \S+ \[(?P<time>[^\]]+)\] "(?P<method>\S+) (?P<path>\S+)[^"]*" (?P<status>\d{3})'
 )
 
+_KEPT = re.compile(r"(?im)^(content-type|grpc-encoding):\s*(\S+)")
+"""Headers of recorded requests that say what the body is."""
+
 
 def of_rows(
     path: Path,
@@ -116,8 +119,9 @@ def recorded(path: Path, most: int, headers: Mapping[str, str]) -> list[Payload]
             body = record["request"]
             target = str(record["target"]).split(" ")
             payload = base64.b64decode(body["base64"]) if isinstance(body, dict) else body.encode()
-            kind = re.search(r"(?im)^content-type:\s*(\S+)", str(record["request_headers"]))
-            own = {"content-type": kind[1]} if kind else {}
+            own = {
+                name.lower(): value for name, value in _KEPT.findall(str(record["request_headers"]))
+            }
             method, request_path = (
                 (target[0], target[1]) if len(target) > 1 else ("POST", target[0])
             )

@@ -9,12 +9,12 @@ from time import monotonic, monotonic_ns
 from typing import ClassVar, Final, cast
 
 from understudy.common.compiling import compiled_class
+from understudy.common.http2 import AVAILABLE
 from understudy.monitor.errors import HttpError
 from understudy.monitor.proxy.exchange import Exchange
 from understudy.monitor.proxy.head import CHUNKED, UNTIL_CLOSE, ResponseHead, parse_request
 from understudy.monitor.proxy.host import Host
 from understudy.monitor.proxy.http2.client import Http2Client
-from understudy.monitor.proxy.http2.engine import AVAILABLE
 from understudy.monitor.proxy.memory import SMALL
 from understudy.monitor.proxy.protocols import Answered
 from understudy.monitor.proxy.runtime import Runtime

@@ -6,7 +6,7 @@ import os
 import ssl
 from collections.abc import Callable
 
-from understudy.monitor.proxy.http2.engine import AVAILABLE
+from understudy.common.http2 import AVAILABLE
 from understudy.monitor.routing.plan import ListenTls, Tls
 
 LOOK_SECONDS = 10.0

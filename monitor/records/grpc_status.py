@@ -7,52 +7,59 @@ https://grpc.io/docs/guides/status-codes/
 from __future__ import annotations
 
 import re
-from typing import Final
 from urllib.parse import quote_from_bytes
 
-from understudy.monitor.records import record
-
-NAMES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
-"""By number. Any other number counts as UNKNOWN, as the specification says."""
-(
-    OK,
-    CANCELLED,
-    UNKNOWN,
-    INVALID_ARGUMENT,
-    DEADLINE_EXCEEDED,
-    NOT_FOUND,
+from understudy.common.grpc_status import (
+    ABORTED,
     ALREADY_EXISTS,
+    CANCELLED,
+    DATA_LOSS,
+    DEADLINE_EXCEEDED,
+    FAILED_PRECONDITION,
+    INTERNAL,
+    INVALID_ARGUMENT,
+    NAMES,
+    NONE,
+    NOT_FOUND,
+    OK,
+    OUT_OF_RANGE,
     PERMISSION_DENIED,
     RESOURCE_EXHAUSTED,
-    FAILED_PRECONDITION,
-    ABORTED,
-    OUT_OF_RANGE,
-    UNIMPLEMENTED,
-    INTERNAL,
-    UNAVAILABLE,
-    DATA_LOSS,
     UNAUTHENTICATED,
-) = range(len(NAMES))
-NONE: Final = -1
-"""The answer has no status."""
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    code_of,
+)
+from understudy.monitor.records import record
+
+__all__ = [
+    "ABORTED",
+    "ALREADY_EXISTS",
+    "CANCELLED",
+    "DATA_LOSS",
+    "DEADLINE_EXCEEDED",
+    "FAILED_PRECONDITION",
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "NAMES",
+    "NONE",
+    "NOT_FOUND",
+    "OK",
+    "OUT_OF_RANGE",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    "UNIMPLEMENTED",
+    "UNKNOWN",
+    "code_of",
+    "message_field",
+    "outcome_of",
+    "own_status",
+    "timeout_field",
+    "timeout_ns",
+]
 
 _OUTCOMES = [record.SERVER_ERROR] * len(NAMES)
 _OUTCOMES[OK] = record.OK
@@ -109,11 +116,6 @@ def own_status(outcome: str, status: int) -> int:
     gets the HTTP ``status``."""
     code = _OWN.get(outcome)
     return code if code is not None else _BY_HTTP.get(status, UNKNOWN)
-
-
-def code_of(value: bytes) -> int:
-    """The number in a ``grpc-status`` field."""
-    return int(value) if value.isdigit() and len(value) < 3 and int(value) < len(NAMES) else UNKNOWN
 
 
 def timeout_ns(value: bytes) -> int:

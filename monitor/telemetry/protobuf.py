@@ -7,11 +7,15 @@ those of the public ``metrics.proto``. Each family is preceded by its length (de
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from struct import pack
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Exemplar, Sample
 
+from understudy.common.protobuf_writer import double as _double
+from understudy.common.protobuf_writer import integer as _unsigned
+from understudy.common.protobuf_writer import message as _message
+from understudy.common.protobuf_writer import text as _text
+from understudy.common.protobuf_writer import varint
 from understudy.monitor.telemetry.families import SketchFamily, ValueFamily
 from understudy.monitor.telemetry.native import NativeHistogram, native_histogram
 
@@ -19,43 +23,12 @@ CONTENT_TYPE = (
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 )
 
-_VARINT, _FIXED64, _BYTES = 0, 1, 2
 _TYPES = {"counter": 0, "gauge": 1, "summary": 2, "histogram": 4}
-
-
-def varint(value: int) -> bytes:
-    """Base-128 encoding of a number that is not negative."""
-    result = bytearray()
-    while value > 0x7F:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    result.append(value)
-    return bytes(result)
 
 
 def zigzag(value: int) -> int:
     """The unsigned form of a signed number, as sint32 and sint64 have it."""
     return value << 1 if value >= 0 else (-value << 1) - 1
-
-
-def _field(number: int, wire: int, payload: bytes) -> bytes:
-    return varint(number << 3 | wire) + payload
-
-
-def _message(number: int, payload: bytes) -> bytes:
-    return _field(number, _BYTES, varint(len(payload)) + payload)
-
-
-def _text(number: int, text: str) -> bytes:
-    return _message(number, text.encode())
-
-
-def _double(number: int, value: float) -> bytes:
-    return _field(number, _FIXED64, pack("<d", value))
-
-
-def _unsigned(number: int, value: int) -> bytes:
-    return _field(number, _VARINT, varint(value))
 
 
 def _labels(number: int, labels: Mapping[str, str]) -> bytes:

@@ -128,4 +128,4 @@ def test_tls_on_one_side_only(tmp_path: Path) -> None:
         code, output = tried(tmp_path, f"http://127.0.0.1:{port}")
         assert code == 2, output
         assert f"target: http://127.0.0.1:{port} did not answer" in output
-        assert "(the target may speak TLS: write https://)" in output
+        assert "(the target may speak TLS: write https://, or gRPC: write grpc://)" in output

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.certificates import self_signed
 from tests.support.proxy import OK, Server, Sidecar, echo, get, plan_for, post, sidecar
-from understudy.monitor.proxy.http2 import engine
+from understudy.common import http2 as engine
 from understudy.monitor.routing.plan import ListenTls, Tls
 
 CURL = shutil.which("curl")

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from understudy.common.protobuf_writer import varint
 from understudy.monitor.stats.distribution import Words
 from understudy.monitor.stats.shared import SKETCH_WORDS
 from understudy.monitor.stats.sketch import observe
 from understudy.monitor.telemetry.native import NativeHistogram, native_histogram
-from understudy.monitor.telemetry.protobuf import varint, zigzag
+from understudy.monitor.telemetry.protobuf import zigzag
 
 
 def sketch(values: list[float]) -> Words:

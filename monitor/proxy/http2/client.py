@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from time import monotonic, monotonic_ns
 from typing import Any
 
-from understudy.monitor.errors import HttpError
-from understudy.monitor.proxy.exchange import Exchange
-from understudy.monitor.proxy.head import CHUNKED, ResponseHead
-from understudy.monitor.proxy.host import Host
-from understudy.monitor.proxy.http2 import engine as http2
-from understudy.monitor.proxy.http2.engine import (
+from understudy.common import http2
+from understudy.common.http2 import (
     DataReceived,
     EngineError,
     RequestReceived,
     StreamClosed,
     TrailersReceived,
 )
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.exchange import Exchange
+from understudy.monitor.proxy.head import CHUNKED, ResponseHead
+from understudy.monitor.proxy.host import Host
 from understudy.monitor.proxy.http2.fields import Http2Head, Pair, framed, pair, request_head
 from understudy.monitor.proxy.http2.link import Link
 from understudy.monitor.proxy.memory import SMALL

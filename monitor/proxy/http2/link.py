@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
-from understudy.monitor.proxy.http2.engine import Connection, EngineError
+from understudy.common.http2 import Connection, EngineError
 from understudy.monitor.proxy.turns import PacedConnection, Turns
 
 SLICE = 64 * 1024

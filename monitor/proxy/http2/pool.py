@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any, ClassVar
 
+from understudy.common import http2
 from understudy.monitor.proxy.endpoints import Endpoint
-from understudy.monitor.proxy.http2 import engine as http2
 from understudy.monitor.proxy.http2.upstream import Session, UpstreamStream
 from understudy.monitor.proxy.pool import Pool
 from understudy.monitor.proxy.upstream import Sink

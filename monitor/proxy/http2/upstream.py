@@ -11,12 +11,8 @@ from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any, Protocol
 
-from understudy.monitor.errors import HttpError
-from understudy.monitor.proxy.endpoints import Endpoint
-from understudy.monitor.proxy.framing import Chunked
-from understudy.monitor.proxy.head import CHUNKED
-from understudy.monitor.proxy.http2 import engine as http2
-from understudy.monitor.proxy.http2.engine import (
+from understudy.common import http2
+from understudy.common.http2 import (
     DataReceived,
     EngineError,
     GoAwayReceived,
@@ -25,6 +21,10 @@ from understudy.monitor.proxy.http2.engine import (
     StreamClosed,
     TrailersReceived,
 )
+from understudy.monitor.errors import HttpError
+from understudy.monitor.proxy.endpoints import Endpoint
+from understudy.monitor.proxy.framing import Chunked
+from understudy.monitor.proxy.head import CHUNKED
 from understudy.monitor.proxy.http2.fields import (
     Http2ResponseHead,
     Pair,

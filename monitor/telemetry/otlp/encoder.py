@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from struct import Struct, pack
 
+from understudy.common.protobuf_writer import varint
 from understudy.monitor.telemetry.otlp.gen_ai import Value
 from understudy.monitor.telemetry.otlp.spans import SERVER_KIND, Shape, Span
-from understudy.monitor.telemetry.protobuf import varint
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200
 _SERVER, _CLIENT = b"\x30\x02", b"\x30\x03"

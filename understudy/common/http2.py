@@ -122,7 +122,8 @@ def server(head_bytes: int, fields: int) -> Connection:
 
 
 def client(fields: int) -> Connection:
-    """The engine of a connection to a model server."""
+    """The engine of a connection to a model server; ``fields`` is the largest number of fields that
+    is unpacked."""
     engine = Connection(Role.CLIENT, _configuration(fields))
     settings: Any = {_ENABLE_PUSH: 0, _INITIAL_WINDOW_SIZE: WINDOW, _MAX_FRAME_SIZE: FRAME}
     engine.initiate_connection(settings)

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import click
 
 from understudy.common.terminal import echo, echo_lines
-from understudy.monitor.cli.model_server import find, with_scheme
+from understudy.monitor.cli.model_server import find, is_grpc, with_scheme
 from understudy.monitor.cli.options import (
     FILE,
     json_option,
@@ -79,8 +79,9 @@ def init(
     """Write a commented configuration for the model server at URL.
 
     The server is asked what it speaks and which models it has: Open Inference Protocol (MLServer,
-    Triton, KServe, OpenVINO), KServe V1, TensorFlow Serving (with --model), MLflow, OpenAI's API,
-    TorchServe. On a terminal, what is missing is asked. The file passes `understudy config check`.
+    Triton, KServe, OpenVINO; by grpc:// over gRPC), KServe V1, TensorFlow Serving (with --model),
+    MLflow, OpenAI's API, TorchServe. On a terminal, what is missing is asked. The file passes
+    `understudy config check`.
 
     Exits 0 when the file was written, 1 when the server cannot be reached or is not recognised, 2
     when the file exists or an argument is wrong.
@@ -89,6 +90,7 @@ def init(
     Examples:
       understudy init http://127.0.0.1:8081
       understudy init http://127.0.0.1:8081 --challenger new=http://127.0.0.1:8082 --mode canary
+      understudy init grpc://127.0.0.1:8001
       understudy init http://127.0.0.1:8501 --model delays
       understudy init http://models.internal --protocol openai --model chat -o chat.yaml
     """
@@ -140,7 +142,8 @@ def init(
     echo(f"wrote   {output}")
     echo(f"next    understudy doctor {output}")
     echo(f"        understudy serve --config {output}")
-    echo(f"        send requests to http://{listen} instead of {server.url}")
+    instead = f"calls to {listen}" if is_grpc(server.url) else f"requests to http://{listen}"
+    echo(f"        send {instead} instead of {server.url}")
     echo(f"        page: http://{control}/")
 
 

@@ -24,12 +24,17 @@ def with_scheme(url: str) -> str:
     return (url if known else f"http://{url}").rstrip("/")
 
 
+def is_grpc(url: str) -> bool:
+    """Whether the server at ``url`` is asked by gRPC calls."""
+    return url.startswith(("grpc://", "grpcs://"))
+
+
 def find(url: str, models: Sequence[str], protocol: str | None) -> FoundServer:
     """What the server at ``url`` is and has; it is not asked when ``protocol`` is given.
 
     Raises ModelServerError, and click's UsageError for what the command line lacks.
     """
-    from understudy.monitor.discovery.asking import Asker
+    from understudy.monitor.discovery.askers import asker_of
     from understudy.monitor.discovery.server import FoundModel, FoundServer, discover
 
     if protocol is not None:
@@ -38,7 +43,7 @@ def find(url: str, models: Sequence[str], protocol: str | None) -> FoundServer:
         named = [FoundModel(name, protocol) for name in models]
         return FoundServer(url, protocols=[protocol], models=named)
     try:
-        with Asker(url) as asker:
+        with asker_of(url) as asker:
             found = discover(asker, url, models)
     except ValueError as error:
         raise click.UsageError(f"not a valid URL: {error}") from error
@@ -53,6 +58,11 @@ def find(url: str, models: Sequence[str], protocol: str | None) -> FoundServer:
     if found.protocols:
         raise ModelServerError(
             f"{url} speaks {found.description}, and does not list its models: add --model NAME"
+        )
+    if is_grpc(url):
+        raise ModelServerError(
+            f"{url} answers, and names no model by the Open Inference Protocol "
+            "(inference.GRPCInferenceService): add --model NAME"
         )
     raise ModelServerError(
         f"{url} answers, and speaks no protocol that is known here ({tried}): add --model NAME, or "

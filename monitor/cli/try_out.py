@@ -17,7 +17,7 @@ import click
 
 from understudy.common.terminal import echo, echo_lines
 from understudy.common.units import percent, spoken
-from understudy.monitor.cli.model_server import ModelServerError, find, with_scheme
+from understudy.monitor.cli.model_server import ModelServerError, find, is_grpc, with_scheme
 from understudy.monitor.cli.options import json_lines_option, model_option, protocol_option
 from understudy.monitor.errors import ApiError
 
@@ -56,6 +56,7 @@ def try_out(
     \b
     Examples:
       understudy try http://127.0.0.1:8081
+      understudy try grpc://127.0.0.1:8001
       understudy try http://127.0.0.1:8501 --model delays --no-browser --json
     """
     from understudy.common.processes import port_or_free
@@ -147,6 +148,9 @@ def _started(server: FoundServer, url: str, page: str, tell: _Teller) -> None:
 
     sample = sample_of(server.models[0])
     body = sample.body.decode()
+    if is_grpc(server.url):
+        _started_grpc(url.partition("//")[2], page, body, sample.fits, tell)
+        return
     lines = [
         f"send    requests to {url} instead, such as:",
         f"        curl -H 'Content-Type: application/json' {url}{sample.path} \\",
@@ -157,6 +161,18 @@ def _started(server: FoundServer, url: str, page: str, tell: _Teller) -> None:
     text = "\n".join([*lines, f"page    {page}/", "end     Ctrl-C"])
     request = {"path": sample.path, "body": body, "described": sample.fits}
     tell("started", text, url=url, page=f"{page}/", request=request)
+
+
+def _started_grpc(target: str, page: str, body: str, fits: bool, tell: _Teller) -> None:
+    from understudy.common.grpc_messages import INFER
+
+    text = (
+        f"send    calls to {target} instead, such as with the Python client of Triton:\n"
+        f'        tritonclient.grpc.InferenceServerClient("{target}")\n'
+        f"page    {page}/\nend     Ctrl-C"
+    )
+    request = {"path": INFER, "body": body, "described": fits}
+    tell("started", text, url=f"grpc://{target}", page=f"{page}/", request=request)
 
 
 def _follow(process: Process, client: Client, tell: _Teller) -> None:

@@ -6,7 +6,7 @@ import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from understudy.common.http import options, reason
 from understudy.monitor.config.fields import ServerAddress, server_address
@@ -30,6 +30,16 @@ class Reply:
             return json.loads(self.body)
         except ValueError:
             return None
+
+
+class Asks(Protocol):
+    """What :mod:`understudy.monitor.discovery.server` asks with."""
+
+    def get(self, path: str) -> Reply:
+        """GET ``path``. Raises OSError when there is no answer; its text says why."""
+
+    def post(self, path: str, document: Any) -> Reply:
+        """POST a document as JSON; bytes are sent as they are. Raises OSError."""
 
 
 class Asker:

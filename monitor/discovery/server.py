@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from understudy.monitor.discovery.asking import Asker, Reply
+from understudy.monitor.discovery.asking import Asks, Reply
 
 V2, V1, MLFLOW = "open-inference-v2", "kserve-v1", "mlflow"
 SELDON, TORCHSERVE = "seldon-v1", "torchserve"
@@ -71,7 +71,7 @@ class FoundServer:
         return f"{text}; models: {names}" if names else text
 
 
-def discover(asker: Asker, url: str, names: Sequence[str] = ()) -> FoundServer:
+def discover(asker: Asks, url: str, names: Sequence[str] = ()) -> FoundServer:
     """Ask a server what it is. ``names`` are models that it should have, for servers that cannot
     list theirs. Raises OSError when it cannot be reached."""
     return _Discovery(asker, url, names).run()
@@ -81,7 +81,7 @@ class _Discovery:
     """Asks one path after another. The first that fails with an OSError ends it; later ones, such
     as a server that closes the connection on a path that it does not know, do not."""
 
-    def __init__(self, asker: Asker, url: str, names: Sequence[str]) -> None:
+    def __init__(self, asker: Asks, url: str, names: Sequence[str]) -> None:
         self._asker = asker
         self._names = list(names)
         self._found = FoundServer(url)

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from understudy.common.codecs import Undecodable, decode_exchange
 from understudy.common.units import spoken
@@ -15,7 +15,9 @@ from understudy.monitor.config.compile import rewrite_of, rewrites_of
 from understudy.monitor.config.header_values import Values
 from understudy.monitor.config.model import Config, Model, Server
 from understudy.monitor.config.payloads import path_of, spec_of
-from understudy.monitor.discovery.asking import Asker, Reply
+from understudy.monitor.discovery.askers import asker_of
+from understudy.monitor.discovery.asking import Asks, Reply
+from understudy.monitor.discovery.calls import CallAsker
 from understudy.monitor.discovery.sample import sample_of
 from understudy.monitor.discovery.server import (
     MLFLOW,
@@ -54,7 +56,7 @@ def _server(
     try:
         tls = _context(server)
         name = server.tls.server_name if server.tls is not None else None
-        with Asker(server.url, 5.0, headers, tls, name) as asker:
+        with asker_of(server.url, 5.0, headers, tls, name, server.http2 or False) as asker:
             yield from _asked(config, role, server, asker, request)
     except OSError as error:
         yield fault(
@@ -79,7 +81,7 @@ def _context(server: Server) -> ssl.SSLContext | None:
 
 
 def _asked(
-    config: Config, role: str, server: Server, asker: Asker, request: bytes | None
+    config: Config, role: str, server: Server, asker: Asks, request: bytes | None
 ) -> Iterator[Check]:
     started = time.monotonic()
     first = asker.get("/")
@@ -131,7 +133,7 @@ def _model(
     model: Model,
     server: Server,
     found: FoundServer,
-    asker: Asker,
+    asker: Asks,
     request: bytes | None,
 ) -> Iterator[Check]:
     subject = f"model {model.name} of {role}"
@@ -149,10 +151,19 @@ def _model(
             "correct `models[].name`, name its paths in `models[].paths`, or load the model",
         )
         return
+    if isinstance(asker, CallAsker) and asker.model_ready(name) is False:
+        yield fault(
+            subject,
+            f"the server says that the model {name!r} is not ready (ModelReady)",
+            "wait until it is loaded, and look at the log of the server",
+        )
+        return
     one = known.get(name) or next(iter(known.values()), None)
     sample = sample_of(one) if one is not None and one.protocol in _READABLE else None
     named = model.paths is not None or model.protocol != "auto"
     path = own if named or own != path_of(model) or sample is None else sample.path
+    if isinstance(asker, CallAsker):
+        path = f"/v2/models/{quote(name, safe='')}/infer"
     if request is None and (sample is None or not sample.fits):
         yield skipped(
             subject,
@@ -161,7 +172,8 @@ def _model(
         )
         return
     body = request if request is not None else sample.body if sample is not None else b""
-    yield _read(subject, model, path, body, asker.post(path, body))
+    what = "ModelInfer" if isinstance(asker, CallAsker) else f"POST {path}"
+    yield _read(subject, model, path, body, asker.post(path, body), what)
 
 
 def _sent(server: Server, model: Model) -> str:
@@ -177,12 +189,12 @@ def _name(server: Server, model: Model) -> str:
     return unquote(found[1]) if found is not None else model.name
 
 
-def _read(subject: str, model: Model, path: str, body: bytes, reply: Reply) -> Check:
+def _read(subject: str, model: Model, path: str, body: bytes, reply: Reply, what: str) -> Check:
     if not 200 <= reply.status < 300:
         text = reply.body[:200].decode("utf-8", "replace")
         return warning(
             subject,
-            f"POST {path} with a sample got status {reply.status}: {text}",
+            f"{what} with a sample got status {reply.status}: {text}",
             "give a request that the model can answer with --request FILE",
         )
     kept = _lines(reply.headers)
@@ -193,7 +205,7 @@ def _read(subject: str, model: Model, path: str, body: bytes, reply: Reply) -> C
             detail = f": {table.detail}" if table.detail else ""
             return fault(
                 subject,
-                f"the {part} of POST {path} cannot be read ({table.reason}{detail})",
+                f"the {part} of {what} cannot be read ({table.reason}{detail})",
                 "name the wire format in `models[].protocol`, or set `read: false`; "
                 "docs/codecs.md explains the reasons",
             )

@@ -89,6 +89,28 @@ def _answer(request: Any) -> Any:
 
 
 class _Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    def ServerLive(self, *_: Any) -> Any:  # noqa: N802
+        return pb.ServerLiveResponse(live=True)
+
+    def ServerMetadata(self, *_: Any) -> Any:  # noqa: N802
+        return pb.ServerMetadataResponse(name="triton", version="2.0")
+
+    def ModelReady(self, request: Any, _: Any) -> Any:  # noqa: N802
+        return pb.ModelReadyResponse(ready=request.name != "loading")
+
+    def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.name not in ("m", "loading"):
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        answer = pb.ModelMetadataResponse(name=request.name)
+        answer.inputs.add(name="x", datatype="FP32", shape=[-1, 3])
+        answer.outputs.add(name="sum", datatype="FP32", shape=[-1])
+        return answer
+
+    def RepositoryIndex(self, *_: Any) -> Any:  # noqa: N802
+        answer = pb.RepositoryIndexResponse()
+        answer.models.add(name="m", state="READY")
+        return answer
+
     def ServerReady(self, *_: Any) -> Any:  # noqa: N802
         return pb.ServerReadyResponse(ready=True)
 

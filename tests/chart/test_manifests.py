@@ -361,6 +361,21 @@ def test_in_front_of_a_model_server_elsewhere() -> None:
     assert yaml.safe_load(config)["champion"]["url"] == "http://delays-stable.serving.svc:8080"
 
 
+def test_the_service_says_what_clients_speak_where_it_is_told() -> None:
+    def port(values: str) -> dict[str, Any]:
+        service = named(render(MODEL + values), "Service", "demo-understudy")
+        found: dict[str, Any] = service["spec"]["ports"][0]
+        return found
+
+    assert "appProtocol" not in port("")
+    assert port("service: {appProtocol: kubernetes.io/h2c}")["appProtocol"] == "kubernetes.io/h2c"
+    assert port("service: {appProtocol: grpc, port: 81}") == {
+        "name": "http", "port": 81, "targetPort": port("")["targetPort"], "protocol": "TCP",
+        "appProtocol": "grpc",
+    }  # fmt: skip
+    assert "appProtocol" in refusal(MODEL + "service: {appProtocol: h2}")
+
+
 def test_another_configuration_rolls_the_pods() -> None:
     def checksum(values: str) -> str:
         pod = named(render(MODEL + values), "Deployment", "demo-understudy")["spec"]["template"]

@@ -276,7 +276,7 @@ class Upstream(Section):
     HTTP/2 without TLS, `grpcs://` with TLS."""
     http2: bool | None = None
     """Whether to speak HTTP/2 to it, which calls of gRPC need. Default: as the scheme of the URL
-    says; for https it is agreed on in the TLS handshake (ALPN)."""
+    says. With https, `true` demands it in the TLS handshake (ALPN)."""
     rewrite_path: dict[PathPrefix, PathPrefix] = Field(
         default={}, max_length=64, examples=[{"/v2/models/m/": "/v2/models/m/versions/2/"}]
     )

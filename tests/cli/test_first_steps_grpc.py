@@ -38,8 +38,8 @@ def written(folder: Path, url: str, *words: str) -> Path:
     return file
 
 
-def checks(file: Path) -> dict[str, tuple[str, str]]:
-    found = json.loads(run("doctor", file, "--json").output)
+def checks(file: Path, *words: str) -> dict[str, tuple[str, str]]:
+    found = json.loads(run("doctor", file, "--json", *words).output)
     return {one["subject"]: (one["status"], one["text"]) for one in found["checks"]}
 
 
@@ -128,6 +128,11 @@ def test_mlserver_is_found_over_grpc(tmp_path: Path) -> None:
     with mlserver(tmp_path / "server"):
         port = json.loads((tmp_path / "server" / "settings.json").read_text())["grpc_port"]
         file = written(tmp_path, f"grpc://127.0.0.1:{port}")
-        found = checks(file)
+        assert checks(file)["model delays of champion"][0] == "skipped", "it has no metadata"
+        sample = tmp_path / "sample.json"
+        tensor = {"name": "x", "shape": [1, 4], "datatype": "FP64", "data": [0.5, -1, 2, 0.1]}
+        sample.write_text(json.dumps({"inputs": [tensor]}))
+        found = checks(file, "--request", str(sample))
     assert "MLServer" in found["champion"][1]
-    assert found["model delays of champion"][0] == "ok", found
+    level, why = found["model delays of champion"]
+    assert (level, why.endswith("predictions p_late")) == ("ok", True), why

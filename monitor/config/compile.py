@@ -388,6 +388,7 @@ def _upstream(config: model.Config, upstream: model.Champion | model.Challenger)
         credential_query=(*CREDENTIAL_QUERY, *config.credentials.query) if removes else (),
         idle_timeout=upstream.idle,
         max_age=upstream.max_age,
+        keepalive=upstream.keepalive or 0.0,
         resolve_every=upstream.resolve,
         max_header_lines=config.limits.header_lines,
         max_interim=config.limits.interim,

@@ -295,6 +295,11 @@ class Upstream(Section):
     idle: Seconds = 4.0
     """Maximum idle time of a pooled connection. Keep it below the model server's own limit
     (uvicorn: 5 s)."""
+    keepalive: Seconds | None = None
+    """Over HTTP/2: after how long without a byte from the server, while requests wait for it, a
+    ping asks whether the connection works. Without an answer, in this time and at most 20 s, it is
+    closed, and its requests end. gRPC servers allow one ping in 5 minutes, unless they are
+    configured otherwise. Default: no pings."""
     max_age: Seconds = 300.0
     """Maximum age of a pooled connection, shortened at random by up to a fifth. An older one gets
     no new request, so that the pods behind a Service of Kubernetes share the load again; an

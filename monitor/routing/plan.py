@@ -49,7 +49,8 @@ class Upstream:
     ``credential_query`` are patterns for names of headers and query parameters with credentials of
     clients that are not sent to it. ``socket`` is the path of a Unix socket, instead of
     host and port. The host is resolved again every ``resolve_every`` seconds; a connection gets no
-    new request once it is ``max_age`` seconds old. ``http2``: it is spoken to over HTTP/2.
+    new request once it is ``max_age`` seconds old. ``http2``: it is spoken to over HTTP/2,
+    with a ping after ``keepalive`` seconds of silence (0: none).
     """
 
     name: str
@@ -72,6 +73,7 @@ class Upstream:
     max_waiting: int = 1024
     idle_timeout: float = 4.0
     max_age: float = 300.0
+    keepalive: float = 0.0
     resolve_every: float = 10.0
     socket: str | None = None
     max_header_lines: int = 128

@@ -112,7 +112,7 @@ def test_connections_names_and_certificates(tmp_path: Path) -> None:
 version: 1
 listen: {{address: "a:1", tls: {{certificate: a.pem, key: a.key, client_ca: a.pem}}}}
 models: [{{name: m, retry: true}}, {{name: n}}]
-champion: {{url: "https://h", max_age: 1m, resolve: 2s, tls: {own}}}
+champion: {{url: "https://h", max_age: 1m, resolve: 2s, keepalive: 9s, tls: {own}}}
 challengers: [{{name: c, url: "https://h", max_age: 30s, resolve: 3s, tls: {own}}}]
 """
     compiled = compile_plan(parse(text, "f.yaml", tmp_path), 1)
@@ -122,11 +122,11 @@ challengers: [{{name: c, url: "https://h", max_age: 30s, resolve: 3s, tls: {own}
     serving = compiled.challengers[0].serving
     assert serving is not None
     for upstream, times in (
-        (compiled.champion, (60.0, 2.0)),
-        (serving, (30.0, 3.0)),
-        (compiled.challengers[0].upstream, (30.0, 3.0)),
+        (compiled.champion, (60.0, 2.0, 9.0)),
+        (serving, (30.0, 3.0, 0.0)),
+        (compiled.challengers[0].upstream, (30.0, 3.0, 0.0)),
     ):
-        assert (upstream.max_age, upstream.resolve_every) == times
+        assert (upstream.max_age, upstream.resolve_every, upstream.keepalive) == times
         assert upstream.tls is not None
         assert (upstream.tls.certificate, upstream.tls.key) == (chain, key)
     assert Plan.from_json(json.loads(json.dumps(plan_json(compiled)))) == compiled

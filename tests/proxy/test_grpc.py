@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -25,6 +30,7 @@ from tests.support.grpc_world import (
 from tests.support.ports import free_port
 from tests.support.proxy import Server, plan_for, sidecar
 from tests.support.proxy_peer import Peer
+from tests.support.service import ROOT
 from understudy.monitor.records import record
 from understudy.monitor.routing.plan import Challenger, Match, Model, Split, Upstream
 from understudy.shadow.assignment import POINTS
@@ -413,3 +419,45 @@ async def test_a_connection_that_breaks_fails_its_calls_only() -> None:
             await side.until(side.settled)
             assert side.counter("requests", outcome="upstream_reset") == 1
             assert side.counter("requests", outcome="ok") == 1
+
+
+@contextlib.contextmanager
+def separate_server() -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A server in a process that can be stopped; it allows any number of pings."""
+    program = """
+import time
+from tests.support.grpc_world import grpc_server
+options = {"grpc.http2.min_recv_ping_interval_without_data_ms": 1, "grpc.http2.max_ping_strikes": 0}
+with grpc_server(b"m:", **options) as server:
+    print(server.port, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline()), process
+        finally:
+            process.kill()
+
+
+@pytest.mark.anyio
+async def test_pings_notice_a_server_that_says_nothing_any_more() -> None:
+    with separate_server() as (port, process):
+        plan = grpc_plan(port)
+        plan = replace(plan, champion=replace(plan.champion, keepalive=2.0))
+        async with sidecar(plan) as side:
+            assert (await asyncio.to_thread(call, side.port, b"a"))[0] == b"m:a"
+            with channel(side.port) as found:
+                # A server that works and only takes its time answers pings: its call goes on.
+                future = found.unary_unary(SERVICE + "Slow").future(b"")
+                await asyncio.sleep(6.0)
+                assert not future.done()
+                process.send_signal(signal.SIGSTOP)
+                try:
+                    await side.until(future.done)
+                    assert future.code() is grpc.StatusCode.UNAVAILABLE
+                    assert side.counter("requests", outcome="upstream_reset") == 1
+                finally:
+                    process.send_signal(signal.SIGCONT)

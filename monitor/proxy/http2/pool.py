@@ -102,6 +102,12 @@ class Http2Pool(Pool):
             session.endpoint.idle.remove(session)
         session.leave()
 
+    def sweep(self, now: float) -> None:
+        super().sweep(now)
+        if self.upstream.keepalive:
+            for session in tuple(self.open):
+                session.keep_alive(now)
+
     def _close_idle(self, endpoint: Endpoint, now: float) -> None:
         for session in tuple(endpoint.idle):
             if now > session.retire_at or (not session.active and now > session.usable_until):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from typing import Any, Protocol
 
 from understudy.common import http2
@@ -39,6 +39,8 @@ from understudy.monitor.proxy.turns import merge
 from understudy.monitor.proxy.upstream import Owner, Sink
 from understudy.monitor.records import grpc_status
 
+ANSWER_SECONDS = 20.0
+"""For the answer to a ping, at most; as in libraries of gRPC."""
 _TRAILERS = (b"te", b"trailers")
 
 
@@ -63,8 +65,10 @@ class Session(Link):
         "endpoint",
         "garbled",
         "goes",
+        "heard",
         "idle_seconds",
         "limit",
+        "pinged",
         "pool",
         "retire_at",
         "reused",
@@ -91,9 +95,15 @@ class Session(Link):
         self.idle_seconds = pool.upstream.idle_timeout
         self.garbled = False
         """It does not speak HTTP/2, or broke a rule."""
+        self.heard = monotonic()
+        """When bytes last came, or the first request of several was sent."""
+        self.pinged = 0.0
+        """When it was asked whether it works, 0 if it has answered."""
 
     def open_stream(self) -> UpstreamStream:
         """A stream for one more request."""
+        if not self.active:
+            self.heard = monotonic()
         self.active += 1
         return UpstreamStream(self)
 
@@ -126,7 +136,27 @@ class Session(Link):
             else:
                 self.transport.close()
 
+    def keep_alive(self, now: float) -> None:
+        """Ask a server that is silent whether the connection works; close one that does not."""
+        if not self.active or self.transport is None:
+            return
+        limit = self.pool.upstream.keepalive
+        if self.pinged:
+            if now - self.pinged > min(limit, ANSWER_SECONDS):
+                self.transport.abort()
+        elif now - self.heard > limit:
+            try:
+                self.engine.ping()
+            except EngineError:
+                return
+            self.pinged = now
+            self.touch()
+
     # Called by the event loop -------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self.heard, self.pinged = monotonic(), 0.0
+        super().data_received(data)
 
     def eof_received(self) -> None:
         self._lose()

@@ -39,6 +39,11 @@ EXPORTED = (0.5, 0.9, 0.95, 0.99, 0.999)
 PLAIN = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED = re.compile(r"__.*|sloth_.*|understudy_(kind|sli)|alertname|service|severity")
 """Labels that rules, routes and inhibitions give a meaning."""
+_OF_METRICS = {
+    "model": "; use `model`", "version": "; use `version_of_model`", "arm": "; use `arm`",
+    "__name__": "", "le": "", "outcome": "", "role": "",
+}  # fmt: skip
+"""Labels that the rules themselves match, and what to use in place of `scrape`."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 _GROUPED = re.compile(
     "model|version|arm|role|protocol|outcome|instance|experiment|challenger|kind|check|reason|"
@@ -455,6 +460,12 @@ class SloFile(Section):
         for name in ("namespace", "cluster"):
             if getattr(self, name) and any(key.rstrip("=!~") == name for key in self.scrape):
                 raise ValueError(f"{name} is given twice: omit it, or scrape.{name}")
+        for key in self.scrape:
+            if (own := key.rstrip("=!~")) in _OF_METRICS:
+                raise ValueError(
+                    f"scrape: {own!r} is a label of the metrics and not of what is scraped, and "
+                    f"rules that need another value could never hold{_OF_METRICS[own]}"
+                )
         names = [one.name for one in self.slos]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -262,6 +262,14 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
         ("stages: [{name: a, load: {shape: trace, trace: none.log}}]", "cannot be read"),
         ("stages: [{name: a, load: {shape: trace, trace: .}}]", "records export"),
         ("a: [", "not valid YAML"),
+        (
+            "payloads: {bodies: a.jsonl, template: {a: 1}}\nstages: [{name: a, load: {rate: 1}}]",
+            "give one of bodies, rows, template and records",
+        ),
+        (
+            "payloads: {method: GET, template: {a: 1}}\nstages: [{name: a, load: {rate: 1}}]",
+            "GET has no body: give a path alone",
+        ),
     ],
 )
 def test_errors_of_plans_name_the_key(tmp_path: Path, text: str, said: str) -> None:

@@ -206,6 +206,8 @@ def test_verdicts_of_known_outcomes() -> None:
     found = evaluate(Objectives(errors="1 %"), failing)
     assert (found[0].verdict, "reset: 300" in found[0].why) == ("failed", True)
     assert overall_verdict(evaluate(Objectives(p99="50ms", errors="0 %"), Outcome())) == "invalid"
+    assert Objectives(p50="10ms", p99="1s").tightest == 0.01, "what a chaos stage counts as slow"
+    assert Objectives(errors="1 %").tightest is None
     assert Objectives(preset="real-time").percentiles() == {0.95: 0.05}
     assert Objectives(preset="real-time").most_errors() == 0.001
     assert Objectives(preset="interactive").percentiles() == {0.95: 0.1, 0.99: 0.5}

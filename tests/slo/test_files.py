@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.support.slo_files import loaded, problems
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.slo.model import WINDOW, Events, Slices
 from understudy.monitor.slo.promql import example, plain_sum
+from understudy.monitor.slo.rules import ALERT
 from understudy.monitor.slo.text import dumped
 
 
@@ -88,6 +90,11 @@ def test_latencies_at_default_and_configured_edges_and_between_them(tmp_path: Pa
         (ours(AVAILABLE, identity=["sloth_id"]), "identity[0]", "cannot tell installations apart"),
         (ours(AVAILABLE, identity=["a", "a"]), "", "duplicate label 'a'"),
         (ours(AVAILABLE, namespace="a", scrape={"namespace=~": "b"}), "", "is given twice"),
+        (ours(AVAILABLE, scrape={"outcome": "ok"}), "", "rules that need another value could never hold"),
+        (ours(AVAILABLE, scrape={"role!=": "shadow"}), "", "'role' is a label of the metrics"),
+        (ours(AVAILABLE, scrape={"model=~": "a|b"}), "", "could never hold; use `model`"),
+        (ours(AVAILABLE, scrape={"version": "1"}), "", "could never hold; use `version_of_model`"),
+        (ours(AVAILABLE, scrape={"__name__": "up"}), "", "'__name__' is a label of the metrics"),
         (ours(AVAILABLE, runbooks={"url": "docs/runbooks"}), "runbooks.url", "not an absolute URL"),
         (ours(AVAILABLE, service="installation"), "", "names the rules about sidecars"),
         (ours(AVAILABLE, without=["UnderstudyNo"]), "without[0]", "is not one of"),
@@ -303,3 +310,29 @@ def test_names_for_a_service(tmp_path: Path) -> None:
                                    (OPENSLO, "other", "names the service in")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             loaded(tmp_path, data, service=service)
+
+
+def test_a_page_and_a_ticket_have_their_own_windows(tmp_path: Path) -> None:
+    """And the minimum number of bad events, which `least_bad` switches off."""
+    own = {"page": {"5m", "1h", "30m", "6h"}, "ticket": {"2h", "1d", "6h", "3d"}}
+    for least in (5, 0):
+        found = loaded(tmp_path, ours(AVAILABLE, alerting={"least_bad": least}))
+        rules = {
+            rule["labels"]["severity"]: rule["expr"]
+            for data in found.rule_files().values()
+            for group in data["groups"]
+            for rule in group["rules"]
+            if rule.get("alert") == ALERT
+        }
+        assert set(rules) == set(own)
+        for severity, expression in rules.items():
+            windows = set(re.findall(r"slo:sli_error:ratio_rate(\w+)\{", expression))
+            assert windows == own[severity]
+            assert expression.count(">= 5") == (2 if least else 0), expression
+
+
+def test_the_version_of_an_objective_is_before_that_of_the_file(tmp_path: Path) -> None:
+    two = {**AVAILABLE, "name": "b", "version": "2"}
+    first, second = loaded(tmp_path, ours(AVAILABLE, two, version_of_model="1")).slos
+    for slo, version in ((first, "1"), (second, "2")):
+        assert f'version="{version}"' in str(slo.sli.bad)

@@ -457,3 +457,30 @@ def test_the_shortest_window_and_the_description_of_pyrra(tmp_path: Path) -> Non
     assert found.slos[0].description == "Answers well."
     wrong = problems(tmp_path, {**PYRRA, "kind": "Other"})
     assert "use pyrra.dev/v1alpha1 with ServiceLevelObjective" in wrong["[0].apiVersion"]
+
+
+def test_raw_ratios_and_what_openslo_leaves_open(tmp_path: Path) -> None:
+    def raw(kind: str) -> dict[str, Any]:
+        document = ratio_of(raw="some_ratio")
+        document["spec"]["indicator"]["spec"]["ratioMetric"]["rawType"] = kind
+        return document
+
+    for kind, bad in (("failure", "avg(some_ratio)"), ("success", "1 - avg(some_ratio)")):
+        (slo,) = loaded(tmp_path, raw(kind)).slos
+        assert (slo.sli.bad, slo.least_bad) == (bad, 0.0)
+        assert {burn.window.severity for burn in slo.burns} == {"page", "ticket"}
+    ratio = "[0].spec.indicator.spec.ratioMetric"
+    assert "success or failure" in problems(tmp_path, raw("other"))[f"{ratio}.rawType"]
+    for sources in ({"good": "a"}, {"total": "a"}, {"good": "a", "bad": "b", "total": "c"}):
+        assert "needs total" in problems(tmp_path, ratio_of(**sources))[ratio]
+    counted = ratio_of(bad="a", total="b")
+    (slo,) = loaded(tmp_path, counted).slos
+    assert slo.least_bad == LEAST_BAD
+    del counted["spec"]["timeWindow"]
+    found = loaded(tmp_path, counted)
+    assert found.slos[0].period == 30 * DAY
+    assert "a: no timeWindow; using 30 days" in found.notices
+    for text, days in (("1Q", 90), ("1Y", 365), ("2w", 14)):
+        window = [{"duration": text, "isRolling": True}]
+        (slo,) = loaded(tmp_path, spec_of(counted, timeWindow=window)).slos
+        assert slo.period == days * DAY

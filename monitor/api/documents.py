@@ -89,6 +89,10 @@ class Arm(BaseModel):
     mirror: dict[str, Any] | None = Field(
         description="Of challengers: outcomes, mirrored requests not sent, queue, breaker states."
     )
+    language_models: list[dict[str, Any]] = Field(
+        description="By model, of the last minute: ttft and tpot (p50 and p99 in seconds), tokens"
+        " per second, goodput, finish reasons, and streams that broke. Empty for other models."
+    )
 
 
 class Status(BaseModel):

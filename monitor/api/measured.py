@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Response
 
 from understudy.monitor.api.answers import Refused, answer
+from understudy.monitor.api.language_models import language_models
 from understudy.monitor.health.drift.watch import ModelWatch
 from understudy.monitor.health.gauges import ACCURACY, NAMES
 from understudy.monitor.history.series import UNITS, course
@@ -38,14 +39,16 @@ def add_measured(app: FastAPI, plane: EvaluationPlane) -> None:
         """A row for each arm: its role now, what it should serve and does, and requests, errors and
         latencies of the last minute. `tone` is good, neutral, warn or bad; the rows in trouble come
         first. `tones` counts all arms, and `serving` are those that serve clients or should, the
-        largest share of a model first; `text` does not change these."""
+        largest share of a model first; `text` does not change these. `language_models` are times,
+        tokens and goodput of the arm's language models."""
         snapshot = await plane.fresh_snapshot()
         service, windows = plane.service(snapshot), plane.windows.copy()
+        tokens = language_models(plane)
 
         def rows() -> list[dict[str, Any]]:
             durations = windows.sketches("duration", MINUTE)
             seconds = windows.covered(MINUTE)
-            return _rows(service.arms, durations, seconds)
+            return _rows(service.arms, durations, seconds, tokens)
 
         every = await asyncio.to_thread(rows)
         found = [row for row in every if text.lower() in row["arm"].lower()]
@@ -186,6 +189,7 @@ def _rows(
     arms: Iterable[ArmService],
     durations: Mapping[tuple[tuple[str, str], ...], Distribution],
     seconds: float,
+    tokens: Mapping[str, list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
     whole: dict[tuple[str, str], Distribution] = {}
     errors: dict[tuple[str, str], int] = {}
@@ -214,6 +218,7 @@ def _rows(
                 "error_rate": failed / figures["count"] if figures["count"] else None,
                 **{name: figures[name] for name in ("rate", "p50", "p99", "p99_9", "max")},
                 "tone": tone_of(arm),
+                "language_models": tokens.get(arm.arm, []),
             }
         )
     order = {"bad": 0, "warn": 1, "neutral": 2, "good": 2}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from understudy import __version__
+from understudy.monitor.api.language_models import language_models
 from understudy.monitor.console.findings import in_short
 from understudy.monitor.experiments.summary import summary as summary_of
 from understudy.monitor.pipeline.plane import EvaluationPlane
@@ -233,6 +234,9 @@ async def status(plane: EvaluationPlane) -> dict[str, Any]:
     arms = await asyncio.to_thread(
         lambda: _arms(Figures(snapshot, windows, run_seconds), service.arms)
     )
+    tokens = language_models(plane)
+    for arm in arms:
+        arm["language_models"] = tokens.get(arm["arm"], [])
     supervisor = plane.supervisor
     use = dict(uses(snapshot.slots, supervisor))
     workers = {int(worker["slot"]): worker for worker in supervisor.workers}

@@ -134,6 +134,45 @@ def _fitting(name: str, with_kind: str, width: int) -> str:
     return with_kind if len(with_kind) <= width else shortened(name, width)
 
 
+def _language_models(arms: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """Times, tokens and goodput of language models in the last minute, by model and arm."""
+    rows = [one for arm in arms for one in arm.get("language_models", ())]
+    if not rows:
+        return []
+    table = Table(box=None, pad_edge=False)
+    table.add_column("language model")
+    table.add_column("arm")
+    for column in _TOKEN_COLUMNS:
+        table.add_column(column, justify="right")
+    reasons = []
+    for one in rows:
+        name = f"{one['model']} {one['version']}".strip()
+        goodput, output = one["goodput"], one["output_tokens_per_second"]
+        broken = one["stream_error"] + one["truncated"]
+        table.add_row(
+            Text(shortened(name, _LONGEST_NAME), "bold"),
+            Text(shortened(one["arm"], _LONGEST_NAME)),
+            duration(one["ttft"]["p50"]),
+            duration(one["ttft"]["p99"]),
+            duration(one["tpot"]["p50"]),
+            duration(one["tpot"]["p99"]),
+            "–" if output is None else _rate(output),
+            "–"
+            if goodput is None
+            else f"{_rate(goodput['rate'])} ({percent(goodput['share'], 3)})",
+            Text(f"{broken:,}", "red" if broken else ""),
+        )
+        line = Text.assemble((f"{name} on {one['arm']}", "bold"), ", 1 min: finish reasons ")
+        line.append(_counts(one["finish_reasons"]))
+        for outcome in ("stream_error", "truncated"):
+            if one[outcome]:
+                line.append(f"; {outcome.replace('_', ' ')} {one[outcome]:,}", "red")
+        reasons.append(line)
+    return [table, *reasons, Text("")]
+
+
+_TOKEN_COLUMNS = ("ttft p50", "p99", "per token p50", "p99", "tokens/s", "good per s", "broken")
+_LONGEST_NAME = 24
 _KINDS = {"primary": "clients", "mirror": "mirrored"}
 _STATES = {"ok": "green", "no_traffic": "dim"}
 
@@ -292,6 +331,7 @@ def render(status: Mapping[str, Any], url: str) -> RenderableType:
         Text(""),
         Arms(status["arms"]),
         Text(""),
+        *_language_models(status["arms"]),
         *_mirrors(status),
         *_labelled(status),
         _records(status),

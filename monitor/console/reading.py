@@ -174,6 +174,11 @@ class Reading:
         found: list[dict[str, Any]] = self.arms.get("serving", [])
         return found
 
+    @property
+    def language_models(self) -> list[dict[str, Any]]:
+        """Times, tokens and goodput of the language models of all arms that are shown."""
+        return [one for arm in self.arms.get("arms", ()) for one in arm["language_models"]]
+
     def link(self, **changes: Any) -> str:
         """The address of a view, with the range that is chosen."""
         query = {"range": self.range} if self.range != RANGE else {}

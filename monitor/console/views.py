@@ -68,6 +68,7 @@ async def overview(reading: Reading) -> tuple[str, dict[str, Any]]:
         "sparks": sparks,
         "events": list(reversed(events.get("events", []))),
         "models": models.get("models", []),
+        "tokens": reading.language_models,
     }
 
 
@@ -149,7 +150,7 @@ def _drawn(
 
 
 async def model(reading: Reading) -> tuple[str, dict[str, Any]]:
-    """Traffic, accuracy and drift of one model."""
+    """Traffic, accuracy and drift of one model; of a language model also its times and tokens."""
     name = reading.query["model"]
     named = quote(name, safe="")
     wanted = reading.query.get("column", "")
@@ -171,7 +172,8 @@ async def model(reading: Reading) -> tuple[str, dict[str, Any]]:
     )  # fmt: skip
     watched = [one for one in drift.get("models", []) if one["model"] == name]
     incidents = [one for one in reading.incidents if one["model"] == name]
-    if not watched and not course.get("series") and not incidents:
+    tokens = [one for one in reading.language_models if one["model"] == name]
+    if not watched and not course.get("series") and not incidents and not tokens:
         raise NotFound(f"nothing is known of a model {name!r}")
     series = sorted(
         (one for of in watched for one in of.get("series", ())),
@@ -185,6 +187,7 @@ async def model(reading: Reading) -> tuple[str, dict[str, Any]]:
         "name": name,
         "open_incidents": incidents,
         "watched": watched,
+        "tokens": tokens,
         "charts": drawn,
         "series": series[:50],
         "all_series": len(series),

@@ -32,6 +32,7 @@ from understudy.monitor.labels.store import Joined
 from understudy.monitor.pipeline.exemplars import Exemplars
 from understudy.monitor.pipeline.recent import Recent
 from understudy.monitor.pipeline.served import ServedVersions, served_version
+from understudy.monitor.pipeline.token_window import TokenWindow
 from understudy.monitor.records.encode import FIXED
 from understudy.monitor.records.handoff import Names
 from understudy.monitor.records.record import OPEN, Record, decode_batch
@@ -77,6 +78,7 @@ class Pipeline(Stateful):
     served: Transient[ServedVersions]
     exemplars: Transient[Exemplars]
     recent: Transient[Recent]
+    token_window: Transient[TokenWindow]
     stage_one: Config[StageOne]
     experiments: Saved[Annotated[ExperimentRunner | None, _PART]]
     """None if the configuration has no champion; likewise ``findings_loop``."""
@@ -99,6 +101,7 @@ class Pipeline(Stateful):
         self.served = ServedVersions()
         self.exemplars = Exemplars()
         self.recent = Recent(settings.keep)
+        self.token_window = TokenWindow()
         self.stage_one = StageOne(settings.arms[0], self._fault)
         self.experiments = None
         self.findings_loop = None
@@ -238,12 +241,10 @@ class Pipeline(Stateful):
             else:
                 self.undecodable["", "", "", "features", TOO_MANY_MODELS] += len(batch)
             if names:
-                self._add_predictions((model, version, arm), names, answers, len(batch))
+                self._add_predictions((model, version, arm), names, answers, batch)
         elif kind == ANSWERS:
             model, version, arm = key
-            self._add_predictions(
-                (model, version, arm), batch.names[1:], batch.columns[1:], len(batch)
-            )
+            self._add_predictions((model, version, arm), batch.names[1:], batch.columns[1:], batch)
         elif kind == UNDECODABLE:
             model, version, arm, part, reason = key
             self.undecodable[model, version, arm, part, reason] += len(batch)
@@ -258,13 +259,14 @@ class Pipeline(Stateful):
         return True
 
     def _add_predictions(
-        self, key: ArmKey, names: tuple[str, ...], columns: Sequence[Column], rows: int
+        self, key: ArmKey, names: tuple[str, ...], columns: Sequence[Column], batch: ColumnBatch
     ) -> None:
         predictions = self._predictions_for(key)
         if predictions is not None:
-            predictions.add(names, columns, rows)
+            predictions.add(names, columns, len(batch))
+            self.token_window.add(key, names, columns, batch.at)
         else:
-            self.undecodable["", "", "", "predictions", TOO_MANY_MODELS] += rows
+            self.undecodable["", "", "", "predictions", TOO_MANY_MODELS] += len(batch)
 
     def record_labels(self, labels: Sequence[Label], received: float) -> None:
         """Write labels to the record log, if there is one; ``received`` is unix seconds."""

@@ -15,6 +15,7 @@ from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.outage_alerts import outage_alerts
 from understudy.monitor.slo.scope import Scope
 from understudy.monitor.slo.sidecar_alerts import sidecar_alerts
+from understudy.monitor.slo.stream_alerts import stream_alerts
 from understudy.monitor.slo.traffic_alert import traffic_alert
 
 
@@ -25,6 +26,7 @@ def service_alerts(
     which requests are expected."""
     return (
         *outage_alerts(scope, scrape_interval),
+        *stream_alerts(scope),
         traffic_alert(scope, hours),
         *finding_alerts(scope),
         *untested_alerts(scope),

@@ -25,6 +25,7 @@ from understudy.monitor.slo.kafka_alerts import kafka_alerts
 from understudy.monitor.slo.model import Events, over
 from understudy.monitor.slo.scope import Scope
 
+CHAT = "/v1/chat/completions"
 OF_PROMETHEUS = {"up": {"instance", "job"}}
 TARGET = {"instance", "job", "namespace"}
 """Labels that Prometheus adds itself."""
@@ -65,7 +66,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     case = {"name": "one", "request": {"inputs": [tensor]}, "expect": {"p": 0.5}}
     (tmp_path / "cases.jsonl").write_text(json.dumps(case) + "\n")
     experiment = {
-        "name": "e", "challengers": ["other0"], "mode": "split", "weights": {"other0": 0.3},
+        "name": "e", "model": "m", "challengers": ["other0"], "mode": "split", "weights": {"other0": 0.3},
         "unit": {"by": "header", "name": "x-user"}, "label": {"prediction": "p", "threshold": 0.4},
         "cost": {"champion": {"per_request": 0.001}, "other0": {"per_request": 0.001}},
         "metrics": [{"metric": "error_rate", "margin": "5 pp"}],
@@ -74,7 +75,10 @@ def world(tmp_path: Path) -> Iterator[World]:
     world = World(
         tmp_path,
         Model(),
-        models=[{"name": "m", "performance": performance}],
+        models=[
+            {"name": "m", "performance": performance},
+            {"name": "chat", "paths": [CHAT], "goodput": {"e2e": "1h"}},
+        ],
         experiments=[experiment],
         monitoring={"learn": 200},
         validation={"cases": str(tmp_path / "cases.jsonl"), "every": "300ms"},
@@ -95,6 +99,8 @@ def test_every_metric_and_label_is_exported(world: World) -> None:
         ours = {"x-request-id": f"mine-{number}", "x-user": f"u{number}"}
         httpx.post(url, json={"inputs": [tensor]}, headers=ours)
     httpx.post(url, content=b"no json")
+    asked = {"model": "a", "messages": [{"role": "user", "content": "Is it?"}]}
+    assert httpx.post(world.service.url + CHAT, json=asked).status_code == 200
     labels = [{"request_id": f"mine-{number}", "label": 1} for number in range(20)]
 
     def joined() -> bool:

@@ -6,7 +6,7 @@ end: it accepts no more connections, closes those that are idle, and the others 
 Modes: ``right``, ``second`` (another prediction), ``slow``, ``hang``, ``garbage``,
 ``big``, ``drop`` (reads and closes), ``picky`` (fails on bodies above 300 bytes), ``half`` (fails at
 every second request), ``text`` (answers with something that is no prediction), and those of :data:`tests.support.hostile.ANSWERS`. A request
-to ``/hostile/MODE`` gets an answer of that mode. A chunked body is read until the connection ends.
+to ``/hostile/MODE`` gets an answer of that mode, one of a chat :data:`CHAT`. A chunked body is read until the connection ends.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from tests.support.hostile import ANSWERS, send, yield_to_others
 
 PADDING = b" " * 2_000_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+CHAT = json.dumps(
+    {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+    }
+).encode()
 
 
 ending = asyncio.Event()
@@ -56,6 +63,9 @@ async def serve(
             if mode == "garbage":
                 writer.write(b"\x00\x01 this is not HTTP \r\n\r\n")
                 break
+            if target.endswith("/chat/completions"):
+                writer.write(HEAD % len(CHAT) + CHAT)
+                continue
             try:
                 payload = json.loads(body)
                 number = payload.get("id", "") if isinstance(payload, dict) else ""

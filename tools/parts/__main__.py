@@ -1,8 +1,9 @@
 """Fetch the external programs of tests: ``python -m tools.parts``; with ``all``, also build some.
 
-Without ``all``, it downloads Debian packages, Kafka's jars and schemas, in about a minute. With
-``all`` it also builds Go programs (Helm, the API server, Sloth, h2spec, Prometheus 3, an
-OpenTelemetry Collector, Jaeger), environments of model servers, and a base for container images.
+Without ``all``, it downloads Debian packages, Kafka's jars, clients of language models and schemas,
+in about a minute. With ``all`` it also builds Go programs (Helm, the API server, Sloth, h2spec,
+Prometheus 3, an OpenTelemetry Collector, Jaeger), environments of model servers, and a base for
+container images.
 Parts are fetched in parallel, since most of the time is spent on the network. A part that cannot be
 fetched is a notice; the tests that need it are skipped.
 """
@@ -14,7 +15,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-DOWNLOADED = (("debian",), ("jars",), ("npm",), ("kubernetes",))
+DOWNLOADED = (("debian",), ("jars",), ("npm",), ("servers", "llm-clients"), ("kubernetes",))
 BUILT = (
     *(
         ("kubernetes", "all"),

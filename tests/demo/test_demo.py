@@ -170,6 +170,13 @@ def test_two_streaming_variants_are_compared_and_a_stalled_stream_is_ended(
         assert result["experiments"]["faster-chat"]["decision"] == "promote"
         (large,) = [arm for arm in result["status"]["arms"] if arm["arm"] == "large"]
         assert large["windows"]["start"]["outcomes"]["timeout"]["count"] == 1
+        (small,) = [arm for arm in result["status"]["arms"] if arm["arm"] == "small"]
+        (tokens,) = small["language_models"]
+        assert tokens["model"] == "chat"
+        assert 0 < tokens["ttft"]["p50"] <= tokens["ttft"]["p99"]
+        assert tokens["tpot"]["p50"] > 0
+        assert tokens["output_tokens_per_second"] > 0
+        assert set(tokens["finish_reasons"]) == {"stop"}
 
 
 def test_ctrl_c_ends_everything_and_leaves_nothing(programs: Path, tmp_path: Path) -> None:

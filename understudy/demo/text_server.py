@@ -71,20 +71,34 @@ class TextServer:
         if method != "POST" or path != "/v1/chat/completions":
             return Answer(404, {"error": {"message": f"not found: {method} {path}"}})
         try:
-            streams = bool(json.loads(body).get("stream"))
+            asked = json.loads(body)
+            streams = bool(asked.get("stream"))
+            tells = bool((asked.get("stream_options") or {}).get("include_usage"))
         except (ValueError, AttributeError) as error:
             return Answer(400, {"error": {"message": f"the request cannot be read: {error}"}})
         self._count += 1
         words = self._chain.words()
+        prompt = sum(len(str(m.get("content")).split()) for m in asked.get("messages") or ())
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": len(words),
+            "total_tokens": prompt + len(words),
+        }
         stalls, self._stalls = self._stalls, False
         if streams:
-            return Answer(200, events=self._events(f"chat-{self._count}", words, stalls))
+            return Answer(
+                200,
+                events=self._events(f"chat-{self._count}", words, stalls, usage if tells else None),
+            )
         await asyncio.sleep(self._seconds * (len(words) + _FIRST_TOKENS))
         message = {"role": "assistant", "content": " ".join(words)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return Answer(200, {"object": "chat.completion", "model": MODEL, "choices": [choice]})
+        whole = {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage}
+        return Answer(200, whole)
 
-    async def _events(self, number: str, words: list[str], stalls: bool) -> AsyncIterator[bytes]:
+    async def _events(
+        self, number: str, words: list[str], stalls: bool, usage: dict[str, int] | None
+    ) -> AsyncIterator[bytes]:
         await asyncio.sleep(self._seconds * _FIRST_TOKENS)
         for place, word in enumerate(words):
             if stalls and place == len(words) // 2:
@@ -92,17 +106,21 @@ class TextServer:
             yield _event(number, {"content": word + " "}, None)
             await asyncio.sleep(self._seconds)
         yield _event(number, {}, "stop")
+        if usage is not None:
+            yield _encoded({**_chunk(number), "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
 
 
 def _event(number: str, delta: dict[str, Any], reason: str | None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    chunk = {
-        "id": number,
-        "object": "chat.completion.chunk",
-        "model": MODEL,
-        "choices": [choice],
-    }
+    return _encoded({**_chunk(number), "choices": [choice]})
+
+
+def _chunk(number: str) -> dict[str, Any]:
+    return {"id": number, "object": "chat.completion.chunk", "model": MODEL}
+
+
+def _encoded(chunk: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(chunk)}\n\n".encode()
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 from typing import Any
 
+from understudy.common.units import percent
 from understudy.demo.story import duration
 from understudy.demo.text_server import MODEL
 from understudy.demo.traffic import Message
@@ -15,6 +16,8 @@ RATE = 12.0
 _SLOW_MS, _FAST_MS = 20.0, 11.0
 """Time for a token of the two variants, in milliseconds."""
 _STALL_SECONDS = 2.0
+_ENOUGH = 20
+"""Answers of a variant whose times are told."""
 _QUESTIONS = (
     "What is a player?",
     "What dreams may come?",
@@ -34,7 +37,7 @@ state_dir: state
 models:
   - name: chat
     paths: [/v1/chat/completions]
-    read: false                       # answers are free text: time and errors are compared
+    goodput: {{ttft: 1s, tpot: 16ms}}   # an answer is good if its tokens come this soon
 champion:
   name: large
   url: http://127.0.0.1:{large}
@@ -49,7 +52,6 @@ experiments:
     challengers: [small]
     mode: split                       # half of the clients get the other variant
     weights: {{small: 0.5}}
-    opaque_answers: true
     minimum_duration: 0
     metrics:
       - {{metric: latency_p50, role: success, planned: 200}}
@@ -71,7 +73,7 @@ def run(world: World) -> None:
     )
     story.note(
         "The 'model' is a Markov chain over Shakespeare. Understudy passes events on as they come, "
-        "and compares first byte and whole stream here; it can time tokens, too "
+        "times the tokens of each stream, and compares whole streams "
         "(docs/language-models.md)."
     )
     head = (
@@ -79,12 +81,20 @@ def run(world: World) -> None:
         "Content-Type: application/json\r\n"
     )
     questions = [
-        {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": text}]}
+        {
+            "model": MODEL,
+            "stream": True,
+            # Without it, a stream does not say how many tokens it has.
+            "stream_options": {"include_usage": True},
+            "messages": [{"role": "user", "content": text}],
+        }
         for text in _QUESTIONS
     ]
     world.send([Message(head, (json.dumps(one),)) for one in questions], RATE, late=4.0)
     world.answered(60)
-    _first_bytes(world)
+    timed = world.wait(lambda: _timed(world), "tokens of both variants")
+    for name, measured in (timed or {}).items():
+        story.says(_tokens(name, measured))
     clients = world.clients
     assert clients is not None
     failed = clients.failed
@@ -123,10 +133,23 @@ def _decided(world: World) -> dict[str, Any] | None:
     return one if one["decision"] in ("promote", "rollback") else None
 
 
-def _first_bytes(world: World) -> None:
-    times = ", ".join(
-        f"'{name}' {duration(world.arm(name)['first_byte']['p50'])}, whole stream "
-        f"{duration(world.arm(name)['windows']['1m']['p50'])}"
+def _timed(world: World) -> dict[str, dict[str, Any]] | None:
+    """What was measured of the tokens of both variants in the last minute, once there is enough."""
+    found = {
+        name: one
         for name in ("large", "small")
+        for one in world.arm(name)["language_models"]
+        if one["answers"] >= _ENOUGH and one["tpot"]["p50"] is not None
+    }
+    return found if len(found) == 2 else None
+
+
+def _tokens(name: str, one: dict[str, Any]) -> str:
+    """A line about one variant."""
+    first, per = one["ttft"], one["tpot"]
+    good = percent(one["goodput"]["share"], 3) if one["goodput"] else "none"
+    return (
+        f"'{name}': first token {duration(first['p50'])} (p99 {duration(first['p99'])}), "
+        f"{duration(per['p50'])} per token, {one['output_tokens_per_second']:.0f} tokens per "
+        f"second in all; {good} of the answers keep the limits of `goodput`."
     )
-    world.story.says(f"time to the first byte (p50): {times}.")

@@ -95,6 +95,9 @@ def add_measured(app: FastAPI, plane: EvaluationPlane) -> None:
             Query(description="Requests of clients, or mirrored ones."),
         ] = None,
         column: Annotated[str | None, Query(max_length=256, description="Of a model.")] = None,
+        fit: Annotated[
+            bool, Query(description="Begin no earlier than what is kept, in finer steps.")
+        ] = False,
     ) -> Response:
         """Series over time by model, arm and role, as far back as `history.max_size` allows: the
         last hour by default. A value is null where nothing was observed. Names of what is watched
@@ -122,6 +125,7 @@ def add_measured(app: FastAPI, plane: EvaluationPlane) -> None:
                     arm=arm,
                     role=role,
                     column=column,
+                    fit=fit,
                 ).to_dict()
             )
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from understudy.common.svg import Point, Scale, element, joined, step_of, ticks, wrapped
+from understudy.common.svg import Point, Scale, element, joined, ticks, wrapped
 from understudy.common.templates import trusted
 from understudy.monitor.console import words
 
@@ -79,7 +79,6 @@ def chart(
     low = min((v for line in lines for v in line.values if v is not None), default=0.0)
     low = min(0.0, low)
     high = high if high > low else low + 1.0
-    step = step_of(low, high, 3)
     top = high + 0.04 * (high - low)
     x = Scale(first, max(until, first + 1.0), 0.0, WIDTH)
     y = Scale(low, top, HEIGHT, 0.0, clamp=True)
@@ -111,8 +110,7 @@ def chart(
         f"{line.name} {value}" for line, value in zip(lines, latest, strict=True)
     )
     drawing = wrapped("".join(parts), WIDTH, HEIGHT, label, stretch=True)
-    labels = [(show(value) if value else _zero(show, step), 100.0 * y(value) / HEIGHT)
-              for value in shown]  # fmt: skip
+    labels = [(show(value), 100.0 * y(value) / HEIGHT) for value in shown]
     ends = [first + (until - first) * k / (_TIME_LABELS - 1) for k in range(_TIME_LABELS)]
     return Chart(
         title,
@@ -125,10 +123,6 @@ def chart(
         since=first,
         until=until,
     )
-
-
-def _zero(show: Callable[[float | None], str], step: float) -> str:
-    return show(0.0)
 
 
 def _pieces(times: Sequence[float], values: Values) -> list[list[Point]]:

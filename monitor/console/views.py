@@ -51,7 +51,7 @@ async def overview(reading: Reading) -> tuple[str, dict[str, Any]]:
     names = "rate,error_rate,p99"
     arms = reading.arms.get("arms", [])
     course, events, models = await asyncio.gather(
-        reading.maybe(f"/v1/history?series={names}&from=-{reading.seconds:g}"),
+        reading.maybe(f"/v1/history?series={names}&from=-{reading.seconds:g}&fit=true"),
         reading.maybe("/v1/events?limit=30"),
         reading.maybe("/v1/drift"),
     )
@@ -65,11 +65,19 @@ async def overview(reading: Reading) -> tuple[str, dict[str, Any]]:
     }
     return "overview.html", {
         "charts": traffic_charts(course, reading, shown),
+        "begins": begins(course, reading),
         "sparks": sparks,
         "events": list(reversed(events.get("events", []))),
         "models": models.get("models", []),
         "tokens": reading.language_models,
     }
+
+
+def begins(course: Mapping[str, Any], reading: Reading) -> float | None:
+    """When charts begin, if that is later than the chosen range does."""
+    since = course.get("from") if course.get("series") else None
+    wanted = reading.now - reading.seconds
+    return since if since is not None and since - wanted > 0.02 * reading.seconds else None
 
 
 def _evaluator(reading: Reading) -> tuple[str, dict[str, Any]]:
@@ -158,16 +166,17 @@ async def model(reading: Reading) -> tuple[str, dict[str, Any]]:
         reading.maybe("/v1/drift"),
         reading.maybe(
             f"/v1/history?series=rate,error_rate,p50,p99,p99_9&model={named}"
-            f"&from=-{reading.seconds:g}"
+            f"&from=-{reading.seconds:g}&fit=true"
         ),
         reading.maybe(
-            f"/v1/history?series={','.join(_ACCURACY)}&model={named}&from=-{reading.seconds:g}"
+            f"/v1/history?series={','.join(_ACCURACY)}&model={named}"
+            f"&from=-{reading.seconds:g}&fit=true"
         ),
         reading.maybe(f"/v1/distributions?model={named}&limit=12"
                       + (f"&column={quote(wanted, safe='')}" if wanted else "")),
         reading.maybe(
             f"/v1/history?series=statistic,spread,psi&model={named}"
-            f"&column={quote(wanted, safe='')}&from=-{reading.seconds:g}"
+            f"&column={quote(wanted, safe='')}&from=-{reading.seconds:g}&fit=true"
         ) if wanted else _nothing(),
     )  # fmt: skip
     watched = [one for one in drift.get("models", []) if one["model"] == name]
@@ -189,6 +198,7 @@ async def model(reading: Reading) -> tuple[str, dict[str, Any]]:
         "watched": watched,
         "tokens": tokens,
         "charts": drawn,
+        "begins": begins(course, reading),
         "series": series[:50],
         "all_series": len(series),
         "shapes": [(one, charts.bars(one)) for one in shapes.get("columns", ())],
@@ -241,6 +251,9 @@ async def finding(reading: Reading) -> tuple[str, dict[str, Any]]:
         marks.insert(0, ("changed", found["since"]))
     if found["closed"] is not None:
         marks.append(("closed", found["closed"]))
+    kept = await reading.maybe(f"/v1/history?series=rate&from={begin:.3f}&to={until:.3f}&fit=true")
+    # All of its moments stay on the chart, also those of which nothing is kept.
+    begin = max(begin, min(kept.get("from", begin), marks[0][1] - 60.0))
     history, records, drawn, incident = await asyncio.gather(
         reading.maybe(f"/v1/findings/{id_}/timeline"),
         reading.maybe(f"/v1/findings/{id_}/records"),
@@ -365,6 +378,7 @@ def _challenger(
                 "champion_shown": shown(champion, factor, unit),
                 "challenger_shown": shown(item["challenger"], factor, unit),
                 "interval": interval(item["difference"], factor, unit),
+                "limits_shown": _limits(item, margin, effect, factor, unit),
                 "passing": _part(item["log_e"], goal),
                 "harming": _part(item["log_e_harm"], goal),
                 "plot": plot_of(item["metric"], points, limit),
@@ -394,6 +408,19 @@ def _absolute(value: float | None, relative: bool | None, champion: float | None
     if value is None or not relative:
         return value
     return None if champion is None else value * abs(champion)
+
+
+def _limits(
+    item: Mapping[str, Any], margin: float | None, effect: float | None, factor: float, unit: str
+) -> str:
+    """Margin and target of a difference in words, as differences of the champion's value."""
+    parts = [f"margin {item['margin']}" if item["margin"] != "0" else "margin 0: must be better"
+             if item["role"] == "success" else "margin 0"]  # fmt: skip
+    for name, value in (("margin at", margin if "%" in item["margin"] else None),
+                        ("target", effect)):  # fmt: skip
+        if value:
+            parts.append(f"{name} {value * factor:+.4g}{unit}")
+    return ", ".join(parts)
 
 
 def _part(log_e: float | None, goal: float | None) -> float | None:

@@ -29,6 +29,8 @@ def rate(value: float | None) -> str:
     """Per second."""
     if value is None:
         return MISSING
+    if value == 0:
+        return "0"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

@@ -13,6 +13,8 @@ from understudy.monitor.routing.serving import NOT_ERRORS, NOT_SENT
 from understudy.monitor.stats.windows import total_of
 
 MOST_POINTS = 1000
+_SHORTEST = 60.0
+"""Seconds that a chart shows at least, however little there is."""
 USUAL_POINTS = 180
 """About as many points as a chart without a declared step gets at most."""
 _STEPS = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)
@@ -96,9 +98,13 @@ def course(
     role: str | None = None,
     column: str | None = None,
     points: int = USUAL_POINTS,
+    fit: bool = False,
 ) -> Course:
     """The series ``names`` (keys of :data:`UNITS`, or names of gauges) from ``since`` to ``until``,
-    by model, arm and role; only those that are given. Reads files."""
+    by model, arm and role; only those that are given. With ``fit`` it begins no earlier than what
+    is kept, in finer steps where that is short. Reads files."""
+    if fit:
+        since = _first(history, names, since, until, step, points)
     gauges = [name for name in names if name not in UNITS]
     wanted = max(RESOLUTIONS[0].step, step_of(until - since, step, points))
     if gauges:
@@ -131,6 +137,29 @@ def course(
                           "values": values})  # fmt: skip
     olds = [old for one in range(len(RESOLUTIONS)) if (old := history.oldest(one)) is not None]
     return Course(since, until, width, resolution.name, times, found, min(olds, default=None))
+
+
+def _first(
+    history: History,
+    names: Sequence[str],
+    since: float,
+    until: float,
+    step: float | None,
+    points: int,
+) -> float:
+    """When what is kept of the time from ``since`` to ``until`` begins, at most a minute before
+    ``until``. Coarse slots begin before their content: finer ones tell the moment."""
+    traffic = any(name in UNITS for name in names)
+    for _ in RESOLUTIONS:
+        width = max(RESOLUTIONS[0].step, step_of(until - since, step, points))
+        index = _resolution(history, since, width if traffic else max(width, 60))
+        spans = history.spans(index, since, until)
+        starts = [span.start for span in spans if span.gauges or (traffic and span.seconds > 0.0)]
+        first = min(until - _SHORTEST, max(since, float(min(starts, default=since))))
+        if first <= since:
+            break
+        since = first
+    return since
 
 
 def _resolution(history: History, since: float, step: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,12 @@ def test_the_console_of_the_service(browser: Browser, tmp_path: Path) -> None:
                 "was => document.querySelector('#age time').dataset.at !== was", arg=read
             )
             seen.page.locator("#chart-1 polyline").first.wait_for()
+            # Of an hour, seconds are kept: charts show these, and say when they begin.
+            begins = seen.page.get_by_text("Charts begin at").locator("time")
+            since = float(begins.get_attribute("data-at") or 0)
+            chart = seen.page.locator("#chart-1")
+            assert since > time.time() - 1800
+            assert abs(float(chart.get_attribute("data-since") or 0) - since) <= 60
             seen.fine(svgs=3)
             kept(seen, "status")
             seen.page.get_by_role("link", name="System").click()

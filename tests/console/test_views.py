@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.accessibility import violations
 from tests.support.browser import kept, visit
 from tests.support.console_world import HOSTILE, past_findings, past_traffic
 from tests.support.patience import eventually
@@ -81,6 +82,18 @@ def test_every_view_fits_and_logs_no_error(
             assert seen.page.locator("img").count() == 0, "a name was obeyed"
             seen.fine()
             kept(seen, f"view-{VIEWS.index(view)}-{width}")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_view_is_accessible(
+    browser: Browser, world: tuple[PlaneProcess, list[str]], dark: bool
+) -> None:
+    """By axe-core: names, roles, contrast, landmarks, order of headings."""
+    plane, ids = world
+    for view in (*VIEWS, "?finding=nothing", "v1/experiments/delays-canary/report"):
+        url = f"{plane.url}/{view.format(ids[0])}"
+        found = violations(browser, url, dark=dark, width=390 if dark else 1280)
+        assert found == [], view
 
 
 def test_a_finding_says_what_changed_and_is_acknowledged(

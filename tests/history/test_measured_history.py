@@ -192,6 +192,36 @@ def test_series_have_one_value_for_each_step(tmp_path: Path) -> None:
     history.close()
 
 
+def test_a_chart_that_fits_begins_with_what_is_kept(tmp_path: Path) -> None:
+    history = opened(tmp_path, gauges=lambda: {("delays", "age", "statistic"): 0.5})
+    begun = START + 40_000.0
+    for second in range(0, 300, 2):
+        history.take(slot(2.0, 0.01), begun + second)
+    now = begun + 300.0
+    for ago in (900.0, 3600.0, 86_400.0, 2_592_000.0):
+        found = course(history, ["requests"], now - ago, now, fit=True)
+        assert found.since == begun, ago
+        assert found.step == 10, "as fine as it is kept"
+        assert None not in found.series[0]["values"]
+        assert sum(found.series[0]["values"]) == 150
+    gauges = course(history, ["statistic"], now - 3600.0, now, fit=True)
+    assert gauges.since >= begun - 60
+    assert gauges.series[0]["values"][0] == 0.5
+    shorter = course(history, ["requests"], now - 100.0, now, fit=True)
+    assert shorter.since == now - 100.0, "never before what was asked for"
+    plain = course(history, ["requests"], now - 3600.0, now)
+    assert plain.since == now - 3600.0
+    assert len(plain.times) > len(course(history, ["requests"], now - 3600.0, now, fit=True).times)
+    history.close()
+
+
+def test_an_empty_history_fits_to_nothing(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    found = course(history, ["rate"], START, START + 3600.0, fit=True)
+    assert (found.since, found.series) == (START, [])
+    history.close()
+
+
 def test_a_chart_gets_a_bounded_number_of_points() -> None:
     for seconds in (60.0, 900.0, 21_600.0, 172_800.0, 2_592_000.0, 1e9):
         assert seconds / step_of(seconds, None) <= 200

@@ -7,6 +7,7 @@ function written(seconds, short) {
   const at = new Date(1000 * seconds);
   const shifted = local ? new Date(at.getTime() - 60000 * at.getTimezoneOffset()) : at;
   const text = shifted.toISOString();
+  if (short === 'second') return text.slice(11, 19);
   if (short === 'minute') return text.slice(11, 16);
   if (short === 'day') return text.slice(5, 16).replace('T', ' ');
   return text.slice(0, 19).replace('T', ' ') + (local ? '' : ' UTC');

@@ -33,6 +33,7 @@ def page(result: Result) -> str:
         _TEMPLATE,
         result=result,
         words=_WORDS[result.verdict],
+        sentence=sentence(result),
         when=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(result.begun)),
         summary=[_summary(one) for stage in result.stages for one in stage.attempts],
         stages=[_stage(one) for stage in result.stages for one in stage.attempts],
@@ -40,6 +41,21 @@ def page(result: Result) -> str:
         stream_keys=STREAM_KEYS,
         missing=", ".join(result.environment["missing"]),
     )
+
+
+def sentence(result: Result) -> str:
+    """The outcome for a reader who reads no further: how many stages passed, and which did not."""
+    last = result.stages
+    if not last:
+        return f"No stage of {result.plan} was run."
+    passed = [one for one in last if one.verdict == "passed"]
+    found = f"{len(passed)} of {len(last)} stages passed"
+    for verdict, words in (("failed", "failed"), ("invalid", "could not be judged"),
+                           ("not measured", "was not measured")):  # fmt: skip
+        names = [one.name for one in last if one.verdict == verdict]
+        if names:
+            found += f"; {', '.join(names)} {words}"
+    return f"{found}."
 
 
 def _summary(stage: StageResult) -> dict[str, Any]:

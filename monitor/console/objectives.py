@@ -28,10 +28,31 @@ def page(document: Mapping[str, Any]) -> str:
         _TEMPLATE,
         minutes=f"{document['window_seconds'] / 60:g}",
         arms=arms,
+        sentences=sentences(arms),
         drawings=[trusted(_drawing(alike, x, y)) for alike, x, y in planes[:4]],
         rows=_rows(arms, known),
         incomparable=incomparable(document["comparisons"]),
     )
+
+
+def sentences(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each arm that has an objective: whether it meets all of them, and which not.
+    What is not known yet is neither."""
+    found = []
+    for arm in arms:
+        known = arm["objectives"]
+        missed = [one["metric"].replace("_", " ") for one in known if one["met"] is False]
+        unknown = sum(one["met"] is None for one in known)
+        met = len(known) - len(missed) - unknown
+        if missed:
+            text = f"{arm['arm']} misses {', '.join(missed)}, and meets {met} of {len(known)}"
+        elif met == len(known) and known:
+            text = f"{arm['arm']} meets all objectives"
+        else:
+            text = f"{arm['arm']} meets {met} of {len(known)} objectives"
+        if known:
+            found.append(f"{text}; {unknown} not known yet." if unknown else f"{text}.")
+    return found or ["No objective is configured."]
 
 
 def incomparable(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from tests.support.accessibility import violations
 from tests.support.browser import kept, visit
 from tests.support.chaos import experiment
 from tests.support.load_server import Server, written
@@ -24,7 +26,7 @@ from understudy.monitor.cli.main import main
 from understudy.monitor.console.objectives import page as objectives_page
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +63,8 @@ def test_the_console_of_the_service(browser: Browser, tmp_path: Path) -> None:
             seen.page.get_by_role("link", name="System").click()
             seen.page.get_by_role("heading", name="Workers").wait_for()
             seen.fine()
+            # Of its scripts: without them, the page cannot notice.
+            seen.page.locator("#live", has_text="Follows").wait_for()
             plane.kill()
             seen.page.locator("#state", has_text="no answer from the service").wait_for()
             assert "good" not in (seen.page.locator("#state").get_attribute("class") or "")
@@ -165,6 +169,21 @@ def test_the_console_of_a_promoted_arm_that_is_dead(browser: Browser, tmp_path: 
                 kept(seen, f"dead-{name}")
 
 
+def first_line(page: Page, wanted: str) -> None:
+    """A report begins with a sentence, and on paper it is dark on white, also for a reader whose
+    screen is dark; axe-core finds nothing."""
+    after = page.locator("main > h1 + p").inner_text()
+    assert re.search(wanted, after), after
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.pdf()
+    page.emulate_media(media="screen", color_scheme="light")
+    for dark in (False, True):
+        browser = page.context.browser
+        assert browser is not None
+        assert violations(browser, page.url, dark=dark) == []
+
+
 def test_the_report_of_the_gate(browser: Browser, tmp_path: Path) -> None:
     pytest.importorskip("chaoslib", reason="NOT TESTED: the Chaos Toolkit is not installed")
     html = tmp_path / "gate.html"
@@ -191,6 +210,7 @@ def test_the_report_of_the_gate(browser: Browser, tmp_path: Path) -> None:
                      "p99 by rate", "throughput by concurrency"):  # fmt: skip
             assert seen.page.get_by_role("img", name=plot).count() >= 1, plot
         assert seen.page.locator("rect.fault").first.is_visible()
+        first_line(seen.page, r"\d of 2 stages passed")
         seen.fine(svgs=5)
         kept(seen, "gate")
 
@@ -205,6 +225,7 @@ def test_the_drift_report(browser: Browser, tmp_path: Path) -> None:
         seen.page.get_by_role("heading", name="Drift report").wait_for()
         seen.page.get_by_text("2 of 3 columns changed").wait_for()
         assert seen.page.get_by_role("img", name="shares by").count() >= 3
+        first_line(seen.page, "2 of 3 columns changed: ")
         seen.fine(svgs=6)
         kept(seen, "drift")
 
@@ -215,5 +236,6 @@ def test_the_objectives_page(browser: Browser, tmp_path: Path) -> None:
         seen.page.get_by_role("heading", name="Objectives").wait_for()
         seen.page.get_by_text("is dominated by now").wait_for()
         assert seen.page.locator("circle.on").is_visible()
+        first_line(seen.page, "(meets|misses) ")
         seen.fine(svgs=1)
         kept(seen, "objectives")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import glob
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -11,6 +12,7 @@ from urllib.parse import quote, urlencode
 from understudy.monitor.console import charts, words
 from understudy.monitor.console.charts import Chart, Line
 from understudy.monitor.console.reading import NotFound, Reading
+from understudy.monitor.experiments.limits import absolute
 from understudy.monitor.experiments.report import plot_of
 from understudy.monitor.experiments.text import interval, scale_of, shown
 
@@ -366,12 +368,14 @@ def _challenger(
         known = champion is not None and item["challenger"] is not None
         estimate = item["challenger"] - champion if known else None
         low, high = item["difference"]
-        margin = _absolute(limit.get("margin"), limit.get("relative"), champion)
-        effect = _absolute(limit.get("effect"), limit.get("effect_relative"), champion)
+        margin = absolute(limit.get("margin"), limit.get("relative"), champion)
+        effect = absolute(limit.get("effect"), limit.get("effect_relative"), champion)
         label = f"{item['metric']}: {interval(item['difference'], factor, unit)}"
         forests.append({"low": low, "high": high, "estimate": estimate, "margin": margin or None,
                         "effect": effect, "label": label})  # fmt: skip
-        goal = limit.get("log_threshold")
+        # Reports of experiments that ended before there were thresholds by metric have one for all.
+        goal = item.get("log_threshold", limit.get("log_threshold"))
+        goal_harm = item.get("log_threshold_harm", limit.get("log_threshold"))
         rows.append(
             {
                 **item,
@@ -380,7 +384,10 @@ def _challenger(
                 "interval": interval(item["difference"], factor, unit),
                 "limits_shown": _limits(item, margin, effect, factor, unit),
                 "passing": _part(item["log_e"], goal),
-                "harming": _part(item["log_e_harm"], goal),
+                "harming": _part(item["log_e_harm"], goal_harm),
+                "goals": [_e_value(goal), _e_value(goal_harm)],
+                "found": [_e_value(item["log_e"]), _e_value(item["log_e_harm"])],
+                "open_labels": item.get("unlabelled", {}),
                 "plot": plot_of(item["metric"], points, limit),
             }
         )
@@ -404,12 +411,6 @@ def _challenger(
     }  # fmt: skip
 
 
-def _absolute(value: float | None, relative: bool | None, champion: float | None) -> float | None:
-    if value is None or not relative:
-        return value
-    return None if champion is None else value * abs(champion)
-
-
 def _limits(
     item: Mapping[str, Any], margin: float | None, effect: float | None, factor: float, unit: str
 ) -> str:
@@ -421,6 +422,15 @@ def _limits(
         if value:
             parts.append(f"{name} {value * factor:+.4g}{unit}")
     return ", ".join(parts)
+
+
+def _e_value(log_e: float | None) -> str:
+    if log_e is None:
+        return ""
+    if log_e > 23.0:
+        return f"10^{log_e / math.log(10.0):.0f}"
+    value = math.exp(log_e)
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:.3g}"
 
 
 def _part(log_e: float | None, goal: float | None) -> float | None:

@@ -432,9 +432,7 @@ class LiveExperiment(Stateful):
                 decision = contestant.decision = decisions[name]
                 requests = self.experiment.contests[name].requests(mode)
                 if decision.evidence:
-                    contestant.timeline.add(
-                        point_of(now, mode, requests, [e.to_dict() for e in decision.evidence])
-                    )
+                    contestant.timeline.add(point_of(now, mode, requests, decision.evidence))
                 contestant.rollout, happened = rollout.step(
                     contestant.rollout,
                     now,

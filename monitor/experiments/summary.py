@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from understudy.monitor.experiments.contestant import ChallengerState
+from understudy.monitor.experiments.limits import limit_of
 from understudy.monitor.experiments.live import LiveExperiment
 from understudy.shadow.experiment.explanation import (
     Arm,
@@ -83,19 +84,12 @@ def limits_of(live: LiveExperiment) -> dict[str, dict[str, Any]]:
     """By metric, what its difference is held against, challenger minus champion: ``margin``, beyond
     which it is harm, and ``effect``, the improvement that is wanted (None without one), each
     absolute or, if ``relative``, a share of the champion's value; and the log e-value
-    ``log_threshold`` from which on evidence suffices."""
-    found = {}
-    for h in live.experiment.rules.hypotheses:
-        worse = 1.0 if h.lower_is_better else -1.0
-        effect = h.effect if h.effect is not None and h.effect.value else None
-        found[h.name] = {
-            "margin": h.margin.value * worse,
-            "relative": h.margin.relative,
-            "effect": -effect.value * worse if effect is not None else None,
-            "effect_relative": effect.relative if effect is not None else False,
-            "log_threshold": -math.log(live.experiment.rules.alpha),
-        }
-    return found
+    ``log_threshold`` from which on evidence suffices where one metric decides alone. Each metric of
+    a challenger has its own present thresholds."""
+    goal = -math.log(live.experiment.rules.alpha)
+    return {
+        h.name: {**limit_of(h), "log_threshold": goal} for h in live.experiment.rules.hypotheses
+    }
 
 
 def _units_seen(live: LiveExperiment) -> dict[str, Any] | None:

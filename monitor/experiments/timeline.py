@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from understudy.monitor.experiments.limits import limits_now
+from understudy.shadow.experiment.challenger import Evidence
 from understudy.shadow.state import Count, Saved, Stateful
 
 MOST = 240
@@ -34,23 +36,25 @@ class Timeline(Stateful):
             self._every *= 2
 
 
-def point_of(
-    at: float, mode: str, requests: int, evidence: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """A point of the timeline: the evidence at the unix time ``at``."""
+def point_of(at: float, mode: str, requests: int, evidence: Sequence[Evidence]) -> dict[str, Any]:
+    """A point of the timeline: the evidence at the unix time ``at``, and what it was held
+    against."""
     return {
         "at": round(at, 3),
         "mode": mode,
         "requests": requests,
         "metrics": {
-            item["metric"]: {
-                "champion": item["champion"],
-                "challenger": item["challenger"],
-                "difference": item["difference"],
-                "log_e": round(item["log_e"], 4),
-                "log_e_harm": round(item["log_e_harm"], 4),
-                "status": item["status"],
+            item.name: {
+                **{key: of_item[key] for key in ("champion", "challenger", "difference", "status")},
+                "log_e": round(item.log_pass, 4),
+                "log_e_harm": round(item.log_harm, 4),
+                **{key: _rounded(value) for key, value in limits_now(item).items()},
             }
-            for item in evidence
+            for item, of_item in zip(evidence, (one.to_dict() for one in evidence), strict=True)
         },
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Points are many, and saved every few seconds."""
+    return None if value is None else float(f"{value:.6g}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from understudy.monitor.experiments.limits import limits_now
 from understudy.monitor.experiments.runner import ExperimentRunner
 from understudy.monitor.experiments.summary import DECISIONS
 from understudy.monitor.proxy.split import UNASSIGNED
@@ -25,6 +26,8 @@ def experiment_families(runner: ExperimentRunner | None) -> Iterator[Metric]:
     """
     effects: list[tuple[list[str], float]] = []
     evidence: list[tuple[list[str], float]] = []
+    limits: list[tuple[list[str], float]] = []
+    thresholds: list[tuple[list[str], float]] = []
     decisions: list[tuple[list[str], float]] = []
     causes: list[tuple[list[str], float]] = []
     weights: list[tuple[list[str], float]] = []
@@ -58,6 +61,15 @@ def experiment_families(runner: ExperimentRunner | None) -> Iterator[Metric]:
                     for bound, value in bounds.items()
                     if math.isfinite(value)
                 ]
+                held = limits_now(item)
+                for limit in ("margin", "effect"):
+                    value = held[limit]
+                    if value is not None and math.isfinite(value):
+                        limits.append(([*who, item.name, limit], value))
+                for about, needed in (("pass", held["log_threshold"]),
+                                      ("harm", held["log_threshold_harm"])):  # fmt: skip
+                    if needed is not None:
+                        thresholds.append(([*who, item.name, about], math.exp(min(needed, 700.0))))
                 for about, log_e in (("pass", item.log_pass), ("harm", item.log_harm)):
                     evidence.append(([*who, item.name, about], math.exp(min(log_e, 700.0))))
     yield gauge(
@@ -71,6 +83,20 @@ def experiment_families(runner: ExperimentRunner | None) -> Iterator[Metric]:
         "Evidence that a claim holds (pass) or that there is harm.",
         (*_WHO, "metric", "about"),
         evidence,
+    )
+    yield gauge(
+        "experiment_limit",
+        "What the difference is held against: the margin of harm, and the wanted effect, in "
+        "the metric's own unit.",
+        (*_WHO, "metric", "limit"),
+        limits,
+    )
+    yield gauge(
+        "experiment_e_value_threshold",
+        "The e-value from which on a claim (pass) or harm is concluded, while the evidence of the "
+        "other metrics stays as it is.",
+        (*_WHO, "metric", "about"),
+        thresholds,
     )
     yield gauge(
         "experiment_decision", "1 for the present decision.", (*_WHO, "decision"), decisions

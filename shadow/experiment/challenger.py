@@ -60,6 +60,9 @@ class Evidence:
     unlabelled: tuple[float, float] = (0.0, 0.0)
     unread: float = 0.0
     """The share of requests whose answers were not read, of a metric that needs to know them."""
+    needed: tuple[float, float] | None = None
+    """The logs of the e-values from which on the claim, and harm, are concluded while the evidence
+    of the other metrics stays as it is; None of what decides nothing."""
 
     @property
     def name(self) -> str:
@@ -89,6 +92,9 @@ class Evidence:
             "odds_harm": odds(self.log_harm, null_of_harm(h)),
             "log_e": self.log_pass,
             "log_e_harm": self.log_harm,
+            "log_threshold": self.needed[0] if self.needed is not None else None,
+            "log_threshold_harm": self.needed[1] if self.needed is not None else None,
+            "unlabelled": {"champion": self.unlabelled[0], "challenger": self.unlabelled[1]},
             "outside_bounds": self.outside,
             "note": self.note,
         }

@@ -25,7 +25,7 @@ from understudy.shadow.experiment.hypothesis import Statistic
 from understudy.shadow.experiment.margin import Unit
 from understudy.shadow.experiment.odds import null_of_harm, null_to_pass, odds
 from understudy.shadow.experiment.rules import BUILT_IN, Rules
-from understudy.shadow.sequential import familywise
+from understudy.shadow.sequential import familywise, required
 
 VERDICTS = ("promote", "rollback", "continue", "invalid")
 HARM, NO_IMPROVEMENT, LIMIT, SPLIT, OPERATOR = (
@@ -92,9 +92,14 @@ def decide(
     shares = [item.hypothesis.alpha for item in evidence]
     harm = familywise([item.log_harm for item in evidence], shares)
     wins = _adjusted_wins(rules, evidence)
+    needed = zip(
+        _needed_to_pass(rules, evidence, goal),
+        required([item.log_harm for item in evidence], goal, shares).tolist(),
+        strict=True,
+    )
     tested = [
-        replace(item, status=_status(item, float(h) >= goal, w >= goal))
-        for item, h, w in zip(evidence, harm, wins, strict=True)
+        replace(item, status=_status(item, float(h) >= goal, w >= goal), needed=ends)
+        for item, h, w, ends in zip(evidence, harm, wins, needed, strict=True)
     ]
     strength = _strength(rules, tested, wins)
     marked = [*tested, *shown]
@@ -203,6 +208,18 @@ def _adjusted_wins(rules: Rules, evidence: Sequence[Evidence]) -> list[float]:
         for i, e in zip(which, familywise([wins[i] for i in which], shares), strict=True):
             wins[i] = float(e)
     return wins
+
+
+def _needed_to_pass(rules: Rules, evidence: Sequence[Evidence], goal: float) -> list[float]:
+    """The log e-value from which on each metric passes, with the others as they are."""
+    found = [goal] * len(evidence)
+    which = [i for i, item in enumerate(evidence) if item.hypothesis.role == "success"]
+    if rules.promote == "any" and len(which) > 1:
+        wins = [evidence[i].log_pass for i in which]
+        shares = [evidence[i].hypothesis.alpha for i in which]
+        for i, log_e in zip(which, required(wins, goal, shares).tolist(), strict=True):
+            found[i] = log_e
+    return found
 
 
 def _strength(rules: Rules, marked: Sequence[Evidence], wins: Sequence[float]) -> float:

@@ -35,7 +35,13 @@ from understudy.shadow.sequential.dkw import (
 )
 from understudy.shadow.sequential.histogram import edges_around, fold
 from understudy.shadow.sequential.label_betting import LabelBetting, log_odds_effect
-from understudy.shadow.sequential.multiplicity import average, closed_e_bh, e_bh, familywise
+from understudy.shadow.sequential.multiplicity import (
+    average,
+    closed_e_bh,
+    e_bh,
+    familywise,
+    required,
+)
 from understudy.shadow.sequential.normal_mixture import (
     best_rho,
     beta_binomial_bound,
@@ -147,6 +153,7 @@ __all__ = [
     "quantile_ab_p_value",
     "quantile_shapes",
     "reject",
+    "required",
     "tail_thresholds",
     "tune_concentration",
     "tune_tau",

@@ -90,6 +90,24 @@ def familywise(log_es: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> A
     return adjusted
 
 
+def required(
+    log_es: npt.ArrayLike, log_threshold: float, weights: npt.ArrayLike | None = None
+) -> Array:
+    """ln of the e-value from which on each would be rejected by :func:`familywise` at
+    ``log_threshold`` (ln of 1/alpha) while the others stay as they are, shape as given.
+
+    With T = 1/alpha, e*_j >= T holds for every set exactly if it does for the one with all other
+    e-values below T: w_j e_j >= w_j T + sum over these of w_i (T - e_i). Between T, once all others
+    have reached it, and Bonferroni's T sum(w) / w_j, while these are 0.
+    """
+    x = _log_es(log_es)
+    w = _weights(weights, x.size)
+    # As multiples of T, which may be large.
+    lacking = w * np.maximum(0.0, -np.expm1(np.minimum(0.0, x - log_threshold)))
+    found: Array = log_threshold + np.log1p((lacking.sum() - lacking) / w)
+    return found
+
+
 def e_bh(log_es: npt.ArrayLike, alpha: float) -> list[int]:
     """Indices rejected by the base e-BH procedure at false discovery rate ``alpha``, ascending.
 

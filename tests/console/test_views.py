@@ -3,7 +3,6 @@ look like in each state and width."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from tests.support.accessibility import violations
 from tests.support.browser import kept, visit
-from tests.support.console_world import HOSTILE, past_findings, past_traffic
+from tests.support.console_world import HOSTILE, apply_routes, past_findings, past_traffic
 from tests.support.patience import eventually
 from tests.support.plane_process import LABELS, PlaneProcess, WorkerEnd, encoded
 from tests.support.promoted import served
@@ -52,15 +51,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PlaneProce
         worker.batch(1, bodies)
         worker.wait_for(frames.ACK, 1)
         yield plane, ids
-
-
-def apply_routes(plane: PlaneProcess) -> None:
-    """Be the supervisor whose workers apply every change of the routes, until the end."""
-    with contextlib.suppress(OSError, ValueError, AssertionError):
-        while True:
-            asked = plane.listen()
-            if "ask" in asked:
-                plane.tell({"reply": asked["id"], "ok": True, "generation": 2})
 
 
 VIEWS = ("", "?view=requests", "?view=system", "?view=archive", "?model=delays",

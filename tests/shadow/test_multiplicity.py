@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.shadow.sequential import SequentialError, average, closed_e_bh, e_bh, familywise
+from understudy.shadow.sequential import (
+    SequentialError,
+    average,
+    closed_e_bh,
+    e_bh,
+    familywise,
+    required,
+)
 
 log_es = st.lists(st.floats(-6.0, 9.0), min_size=1, max_size=7)
 
@@ -29,6 +36,31 @@ def test_familywise_is_the_worst_mean_over_sets(values: list[float], data: st.Da
     w, e = np.array(weights or [1.0] * k), np.exp(values)
     worst = [min(float(w[s] @ e[s] / w[s].sum()) for s in _subsets(k) if j in s) for j in range(k)]
     assert np.exp(familywise(values, weights)) == pytest.approx(worst, rel=1e-9)
+
+
+@settings(max_examples=60)
+@given(log_es, st.sampled_from([0.001, 0.05, 0.5]), st.data())
+def test_required_is_where_the_closed_procedure_rejects(
+    values: list[float], alpha: float, data: st.DataObject
+) -> None:
+    k, goal = len(values), -math.log(alpha)
+    weights = data.draw(
+        st.none() | st.lists(st.floats(0.1, 5.0), min_size=k, max_size=k), label="weights"
+    )
+    for j, needed in enumerate(required(values, goal, weights)):
+        for shift, rejected in ((1e-6, True), (-1e-6, False)):
+            shifted = [*values[:j], needed + shift, *values[j + 1 :]]
+            assert (familywise(shifted, weights)[j] >= goal) == rejected
+
+
+def test_required_lies_between_the_level_and_that_of_bonferroni() -> None:
+    goal = math.log(20.0)
+    assert required([2.5], goal).tolist() == [goal]
+    assert np.exp(required([-800.0, -800.0, -800.0, -800.0], goal)) == pytest.approx([80.0] * 4)
+    assert np.exp(required([-800.0, 50.0], goal)) == pytest.approx([20.0, 40.0])
+    shares = [0.5, 1.5]
+    assert np.exp(required([-800.0, -800.0], goal, shares)) == pytest.approx([80.0, 80.0 / 3])
+    assert required([], goal).tolist() == []
 
 
 @settings(max_examples=60)

@@ -3,12 +3,14 @@ service before a restart would have left them."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 from pathlib import Path
 
 import numpy as np
 
+from tests.support.plane_process import PlaneProcess
 from understudy.monitor.findings.finding import Contribution, Signal, Size
 from understudy.monitor.findings.service import FindingsService
 from understudy.monitor.history.store import FOLDER, History
@@ -73,3 +75,12 @@ def past_findings(state_dir: Path, now: float) -> list[str]:
     service.ledger.report("seeded", [first, second], now - 1200.0)
     service.ledger.report("seeded", [dataclasses.replace(first, size=worse), second], now - 600.0)
     return [finding.id for finding in service.ledger.open()]
+
+
+def apply_routes(plane: PlaneProcess) -> None:
+    """Be the supervisor whose workers apply every change of the routes, until the end."""
+    with contextlib.suppress(OSError, ValueError, AssertionError):
+        while True:
+            asked = plane.listen()
+            if "ask" in asked:
+                plane.tell({"reply": asked["id"], "ok": True, "generation": 2})

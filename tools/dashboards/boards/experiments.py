@@ -105,13 +105,23 @@ _EFFECTS = Row(
             "The difference between the challenger and the champion, in the metric's own unit (rates as "
             "shares, latencies in seconds). The interval holds at all times at once: with the "
             "experiment's confidence the true difference was never outside of it. A bound that is not "
-            "drawn is not known yet. Of several sidecars that each judge alone, the mean.",
+            "drawn is not known yet. Beyond the margin it is harm; effect is the target. Of several sidecars that each judge alone, the mean.",
             "none",
             Query(_effect("upper"), f"{_WHO}, upper"),
             Query(_effect("lower"), f"{_WHO}, lower"),
             Query(_effect("estimate"), f"{_WHO}, estimate"),
+            Query(
+                "avg by (experiment, challenger, metric, limit) "
+                f"({named('experiment_limit', _OF, metric='~$metric')})",
+                f"{_WHO}, {{{{limit}}}}",
+            ),
             empty="no evidence yet",
-            colors={"(lower|upper)$": "light-blue", "estimate$": "blue"},
+            colors={
+                "(lower|upper)$": "light-blue",
+                "estimate$": "blue",
+                "margin$": "red",
+                "effect$": "green",
+            },
             steps=((0.0, ORANGE),),
             width=16,
             height=9,
@@ -119,16 +129,21 @@ _EFFECTS = Row(
         lines(
             "Evidence on $metric",
             "The e-value of each claim: `pass`, that the challenger is good enough, and `harm`, that it "
-            "is worse than allowed. At 20, a claim is proven at 5 %, if the metric has all of alpha.",
+            "is worse than allowed. Each is concluded at its threshold, which is higher for harm while the "
+            "other metrics show none.",
             "none",
             Query(
                 "max by (experiment, challenger, about) "
                 f"(clamp({named('experiment_e_value', _OF, metric='~$metric')}, 1e-6, 1e12))",
                 f"{_WHO}, {{{{about}}}}",
             ),
+            Query(
+                "max by (experiment, challenger, about) "
+                f"({named('experiment_e_value_threshold', _OF, metric='~$metric')})",
+                f"{_WHO}, {{{{about}}}}: threshold",
+            ),
             empty="no evidence yet",
-            colors={"pass$": "green", "harm$": "red"},
-            steps=((20.0, ORANGE),),
+            colors={"pass$": "green", "harm$": "red", "threshold$": "orange"},
             log=True,
             width=8,
             height=9,

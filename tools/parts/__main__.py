@@ -15,7 +15,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-DOWNLOADED = (("debian",), ("jars",), ("npm",), ("axe",), ("servers", "llm-clients"), ("kubernetes",))
+DOWNLOADED = (
+    ("debian",),
+    ("jars",),
+    ("npm",),
+    ("axe",),
+    ("servers", "llm-clients"),
+    ("kubernetes",),
+)
 BUILT = (
     *(
         ("kubernetes", "all"),

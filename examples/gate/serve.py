@@ -2,7 +2,8 @@
 
     python -m examples.gate.serve --port 8080
 
-``POST /v1/completions`` streams ``max_tokens`` events, the first after 80 ms, then one each 4 ms;
+``POST /v1/completions`` streams ``max_tokens`` events, the first after 80 ms, then one each 4 ms,
+and their number;
 ``POST /v2/models/m/infer`` answers like a model at the edge, after 3 ms.
 """
 
@@ -21,11 +22,16 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n"
 async def _stream(asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(FIRST)
     writer.write(_HEAD % b"text/event-stream" + b"transfer-encoding: chunked\r\n\r\n")
-    for number in range(int(asked.get("max_tokens", 16))):
+    count = int(asked.get("max_tokens", 16))
+    for number in range(count):
         event = b"data: " + json.dumps({"choices": [{"text": f"t{number} "}]}).encode() + b"\n\n"
         writer.write(b"%x\r\n%s\r\n" % (len(event), event))
         await writer.drain()
         await asyncio.sleep(EACH)
+    end = {"choices": [], "usage": {"prompt_tokens": len(asked["prompt"].split()),
+                                    "completion_tokens": count}}  # fmt: skip
+    event = b"data: " + json.dumps(end).encode() + b"\n\n"
+    writer.write(b"%x\r\n%s\r\n" % (len(event), event))
     writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
 

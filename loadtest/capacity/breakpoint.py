@@ -33,6 +33,8 @@ class StepVerdict:
     outcome: Outcome
     whole: bool = True
     """Whether it ran to its end; one that was stopped early is biased towards bad results."""
+    goodput: float | None = None
+    """Answers of a language model per second that kept all limits; None where none are asked."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -42,6 +44,7 @@ class StepVerdict:
             "passed": self.passed,
             "why": self.why,
             "achieved": result.rate,
+            "goodput": self.goodput,
             "p50": result.quantile(0.5),
             "p99": result.quantile(0.99),
             "failed": result.failed,

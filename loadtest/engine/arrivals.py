@@ -1,4 +1,5 @@
-"""When requests are due: Poisson or even arrivals whose rate may change, or a recorded trace."""
+"""When requests are due: Poisson, gamma or even arrivals whose rate may change, or a recorded
+trace."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ CHUNK_SECONDS = 0.5
 """Arrivals are drawn in chunks of this length."""
 
 Times = NDArray[np.float64]
+ArrivalKind = Literal["poisson", "gamma", "even"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +106,19 @@ class Profile:
 
 
 def arrivals(
-    profile: Profile, kind: Literal["poisson", "even"], seed: Sequence[int], share: float = 1.0
+    profile: Profile,
+    kind: ArrivalKind,
+    seed: Sequence[int],
+    share: float = 1.0,
+    burstiness: float = 1.0,
 ) -> Iterator[Times]:
     """Arrival times in seconds from the start, ascending, in chunks.
 
     ``share`` is the part of the profile's rate that this process sends. Poisson arrivals of several
     processes with different seeds add up to a Poisson process of the whole rate; even arrivals of
-    several processes interleave by the last number of the seed. The method is that of time change:
-    unit arrivals, mapped through the inverse of the expected count (Cinlar 1975)."""
+    several processes interleave by the last number of the seed, and so do gamma arrivals, whose
+    gaps have the shape ``burstiness``: 1 is Poisson, less comes in bursts. The method is that of
+    time change: unit arrivals, mapped through the inverse of the expected count (Cinlar 1975)."""
     scale = profile.count * share
     if kind == "even":
         offset = (seed[-1] if seed else 0) % max(1, round(1.0 / share)) if share > 0.0 else 0
@@ -122,6 +129,9 @@ def arrivals(
             yield profile.moments(block)
             position = float(block[-1]) + step
         return
+    if kind == "gamma":
+        yield from _gamma(profile, burstiness, seed, max(1, round(1.0 / share)))
+        return
     generator = np.random.default_rng(list(seed))
     at = 0.0
     while at < scale:
@@ -131,3 +141,19 @@ def arrivals(
         inside = block[block < scale]
         if len(inside):
             yield profile.moments(inside / share)
+
+
+def _gamma(
+    profile: Profile, burstiness: float, seed: Sequence[int], processes: int
+) -> Iterator[Times]:
+    """Every process draws all arrivals, and takes its own: several processes with gamma gaps of
+    their own would add up to arrivals that are nearer to Poisson's."""
+    generator = np.random.default_rng(list(seed[:-1]))
+    at, passed = 0.0, 0
+    while at < profile.count:
+        block = at + np.cumsum(generator.gamma(burstiness, 1.0 / burstiness, 4096))
+        own = block[(seed[-1] - passed) % processes :: processes]
+        at, passed = float(block[-1]), passed + len(block)
+        inside = own[own < profile.count]
+        if len(inside):
+            yield profile.moments(inside)

@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.loadtest.engine.answer import Check
-from understudy.loadtest.engine.arrivals import Profile, arrivals
+from understudy.loadtest.engine.arrivals import ArrivalKind, Profile, arrivals
 from understudy.loadtest.engine.outcome import Outcome
 from understudy.loadtest.engine.recorder import FinishedRequests
+from understudy.loadtest.engine.script import Script
 from understudy.loadtest.engine.sender import Endpoint
 from understudy.loadtest.errors import GeneratorError, LoadTestError, TargetError
 
@@ -71,8 +72,10 @@ class Open:
 
     profile: Profile | None = None
     moments: NDArray[np.float64] | None = None
-    kind: Literal["poisson", "even"] = "poisson"
+    kind: ArrivalKind = "poisson"
     seed: int = 0
+    burstiness: float = 1.0
+    """Shape of gamma arrivals."""
 
     @property
     def seconds(self) -> float:
@@ -91,7 +94,9 @@ class Open:
     def share(self, index: int, processes: int) -> Iterator[NDArray[np.float64]]:
         """Due times of process ``index`` of ``processes``, in chunks."""
         if self.profile is not None:
-            yield from arrivals(self.profile, self.kind, (self.seed, index), 1.0 / processes)
+            yield from arrivals(
+                self.profile, self.kind, (self.seed, index), 1.0 / processes, self.burstiness
+            )
         elif self.moments is not None:
             yield self.moments[index::processes]
 
@@ -144,6 +149,7 @@ class Job:
     check: Check | None
     index: int
     processes: int
+    script: Script | None = None
 
 
 class SenderProcess:
@@ -215,15 +221,17 @@ def drive(
     watch: Watch | None = None,
     progress: Progress | None = None,
     sink: Callable[[list[FinishedRequests]], None] | None = None,
+    script: Script | None = None,
 ) -> Outcome:
     """Load ``target`` with ``payloads`` (whole HTTP requests, sent in turns) and wait for the last
     response.
 
     ``check`` says what is wrong with a response; ``watch`` can end the load; ``progress`` is
     called with the outcome so far. ``sink`` receives finished requests as they are reported, which
-    are then not kept in the outcome. Raises TargetError when every connection was refused, and
-    GeneratorError when a process fails. When the target goes down during the load, its requests are
-    counted as failed.
+    are then not kept in the outcome. ``script`` says what follows a request of an open loop.
+
+    Raises TargetError when every connection was refused, and GeneratorError when a process fails.
+    When the target goes down during the load, its requests are counted as failed.
     """
     if not payloads:
         raise LoadTestError("there is nothing to send: no payloads")
@@ -236,7 +244,7 @@ def drive(
             running[process.pipe] = process
         for index, pipe in enumerate(running):
             try:
-                pipe.send(Job(target, tuple(payloads), load, check, index, processes))
+                pipe.send(Job(target, tuple(payloads), load, check, index, processes, script))
             except OSError:
                 pass  # it has ended: _await_ready() tells how
         # The common start time is sent once all processes are ready.

@@ -63,7 +63,7 @@ def _waited() -> float | None:
 
 
 def _send(pipe: Pipe, job: Job, load: Open, origin: int) -> None:
-    sender = sender_of(job.target, job.payloads, job.check, job.index, job.processes)
+    sender = sender_of(job.target, job.payloads, job.check, job.index, job.processes, job.script)
     _run(pipe, sender, load.share(job.index, job.processes), origin)
 
 

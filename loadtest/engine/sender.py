@@ -7,6 +7,7 @@ A timerfd fires when the next request is due.
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 import select
 import socket
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from understudy.loadtest.engine.answer import Check, Successful, connect_error, own_error
 from understudy.loadtest.engine.recorder import FinishedRequests, Recorder
+from understudy.loadtest.engine.script import Script
 from understudy.loadtest.engine.stream import StreamCheck
 from understudy.loadtest.engine.timer import Timer, now_ns
 from understudy.loadtest.engine.wire import Head, InvalidResponse, Wire
@@ -55,8 +57,9 @@ class Sender:
     """Sends to ``endpoint`` in an open loop.
 
     ``payloads`` are whole HTTP requests, sent in turns from index ``first`` in steps of ``stride``,
-    so that several processes share them. ``check`` is called with each response, by default for its
-    status. Raises ValueError without payloads, and OSError for an unknown host.
+    so that several processes share them; ``script`` says which of them are sent then, and which
+    follow. ``check`` is called with each response, by default for its status.
+    Raises ValueError without payloads, and OSError for an unknown host.
     """
 
     IN, OUT = _IN, _OUT
@@ -68,6 +71,7 @@ class Sender:
         check: Check | None = None,
         first: int = 0,
         stride: int = 1,
+        script: Script | None = None,
     ) -> None:
         if not payloads:
             raise ValueError("there is nothing to send")
@@ -78,7 +82,10 @@ class Sender:
         )
         self._check: Check = check or Successful()
         self._streams = check if isinstance(check, StreamCheck) and check.timed else None
-        self._next_payload, self._stride = first % len(payloads), stride
+        self._script = script or Script(range(len(payloads)))
+        self._first_turns = self._script.starts
+        self._next_payload, self._stride = first % len(self._first_turns), stride
+        self._later: list[tuple[int, int]] = []
         addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         self._addresses = [(family, sockaddr) for family, *_, sockaddr in addresses]
         self._address = 0
@@ -95,7 +102,7 @@ class Sender:
         self._due: Iterator[float] = iter(())
         self._next = 0
         self._origin = 0
-        self._exhausted = False
+        self._exhausted = self._stopped = False
 
     @property
     def in_flight(self) -> int:
@@ -133,9 +140,11 @@ class Sender:
             self._advance()
             if not self._exhausted:
                 self._timer.set(self._next)
-            while not self._exhausted or self._unfinished or self._opening:
+            while not self._exhausted or self._unfinished or self._opening or self._later:
                 events = poll(0.05)
                 now = now_ns()
+                if self._later and self._later[0][0] <= now + EARLY_NS:
+                    self._send_later(now)
                 if not self._exhausted and self._next <= now + EARLY_NS:
                     self._send_due(now)
                 for fd, mask in events:
@@ -163,7 +172,8 @@ class Sender:
     def stop(self) -> None:
         """Send no more; wait for the requests in flight."""
         self._due = iter(())
-        self._exhausted = True
+        self._exhausted = self._stopped = True
+        self._later.clear()
 
     def drain(self) -> FinishedRequests:
         """The requests that ended since the last call."""
@@ -183,15 +193,28 @@ class Sender:
 
     def _send_due(self, now: int) -> None:
         limit = now + EARLY_NS
-        count = len(self._payloads)
+        starts, count = self._first_turns, len(self._first_turns)
         while not self._exhausted and (due := self._next) <= limit:
-            payload = self._next_payload
-            self._next_payload = (payload + self._stride) % count
-            picked = due if due > now else now
-            self._dispatch(payload, due, picked)
+            payload = starts[self._next_payload]
+            self._next_payload = (self._next_payload + self._stride) % count
+            self._dispatch(payload, due, due if due > now else now)
             self._advance()
-        if not self._exhausted:
-            self._timer.set(self._next)
+        self._set_timer()
+
+    def _send_later(self, now: int) -> None:
+        """Send the next turns of sessions that are due."""
+        while self._later and self._later[0][0] <= now + EARLY_NS:
+            due, payload = heapq.heappop(self._later)
+            self._dispatch(payload, due, due if due > now else now)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if not self._later:
+            if not self._exhausted:
+                self._timer.set(self._next)
+            return
+        later = self._later[0][0]
+        self._timer.set(later if self._exhausted else min(later, self._next))
 
     def _dispatch(self, payload: int, due: int, picked: int) -> None:
         """Send a request that is due, or let it wait for a connection."""
@@ -209,6 +232,9 @@ class Sender:
             wire.bodiless = payload in self._bodiless
         self._busy[wire.fd] = wire
         wire.sent = now_ns()
+        if self._script.leaves:
+            leaves = self._script.leaves.get(payload)
+            wire.leaves = 0 if leaves is None else wire.sent + int(leaves * 1e9)
         try:
             wire.write(self._payloads[payload])
         except OSError as error:
@@ -375,11 +401,28 @@ class Sender:
             wire.due, wire.picked, wire.sent, wire.first_byte, ended, wire.status, wire.payload,
             error, found,
         )  # fmt: skip
+        follows = None if error or self._stopped else self._script.then.get(wire.payload)
+        if follows is not None:
+            heapq.heappush(self._later, (ended + int(follows[1] * 1e9), follows[0]))
+            self._set_timer()
         if wire.reusable:
             self._assign(wire)
         else:
             self._close(wire)
             self._open()
+
+    def _cancel(self, wire: Wire, now: int) -> None:
+        """End a connection as a client that does not want the rest of its answer."""
+        wire.busy = False
+        found = None
+        if self._streams is not None:
+            found = self._streams.read_left(wire.payload, wire.body, wire.times)
+        self._recorder.record(
+            wire.due, wire.picked, wire.sent, wire.first_byte, now, wire.status, wire.payload,
+            found.error if found is not None else "", found,
+        )  # fmt: skip
+        self._close(wire)
+        self._open()
 
     def _fail(self, wire: Wire, why: str) -> None:
         """Close a connection, and record its request as failed.
@@ -410,5 +453,8 @@ class Sender:
             self._recorder.record(due, picked, 0, 0, now, 0, payload, "no connection")
         for wire in [wire for wire in self._wires.values() if wire.busy and wire.picked < oldest]:
             self._fail(wire, "timeout")
+        if self._script.leaves:
+            for wire in [w for w in self._busy.values() if w.leaves and w.leaves <= now]:
+                self._cancel(wire, now)
         for wire in [w for w in self._wires.values() if not w.ready and w.opened < oldest]:
             self._connect_failed(wire, TimeoutError())

@@ -67,6 +67,9 @@ class StreamCheck(Check, Protocol):
         """Read a response whose body came in ``pieces``, each at one of ``times`` in monotonic
         nanoseconds."""
 
+    def read_left(self, payload: int, pieces: Sequence[bytes], times: Sequence[int]) -> ReadStream:
+        """Read what came of a stream before its client left, which is no fault of the server."""
+
 
 class StreamRows:
     """Collects the streams of finished requests."""

@@ -85,7 +85,8 @@ class Wire:
     are monotonic nanoseconds, 0 for what has not happened; ``picked`` is when the engine was ready
     to send the request: the time from ``due`` to ``picked`` is the engine's own lag. ``ready``: the
     connection is open, TLS included; ``reusable``: it can serve another request; ``used``: it has
-    served one; ``again``: its request is sent for the second time. ``times`` are those at which the
+    served one; ``again``: its request is sent for the second time. ``leaves`` is when
+    its client leaves, 0: never. ``times`` are those at which the
     pieces of the ``body`` came, where that is asked for.
     """
 
@@ -104,6 +105,7 @@ class Wire:
         "first_byte",
         "headers",
         "keep",
+        "leaves",
         "mask",
         "number",
         "opened",
@@ -135,7 +137,7 @@ class Wire:
         self.times: list[int] = []
         self.bodiless = False
         self.number = self.payload = self.due = self.picked = self.sent = self.first_byte = 0
-        self.status = 0
+        self.status = self.leaves = 0
         self._data = b""
         self._left = 0
         self._parser: _ResponseParser | None = None

@@ -13,7 +13,13 @@ from understudy.loadtest.errors import LoadTestError
 from understudy.loadtest.gate.plan import Objectives, Part, Plan, Stage
 from understudy.loadtest.gate.preflight import preflight
 from understudy.loadtest.gate.result import StageResult
-from understudy.loadtest.gate.sending import bytes_of, checks_of, not_looked_at, payloads_of
+from understudy.loadtest.gate.sending import (
+    bytes_of,
+    checks_of,
+    not_looked_at,
+    payloads_of,
+    script_of,
+)
 from understudy.loadtest.gate.target import Address, address_of, allowed, target_of
 from understudy.loadtest.payloads.checks import Checks
 from understudy.loadtest.payloads.request import Payload
@@ -66,6 +72,7 @@ class GateContext:
             plan.payloads, plan.engine.seed, self.address.grpc
         )
         self.requests = bytes_of(self.payloads, self.address)
+        self.script = script_of(self.payloads)
         self.checks = checks_of(plan.checks, plan.payloads, self.payloads)
         self.not_looked_at = not_looked_at(self.checks, len(self.payloads))
         self.target: Target = target_of(self.address, plan.engine)
@@ -137,7 +144,10 @@ class GateContext:
         def progress(outcome: Outcome, elapsed: float) -> None:
             self.show.update(outcome, elapsed, length)
 
-        measured = drive(target, requests, load, checks, self.processes, look, progress)
+        script = self.script
+        measured = drive(
+            target, requests, load, checks, self.processes, look, progress, script=script
+        )
         if late:
             limit = self.plan.limits.seconds
             raise LoadTestError(f"the gate takes longer than {limit:g} s (limits.seconds)")

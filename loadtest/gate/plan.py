@@ -188,8 +188,47 @@ class Objectives(Percentiles):
         return min(self.percentiles().values(), default=None)
 
 
+class Prompts(Part):
+    """Requests to a language model by their lengths, for /v1/chat/completions and /v1/completions.
+    A number may be a generator, such as `{$lognormal: [6, 0.8]}`."""
+
+    model: str
+    input_tokens: Any = 512
+    """Of a turn's new text, in words that most tokenizers have as one token."""
+    output_tokens: Any = 128
+    """Of an answer: its `max_tokens`."""
+    trace: Path | None = None
+    """Lengths, and shared prefixes, of a trace (Azure's or BurstGPT's CSV, Mooncake's JSONL)
+    instead of the above: `count` requests from its beginning."""
+    prefix_tokens: Annotated[int, Field(ge=0, le=2_000_000)] = 0
+    """Of a prefix that prompts share: a system message."""
+    prefixes: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Different shared prefixes; each request has one of them."""
+    words_per_token: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
+    """To correct the lengths of prompts by the `prompt_tokens` that the server tells."""
+    exact: bool = True
+    """Whether answers are asked to have exactly `output_tokens` (`min_tokens`, `ignore_eos`)."""
+    turns: Any = 1
+    """Requests of a session, of which the load starts so many per second: each has the turns before
+    it in its prompt, with texts of the planned length in place of the server's answers."""
+    think: Any = 0
+    """Seconds from the end of an answer to the next turn."""
+    cancelled: Share = 0.0
+    """Of the requests, whose client leaves before the end."""
+    cancel_after: Seconds | None = None
+    """From the sending of such a request, to 0.05 s."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Prompts:
+        if (self.cancelled > 0.0) != (self.cancel_after is not None):
+            raise ValueError("cancelled and cancel_after go together")
+        if self.trace is not None and self.model_fields_set & {"input_tokens", "output_tokens"}:
+            raise ValueError("the trace has the lengths: leave input_tokens and output_tokens out")
+        return self
+
+
 class Payloads(Part):
-    """What is sent: one of `bodies`, `rows`, `template`, `records` and `messages`."""
+    """What is sent: one of `bodies`, `rows`, `template`, `records`, `messages` and `prompts`."""
 
     bodies: Path | None = None
     """A JSONL file, or a JSON list: each a body, or an object with `body`, `path`, `method`,
@@ -215,6 +254,8 @@ class Payloads(Part):
     model_version: str = ""
     contents: Literal["raw", "typed"] = "raw"
     """Over gRPC: how messages have the elements of tensors."""
+    prompts: Prompts | None = None
+    """Requests to a language model, by their lengths."""
     path: str = "/"
     method: str = "POST"
     headers: dict[str, str] = {}
@@ -223,9 +264,11 @@ class Payloads(Part):
 
     @model_validator(mode="after")
     def _one(self) -> Payloads:
-        given = [self.bodies, self.rows, self.template, self.records, self.messages]
+        given = [
+            self.bodies, self.rows, self.template, self.records, self.messages, self.prompts
+        ]  # fmt: skip
         if sum(one is not None for one in given) > 1:
-            raise ValueError("give one of bodies, rows, template, records and messages")
+            raise ValueError("give one of bodies, rows, template, records, messages and prompts")
         if self.method in ("GET", "HEAD") and any(one is not None for one in given):
             raise ValueError(f"{self.method} has no body: give a path alone")
         return self
@@ -260,9 +303,17 @@ class Engine(Part):
     """Over HTTP/2: requests at a time over one connection, at most what the server allows."""
     timeout: Long = 30.0
     seed: int = 1
-    arrivals: Literal["poisson", "even"] = "poisson"
+    arrivals: Literal["poisson", "gamma", "even"] = "poisson"
+    burstiness: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
+    """Of `gamma` arrivals, the shape of their gaps: 1 is Poisson, less comes in bursts."""
     ca_file: Path | None = None
     verify: bool = True
+
+    @model_validator(mode="after")
+    def _bursts(self) -> Engine:
+        if (self.arrivals == "gamma") != (self.burstiness is not None):
+            raise ValueError("arrivals gamma and burstiness go together")
+        return self
 
 
 class Limits(Part):
@@ -300,7 +351,10 @@ class Load(Part):
     at_least: Rate | None = None
     """Of `until-break`: the step that must surely hold; without it the last one is shown."""
     trace: Path | None = None
-    """An access log, or a log of Understudy's records: its own times."""
+    """An access log, a log of Understudy's records, or a trace of language models (Azure's or
+    BurstGPT's CSV, Mooncake's JSONL): its own times."""
+    requests: Annotated[int, Field(ge=1, le=2_000_000)] = 2_000_000
+    """Of a trace: so many from its beginning, at the most."""
     speed: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Of a trace: 2 is twice as fast."""
 

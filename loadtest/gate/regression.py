@@ -10,6 +10,7 @@ import numpy as np
 
 from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.errors import PlanError
+from understudy.loadtest.gate.plan import LLM_TIMES
 from understudy.loadtest.gate.words import Unit, figure
 from understudy.loadtest.statistics.intervals import difference, mean
 
@@ -71,9 +72,10 @@ class Change:
 def changes(
     before: Mapping[str, Any], after: Mapping[str, Any], margin: float, seed: int = 0
 ) -> list[Change]:
-    """Compare p50, p99, failures, capacity and cold start of the stages of two results. One run
-    each does not show the variation between runs, so relative changes below ``margin`` count as the
-    same. Raises PlanError for results that cannot be compared."""
+    """Compare p50, p99 (of the times of language models as well), failures, capacity and cold start
+    of the stages of two results. One run each does not show the variation between runs, so
+    relative changes below ``margin`` count as the same. Raises PlanError for results that cannot be
+    compared."""
     _comparable(before, after)
     old = {stage["name"]: stage for stage in before["stages"]}
     rng = np.random.default_rng(seed)
@@ -179,13 +181,24 @@ def _load(
             return [_not_told(name, "latency", why)]
     first, second = (Histogram.from_dict(one["histogram"]) for one in (a, b))
     found = [_quantile(name, p, first, second, margin, rng) for p in (0.5, 0.99)]
+    for time in LLM_TIMES if "streams" in a and "streams" in b else ():
+        told = [one["streams"][time] for one in (a, b)]
+        if all(one["count"] for one in told):
+            first, second = (Histogram.from_dict(one["histogram"]) for one in told)
+            found += [_quantile(name, p, first, second, margin, rng, time) for p in (0.5, 0.99)]
     return [*found, _failures(name, a["load"], b["load"])]
 
 
 def _quantile(
-    name: str, p: float, a: Histogram, b: Histogram, margin: float, rng: np.random.Generator
+    name: str,
+    p: float,
+    a: Histogram,
+    b: Histogram,
+    margin: float,
+    rng: np.random.Generator,
+    time: str = "",
 ) -> Change:
-    label = f"p{100 * p:g}"
+    label = f"{time} p{100 * p:g}".strip()
     fewest, needed = min(a.count, b.count), round(_BEYOND / (1.0 - p))
     if fewest < needed:
         why = f"not enough requests: {fewest:,}, at least {needed:,} are required"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +13,20 @@ from understudy.common.codecs import detect
 from understudy.common.extensions import WIRE_FORMATS
 from understudy.common.unreadable import why_unreadable
 from understudy.loadtest.engine.pool import Open
+from understudy.loadtest.engine.script import Script
 from understudy.loadtest.errors import PlanError
 from understudy.loadtest.gate.plan import Checks as Declared
-from understudy.loadtest.gate.plan import Engine, Limits, Load, Payloads
+from understudy.loadtest.gate.plan import Engine, Limits, Load, Payloads, Prompts
 from understudy.loadtest.gate.target import Address
 from understudy.loadtest.payloads.calls import Calls, is_call, of_messages
 from understudy.loadtest.payloads.checks import Checks, format_of, rows_of
 from understudy.loadtest.payloads.files import access_log, of_bodies, of_rows, recorded
+from understudy.loadtest.payloads.prompts import Wanted, of_lengths
 from understudy.loadtest.payloads.request import Payload, as_body
 from understudy.loadtest.payloads.template import Drawer
+from understudy.loadtest.payloads.traces import is_trace, read_trace
 from understudy.loadtest.payloads.variables import variable
 from understudy.loadtest.scenarios import shapes
-
-_MOST_TRACED = 2_000_000
 
 
 def payloads_of(declared: Payloads, seed: int, grpc: bool = False) -> list[Payload]:
@@ -53,6 +54,8 @@ def payloads_of(declared: Payloads, seed: int, grpc: bool = False) -> list[Paylo
             Payload(as_body(drawer.fill(declared.template)), path=path, headers=headers)
             for _ in range(count)
         ]
+    elif declared.prompts is not None:
+        payloads = _prompts(declared.prompts, path, count, headers, seed)
     else:
         payloads = [Payload(b"", path=path, headers=headers)]
     if grpc:
@@ -65,11 +68,38 @@ def payloads_of(declared: Payloads, seed: int, grpc: bool = False) -> list[Paylo
     return payloads
 
 
+def _prompts(
+    declared: Prompts, path: str, count: int, headers: Mapping[str, str], seed: int
+) -> list[Payload]:
+    traced = read_trace(declared.trace, count) if declared.trace is not None else ()
+    wanted = Wanted(
+        declared.model, path, count, headers, declared.input_tokens, declared.output_tokens, traced,
+        declared.prefix_tokens, declared.prefixes, declared.words_per_token, declared.exact,
+        declared.turns, declared.think, declared.cancelled, declared.cancel_after,
+    )  # fmt: skip
+    return of_lengths(wanted, seed)
+
+
 def bytes_of(payloads: Sequence[Payload], address: Address) -> list[bytes]:
     """Whole HTTP requests to ``address``."""
     return [
         replace(one, path=address.path + one.path).to_bytes(address.authority) for one in payloads
     ]
+
+
+def script_of(payloads: Sequence[Payload]) -> Script | None:
+    """What follows which payload; None where each is sent by itself, and to its end."""
+    if all(one.start and one.leaves is None for one in payloads):
+        return None
+    return Script(
+        [number for number, one in enumerate(payloads) if one.start],
+        {
+            number: (one.then, payloads[one.then].think)
+            for number, one in enumerate(payloads)
+            if one.then is not None
+        },
+        {number: one.leaves for number, one in enumerate(payloads) if one.leaves is not None},
+    )
 
 
 def checks_of(declared: Declared, of: Payloads, payloads: Sequence[Payload]) -> Checks:
@@ -140,11 +170,15 @@ def load_of(load: Load, engine: Engine, limits: Limits) -> Open:
             f"load: {profile.seconds:g} s are above the limit of {limits.seconds:g} s "
             "(limits.seconds)"
         )
-    return Open(profile, kind=engine.arrivals, seed=engine.seed)
+    return Open(
+        profile, kind=engine.arrivals, seed=engine.seed, burstiness=engine.burstiness or 1.0
+    )
 
 
 def _trace(load: Load, limits: Limits) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     assert load.trace is not None
+    if is_trace(load.trace):
+        return _moments([one.at for one in read_trace(load.trace, load.requests)], load, limits)
     try:
         with open(load.trace, "rb") as file:
             first = file.read(1)
@@ -155,9 +189,17 @@ def _trace(load: Load, limits: Limits) -> np.ndarray[tuple[int], np.dtype[np.flo
             f"{load.trace}: cannot be read: {why_unreadable(load.trace, error)}"
         ) from error
     if first == b"{":
-        times = [one.at or 0.0 for one in recorded(load.trace, _MOST_TRACED, {})]
+        times = [one.at or 0.0 for one in recorded(load.trace, load.requests, {})]
     else:
-        times = access_log(load.trace, _MOST_TRACED)
+        times = access_log(load.trace, load.requests)
+    return _moments(times, load, limits)
+
+
+def _moments(
+    times: Sequence[float], load: Load, limits: Limits
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Times of a trace from its start, at the speed that is asked for. Raises PlanError if they
+    exceed the limits."""
     moments = np.sort(np.array(times, np.float64))
     if np.array_equal(moments, np.floor(moments)):
         # Whole seconds, as in access logs: spread evenly within each.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.loadtest.engine.histogram import Histogram
 from understudy.loadtest.engine.outcome import Floats, Outcome
 
 _COLUMNS = {"ttft": "first_token", "tpot": "per_token", "e2e": "last_token"}
@@ -97,7 +98,12 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, column in _SHOWN.items():
         known = streams[column][outcome.ok]
-        result[name] = _quantiles(known[~np.isnan(known)])
+        known = known[~np.isnan(known)]
+        result[name] = _quantiles(known)
+        if name in _COLUMNS:
+            histogram = Histogram()
+            histogram.add(known)
+            result[name]["histogram"] = histogram.to_dict()
     gaps = {f"p{100 * p:g}": outcome.gaps.quantile(p) for p in _QUANTILES}
     result["inter_chunk"] = {**gaps, "count": outcome.gaps.count}
     for name in ("output_tokens", "prompt_tokens"):
@@ -113,8 +119,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     return result
 
 
-def _quantiles(known: Floats) -> dict[str, float | int | None]:
-    found: dict[str, float | int | None] = {"count": len(known)}
+def _quantiles(known: Floats) -> dict[str, Any]:
+    found: dict[str, Any] = {"count": len(known)}
     for p in _QUANTILES:
         enough = len(known) * (1.0 - p) >= 1.0
         found[f"p{100 * p:g}"] = float(np.quantile(known, p, method="higher")) if enough else None

@@ -96,7 +96,17 @@ class Checks:
             return ReadStream(self(payload, status, headers, b"".join(pieces)))
         if self.statuses and status not in self.statuses:
             return ReadStream(f"status {status}")
-        return openai.streamed(pieces, times)
+        found = openai.streamed(pieces, times)
+        expects = payload < len(self.expected) and bool(self.expected[payload])
+        if not found.error and (expects or self.schema is not None):
+            # Neither can be met by events: a plan that asks for them is to hear of it.
+            error = self(payload, status, headers, b"".join(pieces))
+            return ReadStream(error, found.stream, found.gaps)
+        return found
+
+    def read_left(self, payload: int, pieces: Sequence[bytes], times: Sequence[int]) -> ReadStream:
+        """The times of what came of a stream before its client left."""
+        return openai.left(pieces, times)
 
     def __call__(self, payload: int, status: int, headers: bytes, body: bytes) -> str:
         """What is wrong with a response, or an empty text; few different texts, since they are

@@ -16,6 +16,7 @@ from understudy.loadtest.engine.stream import ReadStream, Stream
 
 PATHS = re.compile(r".*/v1/(chat/completions|completions|responses|embeddings)")
 """Paths of requests, without a query."""
+_ERROR = "an error in the stream"
 
 
 def wrong(headers: bytes, body: bytes, value: Any) -> str:
@@ -93,9 +94,18 @@ def streamed(pieces: Sequence[bytes], times: Sequence[int]) -> ReadStream:
     return ReadStream(error, stream, gaps)
 
 
+def left(pieces: Sequence[bytes], times: Sequence[int]) -> ReadStream:
+    """As :func:`streamed`, for a stream that the client itself ended: that it has no end is no
+    failure, an error in it is one."""
+    found = streamed(pieces, times)
+    found.stream.cancelled = 1.0
+    error = found.error if found.error == _ERROR else ""
+    return ReadStream(error, found.stream, found.gaps)
+
+
 def _wrong_stream(reply: Reply) -> str:
     if reply.failed:
-        return "an error in the stream"
+        return _ERROR
     if reply.unreadable:
         return "an event is not JSON"
     if reply.first is None:

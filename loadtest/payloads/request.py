@@ -18,7 +18,9 @@ _RESERVED = frozenset(("host", "content-length", "connection", "transfer-encodin
 @dataclass(frozen=True, slots=True)
 class Payload:
     """A request. ``expect`` are the values of the response by JSON pointer; ``at`` is when it was
-    recorded, in unix seconds."""
+    recorded, in unix seconds. ``start``: it is sent by itself, and not as what follows another one;
+    ``then`` is the index of the payload that follows it, ``think`` seconds (its own, of what
+    follows) after the end of this one. Its client leaves ``leaves`` seconds after it was sent."""
 
     body: bytes
     method: str = "POST"
@@ -26,6 +28,10 @@ class Payload:
     headers: Mapping[str, str] = field(default_factory=dict)
     expect: Mapping[str, Any] = field(default_factory=dict)
     at: float | None = None
+    start: bool = True
+    then: int | None = None
+    think: float = 0.0
+    leaves: float | None = None
 
     def to_bytes(self, host: str) -> bytes:
         """The whole request for a keep-alive connection to ``host``. Raises PlanError for an

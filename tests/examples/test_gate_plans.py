@@ -59,8 +59,10 @@ def test_streamed_answers(tmp_path: Path, target: str) -> None:
     found = run(tmp_path, "llm-streaming.yaml", target, shorter)
     steady = found["steady"]
     assert steady["load"]["statuses"] == {"200": steady["load"]["requests"]}
-    first = next(c for c in steady["criteria"] if c["name"] == "first byte p95")
+    first = next(c for c in steady["criteria"] if c["name"] == "ttft p95")
     assert first["value"] > 0.08
+    assert steady["streams"]["tpot"]["p50"] >= 0.004
+    assert steady["streams"]["output_tokens"]["mean"] > 16
     assert steady["load"]["latency"]["p50"] > 0.08 + 16 * 0.004
 
 

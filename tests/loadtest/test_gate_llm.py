@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gates import gate, plan
+from tests.support.gates import gate, measured, on_one_line, plan
 from tests.support.llm_server import LlmServer
 from tests.support.llm_streams import SHAPES
 from understudy.loadtest.gate.plan import Objectives
@@ -29,17 +29,6 @@ PAYLOADS = """
 """
 
 
-def words(text: str) -> str:
-    return " ".join(text.split())
-
-
-def run(folder: Path, url: str, text: str, *more: object) -> tuple[int, str, dict[str, Any]]:
-    data = folder / "result.json"
-    data.unlink(missing_ok=True)
-    found = gate("--target", url, "--plan", plan(folder, text), "--json-file", data, *more)
-    return found.exit_code, words(found.output), json.loads(data.read_text())
-
-
 def test_times_of_streams_are_those_of_the_server(tmp_path: Path) -> None:
     """It sends a role chunk at once, waits 300 ms for the first of 5 tokens, and 50 ms for each
     other one: no time can be shorter than that."""
@@ -51,7 +40,7 @@ def test_times_of_streams_are_those_of_the_server(tmp_path: Path) -> None:
     """
     html = tmp_path / "report.html"
     with LlmServer(tmp_path, first=0.3, gap=0.05) as server:
-        code, said, result = run(tmp_path, server.url, text, "--html", html)
+        code, said, result = measured(tmp_path, server.url, text, "--html", html)
     assert code == 0, said
     (stage,) = result["stages"]
     assert [(one["name"], one["said"]) for one in stage["criteria"]] == [
@@ -82,7 +71,7 @@ def test_a_queue_counts_from_when_requests_were_due(tmp_path: Path) -> None:
     stages: [{{name: steady, load: {{rate: 10, seconds: 4}}}}]
     """
     with LlmServer(tmp_path, first=0.2, slots=1) as server:
-        code, said, result = run(tmp_path, server.url, text)
+        code, said, result = measured(tmp_path, server.url, text)
     assert code == 1, said
     assert result["stages"][0]["streams"]["ttft"]["max"] >= 39 * 0.2 - 3.9
     assert "ttft p90: took longer than 1 s" in said
@@ -105,7 +94,7 @@ def test_a_stream_that_fails_takes_for_ever(tmp_path: Path, bad: str, why: str) 
     stages: [{{name: steady, load: {{rate: 40, seconds: 3}}}}]
     """
     with LlmServer(tmp_path, bad=bad, every=2, after=1) as server:
-        code, said, result = run(tmp_path, server.url, text)
+        code, said, result = measured(tmp_path, server.url, text)
     assert code == 1, said
     (stage,) = result["stages"]
     assert [one["said"] for one in stage["criteria"]] == ["failed", "failed"]
@@ -122,7 +111,7 @@ def test_a_stall_fails_the_time_per_token(tmp_path: Path) -> None:
     stages: [{{name: steady, load: {{rate: 40, seconds: 3}}}}]
     """
     with LlmServer(tmp_path, bad="stall", stalled=1.0, every=2, after=1) as server:
-        code, said, result = run(tmp_path, server.url, text)
+        code, said, result = measured(tmp_path, server.url, text)
     assert code == 1, said
     (stage,) = result["stages"]
     said_by = {one["name"]: one["said"] for one in stage["criteria"]}
@@ -138,14 +127,27 @@ def test_no_number_of_tokens_is_made_up(tmp_path: Path) -> None:
     stages: [{{name: steady, load: {{rate: 40, seconds: 2}}}}]
     """
     with LlmServer(tmp_path, usage=False) as server:
-        code, said, result = run(tmp_path, server.url, text)
+        code, said, result = measured(tmp_path, server.url, text)
     assert code == 1, said
     assert "told no number of tokens: ask for stream_options.include_usage" in said
     assert result["stages"][0]["streams"]["output_tokens"]["known"] == 0
 
 
 def test_answers_that_are_not_streamed_have_no_first_token(tmp_path: Path) -> None:
-    """And a plan for another protocol is refused before anything is sent."""
+    text = f"""
+    version: 1
+    objectives: {{ttft: {{p90: 60s}}}}
+    {PAYLOADS.replace("stream: true", "stream: false")}
+    stages: [{{name: steady, load: {{rate: 40, seconds: 2}}}}]
+    """
+    with LlmServer(tmp_path) as server:
+        code, said, result = measured(tmp_path, server.url, text)
+    assert code == 1, said
+    assert "had no output: send stream: true" in said
+    assert result["stages"][0]["streams"]["ttft"]["count"] == 0
+
+
+def test_a_plan_for_another_protocol_is_refused_before_it_runs(tmp_path: Path) -> None:
     text = """
     version: 1
     objectives: {ttft: {p50: 1s}}
@@ -154,7 +156,7 @@ def test_answers_that_are_not_streamed_have_no_first_token(tmp_path: Path) -> No
     """
     found = gate("--target", "http://127.0.0.1:1", "--plan", plan(tmp_path, text), "--check")
     assert found.exit_code == 2
-    assert "set checks.format: openai" in words(found.output)
+    assert "set checks.format: openai" in on_one_line(found.output)
 
 
 def test_presets_are_mlperf_s(tmp_path: Path) -> None:
@@ -202,3 +204,27 @@ def test_recorded_streams_are_read_at_every_split(shape: Any) -> None:
         found = streamed([shape.body[:cut], shape.body[cut:]], [1, 2])
         assert found.error == whole.error
         assert found.stream.output_tokens == pytest.approx(whole.stream.output_tokens, nan_ok=True)
+
+
+def test_a_slower_first_token_is_a_regression(tmp_path: Path) -> None:
+    """The whole answers take about as long in both: the second server is slow to begin, and quick
+    after it."""
+    text = f"""
+    version: 1
+    objectives: {{preset: llama3.1-405b}}
+    {PAYLOADS}
+    stages: [{{name: steady, load: {{rate: 20, seconds: 2}}, judged: false}}]
+    """
+    results = []
+    for first, gap in ((0.1, 0.4), (1.6, 0.02)):
+        with LlmServer(tmp_path, first=first, gap=gap) as server:
+            _, said, result = measured(tmp_path, server.url, text, "--no-verdict")
+        result["stages"][0]["verdict"] = "passed"  # not a warm-up
+        path = tmp_path / f"{first}.json"
+        path.write_text(json.dumps(result))
+        results.append(path)
+    found = gate("compare", *results, "--json")
+    by_figure = {one["figure"]: one["said"] for one in json.loads(found.stdout)}
+    assert (found.exit_code, by_figure["ttft p50"]) == (1, "worse"), said
+    assert by_figure["tpot p50"] == "better"
+    assert by_figure["ttft p99"] == "cannot be told", "of 40 requests"

@@ -37,6 +37,11 @@ async def main():
                 number = next(numbers)
                 with open(log, "a") as file:
                     file.write(json.dumps(request) + "\\n")
+                if not request.get("stream"):
+                    whole = b'{"choices": [{"message": {"content": "word"}}]}'
+                    writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\n"
+                                 b"content-length: %d\\r\\n\\r\\n%s" % (len(whole), whole))
+                    continue
                 async with slots:
                     writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n"
                                  b"transfer-encoding: chunked\\r\\n\\r\\n")

@@ -24,6 +24,7 @@ from understudy.loadtest.gate.verdict import (
     Criterion,
     evaluate,
     generator_late,
+    good_rate,
     latency_limits,
     missed_already,
     needed,
@@ -31,6 +32,7 @@ from understudy.loadtest.gate.verdict import (
     pass_or_fail,
     reasons,
 )
+from understudy.loadtest.gate.words import number
 from understudy.loadtest.scenarios.shapes import steady
 
 _SERVICE_LOAD = 0.75
@@ -81,11 +83,16 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
         nonlocal answered
         seconds = max(settings.seconds, _PROBE_FACTOR * 2.0 * fewest / rate)
         seed[0] += 1
-        load = Open(steady(rate, seconds), kind=gate.plan.engine.arrivals, seed=seed[0])
+        engine = gate.plan.engine
+        load = Open(
+            steady(rate, seconds), kind=engine.arrivals, seed=seed[0],
+            burstiness=engine.burstiness or 1.0,
+        )  # fmt: skip
         outcome = gate.drive(
             load,
             stop=lambda so_far: missed_already(objectives, so_far),
-            timeout=max(2.0, 20.0 * tightest),
+            # A stream may last for minutes and keep its limits.
+            timeout=None if objectives.streams else max(2.0, 20.0 * tightest),
         )
         answered += outcome.count - outcome.failed
         meter.joules()
@@ -101,7 +108,8 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
             passed, why = None, "; ".join(reasons([late.criterion]))
             lates.append(late.criterion)
         gate.show.note(f"{rate:,.0f}/s: {'passed' if passed else why or 'failed'}")
-        return StepVerdict(rate, passed, why, outcome, outcome.seconds > 0.98 * seconds)
+        whole = outcome.seconds > 0.98 * seconds
+        return StepVerdict(rate, passed, why, outcome, whole, good_rate(objectives, outcome))
 
     capacity = search(probe, settings.start, settings.most, precision=settings.precision)
     result = StageResult(stage.name, stage.kind, "passed")
@@ -138,6 +146,12 @@ def run_capacity(gate: GateContext, stage: Stage, settings: CapacityStage) -> St
         data["scalability"] = _scalability(gate, settings.concurrencies, settings.seconds)
     result.data = data
     result.facts = [described(capacity.low, capacity.high)]
+    best = [one for one in capacity.probes if one.passed and one.rate == capacity.low]
+    if best and best[-1].goodput is not None:
+        data["capacity"]["goodput"] = best[-1].goodput
+        result.facts.append(
+            f"a goodput of {number(best[-1].goodput)} answers per second at {capacity.low:,.3g}/s"
+        )
     if capacity.low is None and capacity.high is not None and capacity.why.startswith("even"):
         result.verdict, result.why = "failed", [capacity.why]
     elif capacity.probes and capacity.probes[-1].passed is None:
@@ -221,8 +235,12 @@ def _check(gate: GateContext, stage: Stage, wanted: CapacityStage) -> list[str]:
     most = gate.plan.limits.rate
     if wanted.most > most:
         raise PlanError(f"capacity: most is above the limit of {most:g}/s (limits.rate)")
-    if not gate.objectives(stage).percentiles():
+    objectives = gate.objectives(stage)
+    good = objectives.goodput is not None and objectives.goodput.share is not None
+    if not objectives.percentiles() and (wanted.servers is not None or not objectives.streams):
         raise PlanError("capacity: an objective for a percentile is required, such as p99")
+    if not objectives.percentiles() and not objectives.stream_percentiles() and not good:
+        raise PlanError("capacity: a goodput has to have a share")
     return []
 
 

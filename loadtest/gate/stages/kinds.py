@@ -33,6 +33,11 @@ def check(gate: GateContext) -> list[str]:
     """Raise PlanError for stages that cannot be run or cannot have a verdict, before any is run;
     what is to be known of others, as that they are too short for a verdict."""
     notes = []
+    if gate.script is not None and gate.target.http2:
+        raise PlanError(
+            "payloads.prompts: sessions and cancelled requests are not sent over HTTP/2: name the "
+            "target by http:// or https:// alone"
+        )
     for stage in gate.plan.stages:
         kind = KINDS[stage.kind]
         try:

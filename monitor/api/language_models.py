@@ -61,8 +61,10 @@ def _row(
     for name in ("prompt", "output"):
         tokens = getattr(figures, f"{name}_tokens", None)
         row[f"{name}_tokens_per_second"] = None if tokens is None else tokens / seconds
+    cost = getattr(figures, "cost", None)
     return {
         **row,
+        "cost_per_hour": None if cost is None else 3600.0 * cost / seconds,
         "window_seconds": seconds,
         "answers": answers,
         # Answers that failed are not good: they count in the share.

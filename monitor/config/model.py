@@ -43,6 +43,7 @@ from understudy.monitor.config.runbooks import Runbooks
 from understudy.monitor.config.section import Section
 from understudy.monitor.config.sources import SourceTopic
 from understudy.monitor.config.telemetry import Telemetry
+from understudy.monitor.config.token_cost import TokenCost
 from understudy.monitor.config.validation import Validation
 
 if TYPE_CHECKING:
@@ -187,6 +188,8 @@ class Model(Section):
 
     goodput: Goodput | None = None
     """Of a language model: the times within which an answer is good."""
+    cost: TokenCost | None = None
+    """Of a language model: what its tokens cost."""
     performance: Performance | None = None
     """How accuracy is computed, with and without labels."""
 

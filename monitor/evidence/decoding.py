@@ -35,6 +35,7 @@ def _spec(model: ModelSettings) -> ModelSpec:
         model.json_predictions,
         model.classes,
         model.limits,
+        model.prices,
     )
 
 

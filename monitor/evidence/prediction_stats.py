@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from understudy.common.codecs.llm.columns import TOKENS
 from understudy.common.token_buckets import (
+    COST_EDGES,
     FIRST_TOKEN_EDGES,
     PER_TOKEN_EDGES,
     TOKEN_EDGES,
@@ -42,6 +43,7 @@ EDGES_OF = {
     "gap_p99_seconds": PER_TOKEN_EDGES,
     "longest_gap_seconds": PER_TOKEN_EDGES,
     "e2e_seconds": WHOLE_EDGES,
+    "token_cost": COST_EDGES,
     **dict.fromkeys(TOKENS, TOKEN_EDGES),
 }
 """Of answers of language models, whatever the configuration says: rules read these edges."""

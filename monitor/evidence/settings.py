@@ -15,6 +15,7 @@ from understudy.common.codecs.spec import Classes
 from understudy.common.problems import problems
 from understudy.monitor.config.goodput import limits_of
 from understudy.monitor.config.model import Config
+from understudy.monitor.config.token_cost import prices_of
 from understudy.monitor.errors import ConfigError
 from understudy.monitor.evidence.prediction_stats import DEFAULT_BUCKETS, MAX_CLASSES
 
@@ -39,6 +40,8 @@ class ModelSettings:
     """The most such models."""
     limits: tuple[tuple[str, float], ...] = ()
     """Columns of a language model's answers, each with the time within which one is good."""
+    prices: tuple[float, float, float] | None = None
+    """Of one token of a prompt, of a cached one, and of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +152,5 @@ def _model(data: dict[str, Any]) -> ModelSettings:
         tuple((data.get("match") or {}).get("names") or ()),
         int((data.get("match") or {}).get("most") or 0),
         limits_of(data.get("goodput")),
+        prices_of(data.get("cost")),
     )

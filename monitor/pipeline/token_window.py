@@ -28,7 +28,7 @@ MARKS = frozenset(("finish_reason", "tokens_source"))
 """Columns that only answers of language models have."""
 TIMES = ("ttft_seconds", "tpot_seconds")
 QUANTILES = (0.5, 0.99)
-_COUNTED = ("prompt_tokens", "output_tokens", "is_good")
+_COUNTED = ("prompt_tokens", "output_tokens", "is_good", "token_cost")
 _MOST_REASONS = 20
 _OTHER = "other"
 _AHEAD_SECONDS = 5.0
@@ -53,7 +53,8 @@ class TokenFigures:
     """Of the answers of one arm that were read in the window; None where no answer tells it.
 
     ``ttft`` and ``tpot`` are p50 and p99 in seconds, tokens are sums, ``good`` are answers within
-    all limits of `goodput`, and ``seconds`` is the length of the window.
+    all limits of `goodput`, ``cost`` is
+    that of all their tokens, and ``seconds`` is the length of the window.
     """
 
     seconds: float
@@ -63,6 +64,7 @@ class TokenFigures:
     prompt_tokens: float | None
     output_tokens: float | None
     good: int | None
+    cost: float | None
     finish_reasons: dict[str, int]
 
 
@@ -146,6 +148,7 @@ class TokenWindow:
             prompt_tokens=told["prompt_tokens"],
             output_tokens=told["output_tokens"],
             good=None if good is None else round(good),
+            cost=told["token_cost"],
             finish_reasons=dict(reasons.most_common()),
         )
 

@@ -87,6 +87,12 @@ def llm_families(pipeline: Pipeline) -> Iterator[Metric]:
         _OF,
         [(key, stats.total) for key, stats in _columns(models, "is_good") if stats.count],
     )
+    yield counter(
+        "llm_cost",
+        "What the tokens of answers and their prompts cost, in the currency of the model's `cost`.",
+        _OF,
+        [(key, stats.total) for key, stats in _columns(models, "token_cost") if stats.count],
+    )
 
 
 def _columns(

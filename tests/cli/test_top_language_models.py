@@ -35,7 +35,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with LanguageModelServer() as server:
         config: dict[str, Any] = {
             "workers": 1,
-            "models": [{"name": "chat", "paths": [PATH], "goodput": {"ttft": "1h", "tpot": "1h"}}],
+            "models": [
+                {
+                    "name": "chat",
+                    "paths": [PATH],
+                    "goodput": {"ttft": "1h", "tpot": "1h"},
+                    "cost": {"prompt": 1.0, "output": 2.0},
+                }
+            ],
             "champion": {"name": "champion", "url": server.url},
         }
         with Service(folder, REAL, **config) as service:
@@ -70,6 +77,8 @@ def test_the_api_top_and_the_page_show_the_same_model(service: Service) -> None:
     assert one["goodput"]["share"] == pytest.approx(GOOD / (GOOD + CUT + BROKEN))
     assert one["output_tokens_per_second"] * one["window_seconds"] == pytest.approx(GOOD * 5)
     assert one["prompt_tokens_per_second"] * one["window_seconds"] == pytest.approx(GOOD * 9)
+    cost = GOOD * (9 * 1.0 + 5 * 2.0) / 1e6
+    assert one["cost_per_hour"] * one["window_seconds"] / 3600 == pytest.approx(cost)
 
     status = json.loads(top(service, "--json"))
     (arm,) = status["arms"]

@@ -77,6 +77,9 @@ for panel, queries in (
     ("Answers by finish reason", "A"),
     ("Goodput", "A"),
     ("Good answers", "A"),
+    ("Cost of tokens", "A"),
+    ("Cost of an answer", "A"),
+    ("Tokens of an answer", "A"),
     ("Source of token counts", "A"),
 ):
     for query in queries:

@@ -110,6 +110,34 @@ def test_tokens_times_and_finish_reasons_are_exported() -> None:
     assert samples(again) == found
 
 
+def test_tokens_cost_what_is_declared() -> None:
+    pipeline = Pipeline(settings(cost={"prompt": 2.0, "cached": 0.5, "output": 10.0}))
+    # 9 tokens of a prompt, of which 4 were cached, and 7 of an answer; and one that tells nothing.
+    pipeline.take(NAMES, 2, encoded(SHAPES[0], at=0) + encoded(SHAPES[12], at=1))
+    pipeline.flush()
+    cost = (5 * 2.0 + 4 * 0.5 + 7 * 10.0) / 1e6
+    assert samples(pipeline)["cost_total", "champion"] == pytest.approx(cost)
+    stats = pipeline.predictions["chat", "", "champion"].by_name["token_cost"]
+    assert (stats.count, stats.missing) == (1, 1)
+    free = Pipeline(settings())
+    free.take(NAMES, 1, encoded(SHAPES[0]))
+    free.flush()
+    assert ("cost_total", "champion") not in samples(free)
+
+
+def test_a_prompt_without_a_price_need_not_be_counted() -> None:
+    pipeline = Pipeline(settings(cost={"output": 10.0}))
+    pipeline.take(NAMES, 1, encoded(SHAPES[3]))  # tokens by logprobs: those of the answer alone
+    pipeline.flush()
+    assert samples(pipeline)["cost_total", "champion"] == pytest.approx(30 / 1e6)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"prompt": -1.0}, {"prompt": 0.0}, {"output": float("inf")}])
+def test_prices_are_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="cost"):
+        settings(cost=wrong)
+
+
 def test_a_model_of_another_kind_has_none_of_it() -> None:
     pipeline = Pipeline(settings())
     pipeline.flush()

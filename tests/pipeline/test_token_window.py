@@ -11,7 +11,7 @@ from understudy.monitor.pipeline.token_window import SECONDS, TokenWindow
 
 KEY = ("chat", "1", "champion")
 NAMES = ("finish_reason", "tokens_source", "ttft_seconds", "tpot_seconds", "output_tokens",
-         "is_good")  # fmt: skip
+         "is_good", "token_cost")  # fmt: skip
 NOW = 1_790_000_000.0
 
 
@@ -37,6 +37,7 @@ def add(
     columns: list[list[object]] = [
         [reason] * rows, ["usage"] * rows, list(ttft), [0.02] * rows,
         [more.get("tokens", 10.0)] * rows, [more.get("good", 1.0)] * rows,
+        [more.get("cost")] * rows,
     ]  # fmt: skip
     one.add(KEY, NAMES, columns, np.array(at))
 
@@ -52,6 +53,7 @@ def test_quantiles_are_those_of_the_window() -> None:
     assert found.ttft == pytest.approx((0.5, 0.99), rel=0.006)
     assert found.output_tokens == 10_000
     assert found.good == 1000
+    assert found.cost is None
     assert found.finish_reasons == {"stop": 1000}
 
 
@@ -63,6 +65,8 @@ def test_what_is_not_told_is_missing_and_not_zero() -> None:
     assert found.output_tokens is None
     assert found.prompt_tokens is None
     assert found.good is None
+    add(one, [clock.now] * 4, [None] * 4, cost=0.25)
+    assert one.figures()[KEY].cost == 1.0
     assert found.ttft == pytest.approx((0.1, 0.1), rel=0.006)
 
 

@@ -20,3 +20,5 @@ WHOLE_EDGES = (
 """Seconds."""
 TOKEN_EDGES = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
 """Buckets of numbers of tokens."""
+COST_EDGES = tuple(digit * 10.0**power for power in range(-7, 2) for digit in (1, 2, 5))
+"""Buckets of what an answer costs, in any currency."""

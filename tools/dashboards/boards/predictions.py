@@ -401,6 +401,39 @@ _LANGUAGE = Row(
             empty="no limits",
         ),
         third(
+            "Cost of tokens",
+            "Per hour, in the currency of the model's `cost`: prompts and answers together.",
+            "short",
+            Query(f"3600 * {rate('llm_cost_total', OF_ARM, by='arm')}", "{{arm}}"),
+            empty="no prices",
+        ),
+        third(
+            "Cost of an answer",
+            "With its prompt, in the currency of the model's `cost`.",
+            "short",
+            Query(
+                share(
+                    rate("llm_cost_total", OF_ARM, by="arm"),
+                    rate("llm_answers_total", OF_ARM, by="arm"),
+                ),
+                "{{arm}}",
+            ),
+            empty="no prices",
+        ),
+        third(
+            "Tokens of an answer",
+            "Output tokens per answer that was read.",
+            "short",
+            Query(
+                share(
+                    rate("llm_tokens_total", OF_ARM, by="arm", kind="output"),
+                    rate("llm_answers_total", OF_ARM, by="arm"),
+                ),
+                "{{arm}}",
+            ),
+            empty="no counts",
+        ),
+        third(
             "Source of token counts",
             "Answers per second, by where the number of output tokens comes from.",
             "reqps",

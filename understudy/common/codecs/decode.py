@@ -114,7 +114,7 @@ def _answer(
     if codec.timed is None:
         answer = parse(headers, body)
         return answer if isinstance(answer, Undecodable) else codec.decode_response(answer, spec)
-    timing = Timing(seconds, decode_times(events), spec.limits)
+    timing = Timing(seconds, decode_times(events), spec.limits, spec.prices)
     if codec.events is not None and (kind := stream_kind(headers)):
         plain = plain_stream(headers, body)
         if isinstance(plain, Undecodable):

@@ -41,6 +41,8 @@ class ModelSpec:
     classes: Classes | None = None
     limits: tuple[tuple[str, float], ...] = ()
     """Of language models: the times within which an answer is good, in seconds."""
+    prices: tuple[float, float, float] | None = None
+    """Of language models: of one token of a prompt, of a cached one, and of an answer."""
 
 
 Decoder = Callable[[object, ModelSpec], Table | Undecodable]

@@ -36,7 +36,15 @@ CONTENT = ("finish_reason", ANSWER_HASH, "tools_hash", "is_refusal", "is_json")
 """Columns that two answers to the same request are compared by."""
 ANSWER = (
     *("finish_reason", ANSWER_HASH, "tools_hash", "is_refusal", "is_json", "is_empty"),
-    *("is_cut_off", "is_good", "answer_chars", "reasoning_chars", "tool_calls", "repetition"),
+    *(
+        "is_cut_off",
+        "is_good",
+        "token_cost",
+        "answer_chars",
+        "reasoning_chars",
+        "tool_calls",
+        "repetition",
+    ),
     *("answer_script", "answer_language", *TOKENS, "tokens_source", "output_events", "stalls"),
     *TIMES,
 )
@@ -53,6 +61,8 @@ class Timing:
     events: EventTimes | None = None
     limits: tuple[tuple[str, float], ...] = ()
     """Names of :data:`TIMES`, each with its largest value in seconds."""
+    prices: tuple[float, float, float] | None = None
+    """Of one token of a prompt, of a cached one, and of an answer."""
 
 
 def prompt_table(prompt: Prompt) -> Table:
@@ -96,6 +106,7 @@ def answer_table(reply: Reply, timing: Timing) -> Table:
         float(not answer.strip() and not tools),
         float(reply.finish == "length"),
         _good(dict(zip(TIMES, times, strict=True)), timing.limits),
+        _cost(reply, timing.prices),
         float(len(answer)),
         float(len(reply.reasoning)),
         float(len(tools)),
@@ -118,6 +129,19 @@ def _good(times: dict[str, float | None], limits: tuple[tuple[str, float], ...])
         return None
     found = ((times[name], limit) for name, limit in limits)
     return float(all(value is not None and value <= limit for value, limit in found))
+
+
+def _cost(reply: Reply, prices: tuple[float, float, float] | None) -> float | None:
+    """What the tokens of a request and its answer cost; None without prices, or if a number of
+    tokens that has a price is not known. Cached tokens that are not told are taken for others."""
+    if prices is None:
+        return None
+    prompt, cached, output = prices
+    asked, answered = reply.prompt_tokens, reply.output_tokens
+    if (asked is None and prompt) or (answered is None and output):
+        return None
+    saved = min(reply.cached_tokens or 0, asked or 0)
+    return ((asked or 0) - saved) * prompt + saved * cached + (answered or 0) * output
 
 
 def times_of(reply: Reply, timing: Timing) -> list[float | None]:

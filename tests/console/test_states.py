@@ -1,5 +1,5 @@
 """The console in the states that matter, at the widths of a phone and of a desk: a rollout that
-awaits a person, and a service that is gone."""
+awaits a person, one that was decided, and a service that is gone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.accessibility import violations
 from tests.support.browser import kept, visit
 from tests.support.console_world import apply_routes
 from tests.support.patience import eventually
@@ -89,7 +90,7 @@ def test_a_rollout_that_awaits_a_person(
         seen.page.locator("#counts", has_text="1 awaits you").wait_for()
         seen.page.locator("#counts a.warn").click()
         seen.page.locator(".tag", has_text="awaits you").wait_for()
-        assert seen.page.get_by_role("button", name="Approve").is_visible()
+        seen.page.get_by_role("button", name="Approve").wait_for()
         row = seen.page.locator("#metric-candidate-error_rate")
         text = row.inner_text()
         assert f"{PAIRS} counted" in text
@@ -102,6 +103,28 @@ def test_a_rollout_that_awaits_a_person(
         assert seen.page.evaluate(_WIDER) == []
         seen.fine(svgs=1)
         kept(seen, f"waiting-{width}-{'dark' if dark else 'light'}")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_rollout_that_was_decided(browser: Browser, waiting: PlaneProcess, width: int) -> None:
+    """Last of the tests that share the rollout: it ends it."""
+    if rollout_of(waiting)["phase"] == "waiting":
+        url = f"{waiting.url}/?experiment={NAME}"
+        with visit(browser, url, width=width) as seen:
+            seen.page.get_by_role("button", name="Abort").click()
+            seen.page.get_by_label("Your name").fill("ada")
+            seen.page.get_by_label("Reason").fill("the wrong build")
+            seen.page.get_by_label("to confirm").fill("candidate")
+            seen.page.get_by_role("dialog").get_by_role("button", name="Abort").click()
+            seen.page.locator("#audit", has_text="by ada: the wrong build").wait_for()
+    with visit(browser, f"{waiting.url}/?experiment={NAME}", width=width) as seen:
+        seen.page.locator("#verdict-candidate", has_text="aborted after stage").wait_for()
+        assert seen.page.locator("button[data-act]").count() == 0, "nothing is left to decide"
+        assert seen.page.locator("#content section.edge.good").count() == 0
+        assert seen.page.evaluate(_WIDER) == []
+        seen.fine()
+        kept(seen, f"decided-{width}")
+    assert violations(browser, f"{waiting.url}/?experiment={NAME}", width=width) == []
 
 
 @pytest.mark.parametrize("width", [390, 1280])

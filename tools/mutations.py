@@ -74,6 +74,7 @@ _SHAPES = tuple(
     for name in (
         "test_a_hidden_value_in_a_target_is_not_shown",
         "test_a_hidden_value_in_a_header_is_not_shown",
+        "test_credentials_are_hidden_without_any_rule",
         "test_names_that_look_alike_are_the_same",
         "test_a_secret_is_shown_at_no_place_of_a_payload",
     )

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def test_an_evaluation_plane_that_hangs_is_replaced(tmp_path: Path) -> None:
     with World(tmp_path, Model(), watchdog={"evaluation": "2s"}) as world:
         load = Load(world.service.url)
         load.answered(100)
+        time.sleep(5.0)  # longer than one that does not beat is left alone
+        assert kills(world, "evaluation", "hung") == 0
         stopped = world.pid(EVALUATION)
         os.kill(stopped, signal.SIGSTOP)
         load.answered(100)

@@ -219,7 +219,8 @@ def test_a_hidden_value_in_a_header_is_not_shown(name: str, value: str) -> None:
 
 def test_credentials_are_hidden_without_any_rule() -> None:
     redaction = Redaction(())
-    assert redaction.header("Authorization", "Bearer x") == REDACTED
+    for name in ("Authorization", "x-functions-key", "X-Forwarded-Client-Cert", "x-amzn-oidc-data"):
+        assert redaction.header(name, "Bearer x") == REDACTED
     assert redaction.header("x-segment", "ssn=1") == "ssn=1"
 
 

@@ -367,8 +367,12 @@ def test_an_evaluator_hides_what_a_sidecar_hides(tmp_path: Path) -> None:
     api: Any = evaluator_api(tmp_path / "state").app
     app = Api(api._evaluator, settings_of(config))
     member: Any = app._evaluator.member
-    judge = EvidenceConsumer(config, ["0"])
-    judge.pipeline.feed(evidence(config, mapped=True))
+    # What it has was learnt before there were rules.
+    unruled = config.model_copy(
+        update={"records": config.records.model_copy(update={"redact": []})}
+    )
+    judge = EvidenceConsumer(unruled, ["0"])
+    judge.pipeline.feed(evidence(unruled, mapped=True))
 
     async def shown() -> str:
         of_judge = app._app_of(member, 0, judge)

@@ -411,6 +411,7 @@ def test_a_record_log_leaves_room_on_its_disk(tmp_path: Path) -> None:
         log.close()
 
 
+@pytest.mark.timeout(120)  # without the guard it would not end
 def test_a_queue_on_a_full_disk_keeps_what_it_has(tmp_path: Path) -> None:
     with disk(tmp_path / "disk", 16) as small:
         spool = Spool(small.path / "spool", 1 << 30, segment_bytes=1 << 20)

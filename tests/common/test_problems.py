@@ -207,7 +207,7 @@ def test_damaged_bytes_give_a_plain_message(kind: str, data: st.DataObject) -> N
         ("engine: {timout: 3s}", "engine.timout: unknown key; did you mean 'timeout'?"),
         ("engine: {timeout: 30}", "engine.timeout: 30 has no unit: write 30ms or 30s"),
         ("engine: {verify: perhaps}", "true or false (found 'perhaps')"),
-        ("engine: {arrivals: evn}", "must be 'poisson' or 'even'; did you mean 'even'?"),
+        ("engine: {arrivals: evn}", "must be 'poisson', 'gamma' or 'even'; did you mean 'even'?"),
         ("limits: {rate: 9}", "limits.rate: 9 has no unit: write 9/s or 9/min"),
     ],
 )

@@ -58,7 +58,11 @@ BAD = [
     (models("{name: m, features: abc}"), "models[0].features", "must be a list (found 'abc')"),
     (models("{name: m, features: [a, a]}"), "models[0].features", "duplicate entry 'a'"),
     (models(""), "models", "at least one entry"),
-    (models("m"), "models[0]", "must be a mapping with baseline, between_bytes, classes, features"),
+    (
+        models("m"),
+        "models[0]",
+        "must be a mapping with baseline, between_bytes, classes, cost, features",
+    ),
     # addresses
     (GOOD.replace('"127.0.0.1:8080"', "8080"), "listen", "must be host:port, or a mapping"),
     (GOOD.replace(":8080", ":80800"), "listen", "not a valid address: '127.0.0.1:80800'"),

@@ -264,7 +264,7 @@ def test_a_cold_start_is_timed(tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
         (
             "payloads: {bodies: a.jsonl, template: {a: 1}}\nstages: [{name: a, load: {rate: 1}}]",
-            "give one of bodies, rows, template and records",
+            "give one of bodies, rows, template, records, messages and prompts",
         ),
         (
             "payloads: {method: GET, template: {a: 1}}\nstages: [{name: a, load: {rate: 1}}]",

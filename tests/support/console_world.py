@@ -81,6 +81,9 @@ def apply_routes(plane: PlaneProcess) -> None:
     """Be the supervisor whose workers apply every change of the routes, until the end."""
     with contextlib.suppress(OSError, ValueError, AssertionError):
         while True:
-            asked = plane.listen()
+            try:
+                asked = plane.listen()
+            except TimeoutError:
+                continue  # nobody has ordered anything for a while
             if "ask" in asked:
                 plane.tell({"reply": asked["id"], "ok": True, "generation": 2})

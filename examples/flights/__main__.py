@@ -40,8 +40,8 @@ from understudy.demo.traffic import SLOWEST, Pace
 MOST = 200.0
 """Flights per second, at most."""
 CAPACITY_SECONDS = 2.0
-SECONDS = 50.0
-"""Of the replay, at the highest rate."""
+SECONDS = 80.0
+"""Of the replay at the highest rate, if its challengers are not decided earlier."""
 LATE_SECONDS = 3.0
 """How long a request may wait before fewer are sent: longer than the champion is stopped."""
 BUSY = 0.25
@@ -131,7 +131,7 @@ class Demo:
         carried = asyncio.run(direct.carried(flights, CAPACITY_SECONDS))
         self.pace.wanted = self.pace.rate = max(SLOWEST, min(MOST, carried / 3.0))
         if self._extends:  # the story needs a number of flights rather than a time
-            self.seconds = min(2.0 * SECONDS, SECONDS * MOST / self.pace.rate)
+            self.seconds = min(1.5 * SECONDS, SECONDS * MOST / self.pace.rate)
         self.teller.does(
             f"the champion alone answers {carried:,.0f} flights/s here: a third of that is sent, at "
             f"most {MOST:.0f}/s"
@@ -357,7 +357,7 @@ class Demo:
 @click.option(
     "--seconds",
     type=click.FloatRange(10, 3600),
-    help="Length of the replay; default: 50, and up to 100 where the machine carries little.",
+    help="Length of the replay at most; default: 80, and up to 120 where the machine carries little.",
 )
 @click.option(
     "--rate",

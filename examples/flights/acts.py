@@ -41,6 +41,7 @@ FAULTY = {
     "name": "faulty-delays",
     "challengers": ["faulty"],
     "mode": "canary",
+    "minimum_duration": 0,
     "metrics": [ERRORS, SPEED],
     "stages": [
         {"weight": 0.25, "requests": 3000, "requires": "decision"},

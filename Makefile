@@ -51,7 +51,7 @@ $(FLIGHTS): examples/flights/requirements.txt examples/flights/train.py
 quick: lint ## Style, types, contracts, pure unit tests without simulations: two minutes
 	$(BIN)/python -m pytest -q -n 2 -m 'not simulation' $(UNIT) $(ARGS)
 
-test: $(READY) ## What CI runs: lint, types, contracts, tests with real parts that are downloaded (20 minutes)
+test: $(READY) ## What CI runs: lint, types, contracts, tests with real parts that are downloaded (20 to 25 minutes)
 	@$(MAKE) --no-print-directory -j 2 lint parts
 	@$(MAKE) --no-print-directory check
 

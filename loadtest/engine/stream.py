@@ -68,7 +68,8 @@ class StreamCheck(Check, Protocol):
         nanoseconds."""
 
     def read_left(self, payload: int, pieces: Sequence[bytes], times: Sequence[int]) -> ReadStream:
-        """Read what came of a stream before its client left, which is no fault of the server."""
+        """Read the part of a stream that came before its client left: the server is not blamed
+        for the rest."""
 
 
 class StreamRows:
@@ -79,7 +80,7 @@ class StreamRows:
         self.gaps = array("d")
 
     def add(self, found: ReadStream | None) -> None:
-        """Add a row; one without times where there is no stream."""
+        """Add a row; without a stream, its times are NaN."""
         self.rows.extend(astuple(found.stream if found is not None else Stream()))
         if found is not None:
             self.gaps.extend(found.gaps)

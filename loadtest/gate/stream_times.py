@@ -39,7 +39,7 @@ def over(
     values = streams[column]
     if slack is not None and name != "tpot":
         values = values - (outcome.latency - outcome.service) - slack
-    passed = values <= limit  # False for NaN, where there is no such time
+    passed = values <= limit  # False where the time is missing (NaN)
     counted = np.ones(len(values), np.bool_)
     if name == "tpot":
         # An answer of one token has no time between tokens.

@@ -36,7 +36,7 @@ class Asks(Protocol):
     """What :mod:`understudy.monitor.discovery.server` asks with."""
 
     def get(self, path: str) -> Reply:
-        """GET ``path``. Raises OSError when there is no answer; its text says why."""
+        """GET ``path``. Raises OSError, with the reason, when the server does not answer."""
 
     def post(self, path: str, document: Any) -> Reply:
         """POST a document as JSON; bytes are sent as they are. Raises OSError."""
@@ -79,7 +79,7 @@ class Asker:
         self._client.close()
 
     def get(self, path: str) -> Reply:
-        """GET ``path``. Raises OSError when there is no answer; its text says why."""
+        """GET ``path``. Raises OSError, with the reason, when the server does not answer."""
         return self._ask("GET", path, None)
 
     def post(self, path: str, document: Any) -> Reply:

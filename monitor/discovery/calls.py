@@ -73,7 +73,7 @@ class Http2Asker:
         self._client.close()
 
     def get(self, path: str) -> Reply:
-        """GET ``path``. Raises OSError when there is no answer; its text says why."""
+        """GET ``path``. Raises OSError, with the reason, when the server does not answer."""
         return _reply(self._ask("GET", self._path + path))
 
     def post(self, path: str, document: Any) -> Reply:

@@ -69,8 +69,8 @@ class Memory:
             self._evict(next(iter(self._slow)))
 
     def account(self, holder: Charged, size: int) -> None:
-        """``holder`` keeps ``size`` bytes now; the slowest are cut off when there is no room, maybe
-        the holder itself, which then gives back what ``charged`` says."""
+        """``holder`` keeps ``size`` bytes now. When memory runs out, the slowest clients are cut
+        off; if the holder is one of them, it gives back what ``charged`` says."""
         more = (size if size > SMALL else 0) - holder.charged
         if not more:
             return

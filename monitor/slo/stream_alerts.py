@@ -81,7 +81,7 @@ def _late(scope: Scope) -> Alert:
             f"sum{by_arm}(rate({selector(_GOOD, labels)}[15m]))\n/\n"
             f"sum{by_arm}(rate({answers}[15m])) < {number(LEAST_GOOD)}\nand\n"
             f"sum{by_arm}(increase({answers}[15m])) >= {_FEWEST_ANSWERS}\nand\n"
-            # What is only mirrored is no client's answer.
+            # Clients get no answers from an arm that is only mirrored to.
             f"sum{by_arm}(rate({clients}[15m])) > 0"
         ),
         lasts=5 * MINUTE,

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
-from types import TracebackType
 
-from tests.support.patience import patient
-from tests.support.ports import free_port
+from tests.support.load_server import Served
 
 _SERVER = """
 import asyncio, itertools, json, sys
@@ -82,7 +77,11 @@ asyncio.run(main())
 """
 
 
-class LlmServer:
+_NUMBERS = itertools.count()
+"""One of each server of this process, for the name of its log."""
+
+
+class LlmServer(Served):
     """Streams ``max_tokens`` words, the first ``first`` seconds after the role chunk, the others
     ``gap`` seconds apart; ``slots`` requests are worked on at the same time, the rest wait.
 
@@ -94,34 +93,8 @@ class LlmServer:
     """
 
     def __init__(self, folder: Path, **how: object) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / f"requests-{self.port}.jsonl"
-        self._command = [
-            sys.executable, "-c", _SERVER, str(self.port), json.dumps(how), str(self.log)
-        ]  # fmt: skip
-        self._process: subprocess.Popen[bytes] | None = None
+        self.log = folder / f"requests-{next(_NUMBERS)}.jsonl"
+        super().__init__(_SERVER, json.dumps(how), str(self.log))
 
     def requests(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def __enter__(self) -> LlmServer:
-        self._process = subprocess.Popen(self._command)
-        until = time.monotonic() + patient(20)
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
-                return self
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError("the server did not start")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.support.patience import patient
 from tests.support.ports import free_port
@@ -71,21 +72,17 @@ asyncio.run(main())
 """
 
 
-class Server:
-    """``slots`` requests are worked on at the same time, ``seconds`` each. It dies of request number
-    ``last``; 0: of none."""
+class Served:
+    """A context in which a command serves at ``port``."""
 
-    def __init__(
-        self, slots: int = 64, seconds: float = 0.0, kind: str = "fixed", last: int = 0
-    ) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.command = [
-            sys.executable, "-c", _SERVER, str(self.port), str(slots), str(seconds), kind, str(last)
-        ]  # fmt: skip
+        script, *rest = arguments
+        self.command = [sys.executable, "-c", script, str(self.port), *rest]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.process = subprocess.Popen(self.command)
         until = time.monotonic() + patient(20)
         while time.monotonic() < until:
@@ -105,6 +102,16 @@ class Server:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+class Server(Served):
+    """``slots`` requests are worked on at the same time, ``seconds`` each. It dies of request number
+    ``last``; 0: of none."""
+
+    def __init__(
+        self, slots: int = 64, seconds: float = 0.0, kind: str = "fixed", last: int = 0
+    ) -> None:
+        super().__init__(_SERVER, str(slots), str(seconds), kind, str(last))
 
 
 def written(folder: Path, name: str, text: str) -> Path:

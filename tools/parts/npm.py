@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ PACKAGES = (
     "ts-json-schema-generator@2.4.0",
     "typescript@5.6.3",
 )
+INSTALL = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts")
 HOME = CACHE / "npm-schemas-1"
 """The number is incremented when the content changes."""
 _RAW = "node_modules/@grafana/schema/dist/esm/raw"
@@ -50,7 +52,7 @@ def schema(name: str) -> dict[str, Any]:
 
 def _make(folder: Path) -> str | None:
     """Install the packages and generate the schemas; return the reason of a failure, or None."""
-    steps = [["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]]
+    steps = [[*INSTALL, *PACKAGES]]
     generate = ["node", "node_modules/ts-json-schema-generator/bin/ts-json-schema-generator.js"]
     wanted = [("dashboard", _DASHBOARD, "Dashboard")]
     for kind, (title, *types) in _PANELS.items():
@@ -71,37 +73,51 @@ def _make(folder: Path) -> str | None:
     ]
     (folder / "package.json").write_text("{}")
     for step in steps:
-        try:
-            done = subprocess.run(step, cwd=folder, capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            return f"{step[0]} takes too long"
-        if done.returncode != 0:
-            return (done.stderr.strip() or "it failed").splitlines()[-1]
+        reason = run(step, folder)
+        if reason is not None:
+            return reason
     shutil.rmtree(folder / "node_modules")
     return None
 
 
-def main() -> int:
-    """Generate the schemas if they are missing; a failure is a notice, not an error."""
-    if HOME.exists():
+def run(command: Sequence[str], folder: Path) -> str | None:
+    """Run a command of Node.js in a folder; return the reason of a failure, or None."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} takes too long"
+    if done.returncode != 0:
+        return (done.stderr.strip() or "it failed").splitlines()[-1]
+    return None
+
+
+def keep(home: Path, what: str, make: Callable[[Path], str | None]) -> int:
+    """Let ``make`` fill a folder and keep it as ``home``, unless that exists; ``what`` names the
+    content. ``make`` returns the reason of a failure, which is a notice and not an error."""
+    if home.exists():
         return 0
     if shutil.which("npm") is None or shutil.which("node") is None:
-        print("NOTICE: npm is not installed; tests that need Grafana's schemas are skipped")
+        print(f"NOTICE: npm is not installed; tests that need {what} are skipped")
         return 0
-    print("generating schemas from npm's packages …", flush=True)
+    print(f"making {what} from npm's packages …", flush=True)
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as fresh:
-        made = Path(fresh) / "schemas"
+        made = Path(fresh) / "made"
         made.mkdir()
-        reason = _make(made)
+        reason = make(made)
         if reason is not None:
-            print(f"NOTICE: the schemas cannot be generated ({reason}); their tests are skipped")
+            print(f"NOTICE: {what} cannot be made ({reason}); the tests that need it are skipped")
             return 0
         try:
-            made.rename(HOME)
+            made.rename(home)
         except OSError:
             pass  # another clone was faster
     return 0
+
+
+def main() -> int:
+    """Generate the schemas if they are missing; a failure is a notice, not an error."""
+    return keep(HOME, "schemas of Grafana's dashboards", _make)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ _OPERATIONS = {
     "ollama": ("chat", "ollama"),
     "tgi": ("text_completion", "tgi"),
 }
-"""By protocol, the operation, and the provider as the protocol has it, whoever speaks it."""
+"""By protocol: the operation, and the provider that defined the protocol, whichever serves."""
 _PATHS = [
     (re.compile(LLM_PATHS[name].encode()), operation) for name, operation in _OPERATIONS.items()
 ]
